@@ -1,0 +1,102 @@
+"""What every command line shares: argument types, the device flag, one-line errors, and how a stage starts."""
+import argparse
+import os
+import sys
+from typing import Callable
+
+from tool.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser that shows defaults in its help and reports a bad flag on one line, exit code 2."""
+
+    def __init__(self, description: str, **kwargs):
+        kwargs.setdefault('formatter_class', _Help)
+        super().__init__(description=description, **kwargs)
+
+    def error(self, message: str):
+        self.exit(2, f'{self.prog}: error: {message} (see {self.prog} --help)\n')
+
+
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def run(main: Callable, parse_args: Callable) -> None:
+    """Run `main(parse_args())`; a UserError becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+    name = os.path.basename(sys.argv[0])
+    try:
+        main(parse_args())
+    except UserError as error:
+        sys.stdout.flush()
+        sys.exit(_fail(f'{name}: error: {error}'))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output (head, less) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(line: str) -> int:
+    print(line, file=sys.stderr)
+    return 2
+
+
+def boolean(text: str) -> bool:
+    """'True', 'yes', '1' → True; 'False', 'no', '0' → False (a plain `bool('False')` is True)."""
+    if text.lower() in ('true', 'yes', '1', 'on'):
+        return True
+    if text.lower() in ('false', 'no', '0', 'off'):
+        return False
+    raise argparse.ArgumentTypeError(f'{text!r} is neither True nor False')
+
+
+def number(kind: type, low: float = None, high: float = None) -> Callable:
+    """Argument type: an int or float within [low, high]."""
+    def convert(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'{text!r} is not {"a whole" if kind is int else "a"} number') from None
+        if value != value or (low is not None and value < low) or (high is not None and value > high):
+            bounds = f'at least {low}' if high is None else f'between {low} and {high}'
+            raise argparse.ArgumentTypeError(f'{text} is out of range: {bounds}')
+        return value
+    return convert
+
+
+def add_device_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--device', help='where the network runs: cuda, cuda:1, mps or cpu (default: the first of '
+                        'cuda, mps, cpu that this machine has)')
+
+
+def default_jobs() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def add_jobs_flag(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument('--jobs', type=number(int, 0), default=default_jobs(),
+                        help=f'processes for {what}; 0 does the work in the main process')
+
+
+def pick_device(name: str = None):
+    """torch.device from a --device value; None takes cuda, else mps, else cpu.
+
+    Raises:
+        UserError: the name is no device or this machine does not have it.
+    """
+    import torch  # here, so that the CPU-only stages (eval, aff_prepare) start without loading torch
+    if name is None:
+        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f'--device {name}: not available here ({str(error).splitlines()[0]}); try --device cpu') from None
+    if device.type == 'cpu':
+        torch.set_flush_denormal(True)  # denormals in ReLU nets slow every CPU kernel
+    return device

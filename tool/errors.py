@@ -1,0 +1,15 @@
+"""The one kind of error a user sees: a single line that names the file and the fix, and exit code 2."""
+
+
+class UserError(Exception):
+    """A mistake in what the user gave (a missing file, a corrupt image, a wrong checkpoint, a bad flag).
+
+    `tool.cli.run` prints its message on one line and exits with 2. A DataLoader re-raises a worker's exception with the
+    worker's traceback pasted into the message; only the line the worker raised is kept.
+    """
+
+    def __init__(self, message: str):
+        marker = 'tool.errors.UserError: '
+        if 'Original Traceback' in message and marker in message:
+            message = message.rsplit(marker, 1)[1]
+        super().__init__(' '.join(message.split()))

@@ -1,0 +1,65 @@
+"""The manifest of an output folder: what made the files in it, so that a stage resumes its own work and no one else's."""
+import hashlib
+import json
+import os
+import re
+
+from tool.errors import UserError
+from tool.files import write_text
+
+MANIFEST = '.manifest.json'
+
+
+def fingerprint(path: str) -> str:
+    """First 16 hex digits of a file's SHA-256; for a folder, those of its manifest ('' where it has none)."""
+    if os.path.isdir(path):
+        path = os.path.join(path, MANIFEST)
+        if not os.path.exists(path):
+            return ''
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def claim(folder: str, settings: dict, overwrite: bool = False) -> None:
+    """Make `folder` the output of a stage run with `settings`.
+
+    A folder of the same settings is left as it is, so what is complete can be skipped. One that holds output of other
+    settings, or output without a manifest, is refused; with `overwrite` its .npy and .png files are removed first.
+
+    Args:
+        settings: JSON values that decide the bytes written (weights fingerprint, scales, α, …), not the image list.
+    Raises:
+        UserError: the folder holds files of other settings; the message names the first difference.
+    """
+    path = os.path.join(folder, MANIFEST)
+    try:
+        with open(path, encoding='utf-8') as file:
+            before = json.load(file)
+    except FileNotFoundError:
+        before = None
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: unreadable manifest ({error}); use --overwrite or another folder') from None
+    outputs = [name for name in os.listdir(folder) if re.search(r'\.(npy|png)$', name)] if os.path.isdir(folder) else []
+    settings = json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
+    if before == settings and not overwrite:
+        return
+    if outputs and not overwrite:
+        if before is None:
+            raise UserError(f'{folder}: holds {len(outputs)} files that this stage did not write; '
+                            'use --overwrite to replace them or another folder')
+        key = next(key for key in {**before, **settings} if before.get(key) != settings.get(key))
+        raise UserError(f'{folder}: was made with {key} = {before.get(key)}, now {key} = {settings.get(key)}; '
+                        'use --overwrite to replace it or another folder')
+    for name in outputs:
+        os.unlink(os.path.join(folder, name))
+    write_text(path, json.dumps(settings, indent=1) + '\n')
+
+
+def missing(names: list[str], outputs: list[tuple[str, str]]) -> list[str]:
+    """The names for which any of the (folder, extension) outputs does not exist yet."""
+    done = [{entry for entry in os.listdir(folder)} if os.path.isdir(folder) else set() for folder, _ in outputs]
+    return [name for name in names
+            if not all(name + extension in files for files, (_, extension) in zip(done, outputs))]
