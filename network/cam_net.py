@@ -1,0 +1,92 @@
+"""What every CAM network here shares: the class map fc8, the projection head and the pixel correlation module (method §2)."""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from network.resnet38d import ResNet38
+from voc12.classes import NUM_CLASSES
+
+PROJECTION_DIM = 128
+SLAB = 1 << 23  # affinity entries held at once in inference (32 MB of float32)
+
+
+def pcm_input(cam: torch.Tensor, bg_index: int) -> torch.Tensor:
+    """The maps the PCM spreads, [N, 21, h, w] without gradient (method §2.1, `m`).
+
+    Foreground maps are scaled by their spatial maximum; the background becomes 1 − their maximum; then each pixel keeps
+    only its strongest foreground class.
+    """
+    cam = F.relu(cam.detach())
+    scaled = F.relu(cam - 1e-5) / (cam.amax((2, 3), keepdim=True) + 1e-5)
+    foreground = torch.ones(NUM_CLASSES, dtype=torch.bool, device=cam.device)
+    foreground[bg_index] = False
+    masked = scaled * foreground.view(1, -1, 1, 1)
+    strongest = masked.amax(1, keepdim=True)
+    kept = masked * (masked == strongest)
+    return torch.where(foreground.view(1, -1, 1, 1), kept, 1 - strongest)
+
+
+def correlate(maps: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
+    """Spread maps [N, C, h, w] over similar pixels: maps · A, A = ReLU(fᵀf) with columns divided by their sum + 1e-5.
+
+    `feature` [N, D, h, w] is L2-normalised here. Without gradient the hw × hw affinity is never held: slabs of its columns
+    are made, used and dropped.
+    """
+    n, channels, h, w = maps.shape
+    feature = feature.flatten(2)
+    feature = feature / (feature.norm(dim=1, keepdim=True) + 1e-5)
+    rows, maps = feature.transpose(1, 2), maps.flatten(2)
+    columns = h * w if torch.is_grad_enabled() else max(1, SLAB // (n * h * w))
+    slabs = []
+    for part in feature.split(columns, dim=2):
+        affinity = F.relu(rows @ part)
+        slabs.append(maps @ affinity / (affinity.sum(1, keepdim=True) + 1e-5))
+    return torch.cat(slabs, 2).view(n, channels, h, w)
+
+
+class CamNet(ResNet38):
+    """ResNet-38 with fc8, a projection head of the given name, and the PCM's layers.
+
+    Args:
+        width: see ResNet38; the heads' own channels do not scale.
+        projection: attribute (and checkpoint key) of the projection head.
+        bg_index: channel of the background in every map.
+    """
+
+    def __init__(self, width: float, projection: str, bg_index: int):
+        super().__init__(width)
+        self.projection, self.bg_index = projection, bg_index
+        conv4, conv5, conv6 = (self.channels[name] for name in ('conv4', 'conv5', 'conv6'))
+        self.fc8 = nn.Conv2d(conv6, NUM_CLASSES, 1, bias=False)
+        setattr(self, projection, nn.Conv2d(conv6, PROJECTION_DIM, 1, bias=False))
+        self.f8_3 = nn.Conv2d(conv4, 64, 1, bias=False)
+        self.f8_4 = nn.Conv2d(conv5, 128, 1, bias=False)
+        self.f9 = nn.Conv2d(195, 192, 1, bias=False)
+        nn.init.xavier_uniform_(self.fc8.weight)
+        nn.init.xavier_uniform_(getattr(self, projection).weight)
+        nn.init.kaiming_normal_(self.f8_3.weight)
+        nn.init.kaiming_normal_(self.f8_4.weight)
+        nn.init.xavier_uniform_(self.f9.weight, gain=4)
+
+    def new_layers(self) -> list[nn.Module]:
+        """The layers that ImageNet weights do not have."""
+        return [self.fc8, getattr(self, self.projection), self.f8_3, self.f8_4, self.f9]
+
+    def project(self, feature: torch.Tensor) -> torch.Tensor:
+        """Projected features [N, 128, h, w], ≥ 0."""
+        return F.relu(getattr(self, self.projection)(feature))
+
+    def pcm_feature(self, x: torch.Tensor, taps: dict[str, torch.Tensor]) -> torch.Tensor:
+        """f9 output [N, 192, h, w] that the correlation is computed on."""
+        small = F.interpolate(x, taps['conv6'].shape[2:], mode='bilinear', align_corners=True)
+        low = F.relu(self.f8_3(taps['conv4'].detach()), inplace=True)
+        high = F.relu(self.f8_4(taps['conv5'].detach()), inplace=True)
+        return self.f9(torch.cat([small, low, high], 1))
+
+    def refine(self, x: torch.Tensor, taps: dict[str, torch.Tensor], cam: torch.Tensor,
+               classes: torch.Tensor = None) -> torch.Tensor:
+        """PCM-refined maps at feature size, [N, 21, h, w], or [N, K, h, w] of the K channels asked for."""
+        maps = pcm_input(cam, self.bg_index)
+        if classes is not None:
+            maps = maps[:, classes]
+        return correlate(maps, self.pcm_feature(x, taps))
