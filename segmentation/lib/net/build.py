@@ -1,0 +1,99 @@
+"""A network from an experiment's config, with backbone weights from whatever file the user has (method §8)."""
+from torch import nn
+
+from net.deeplab import VERSIONS, DeepLab
+from net.resnet import BLOCKS, ResNet
+from network.resnet38d import ResNet38, width_of
+from tool.errors import UserError
+from tool.files import load_checkpoint, need_file
+
+BACKBONES = ('resnet38', *BLOCKS)
+
+
+def generate_net(config: dict) -> DeepLab:
+    """The network of a config; its backbone holds the weights of MODEL_BACKBONE_PRETRAIN, if that is a path.
+
+    The stem of a ResNet (deep or plain) and the width of ResNet-38 come from those weights; without weights they are
+    MODEL_BACKBONE_DEEPBASE and MODEL_BACKBONE_WIDTH. A ResNet-38 without weights is in its training-from-scratch regime.
+
+    Raises:
+        UserError: the weights are missing, damaged or of another backbone.
+    """
+    path = config['MODEL_BACKBONE_PRETRAIN']
+    weights = _read_backbone(path, config['MODEL_BACKBONE']) if path else {}
+    net = _build({**config, **_shape(weights, config['MODEL_BACKBONE'])})
+    if weights:
+        own = net.backbone.state_dict()
+        counters = {key: own[key] for key in own if key.endswith('num_batches_tracked')}  # older files lack them
+        _load(net.backbone, {**counters, **weights}, path, config['MODEL_BACKBONE'])
+    elif isinstance(net.backbone, ResNet38):
+        net.backbone.train_from_scratch()
+    return net
+
+
+def load_net(config: dict, path: str) -> DeepLab:
+    """The network of a config with the weights of a trained checkpoint; stem and width are the checkpoint's own.
+
+    Raises:
+        UserError: the file is missing, damaged or of another network.
+    """
+    need_file(path, 'train first (python train.py), or name a checkpoint with --weights')
+    state = load_checkpoint(path)
+    backbone = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
+    net = _build({**config, **_shape(backbone, config['MODEL_BACKBONE'])})
+    _load(net, state, path, f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}')
+    return net
+
+
+def _build(config: dict) -> DeepLab:
+    name, stride = config['MODEL_BACKBONE'], config['MODEL_OUTPUT_STRIDE']
+    if name not in BACKBONES or config['MODEL_NAME'] not in VERSIONS:
+        raise UserError(f'MODEL_NAME = {config["MODEL_NAME"]!r}, MODEL_BACKBONE = {name!r}: the networks are '
+                        f'{", ".join(VERSIONS)}, the backbones {", ".join(BACKBONES)}')
+    if name == 'resnet38':
+        if stride != 8 or not config['MODEL_BACKBONE_DILATED']:
+            raise UserError('MODEL_BACKBONE = resnet38: has output stride 8 only; set MODEL_OUTPUT_STRIDE = 8 and '
+                            'MODEL_BACKBONE_DILATED = True')
+        backbone, taps = ResNet38(config['MODEL_BACKBONE_WIDTH']), ('conv3', 'conv6')
+        for module in backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = config['TRAIN_BN_MOM']
+    else:
+        backbone = ResNet(name, config['MODEL_BACKBONE_DEEPBASE'], stride if config['MODEL_BACKBONE_DILATED'] else 32)
+        taps = ('layer1', 'layer4')
+    return VERSIONS[config['MODEL_NAME']](backbone, taps, config, config['MODEL_FREEZEBN'])
+
+
+def _shape(weights: dict, name: str) -> dict:
+    """What a backbone's weights say about its form, as config keys; {} where there are none (or they are foreign)."""
+    if name == 'resnet38':
+        return {'MODEL_BACKBONE_WIDTH': width_of(weights)} if 'bn7.weight' in weights else {}
+    if 'conv1.0.weight' in weights or 'conv1.weight' in weights:
+        return {'MODEL_BACKBONE_DEEPBASE': 'conv1.0.weight' in weights}
+    return {}
+
+
+def _read_backbone(path: str, name: str) -> dict:
+    """Backbone tensors of a ResNet .pth, a ResNet-38 .params, or a checkpoint of stage 1, 2 or DeepLab; heads are dropped."""
+    need_file(path, 'check MODEL_BACKBONE_PRETRAIN (a file of weights, or False to train from scratch)')
+    if path.endswith('.params'):
+        from tool.mxnet_params import resnet38_from_mxnet
+        return resnet38_from_mxnet(path)
+    state = load_checkpoint(path)
+    if any(key.startswith('backbone.') for key in state):
+        return {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
+    own = ('conv1a.', 'b2', 'b3', 'b4', 'b5', 'b6', 'b7', 'bn7.') if name == 'resnet38' else ('conv1.', 'bn1.', 'layer')
+    return {key: value for key, value in state.items() if key.startswith(own)} or state
+
+
+def _load(module: nn.Module, state: dict, path: str, what: str) -> None:
+    """Strict load_state_dict; a difference is a UserError that names the file and the first key."""
+    own = module.state_dict()
+    for key in [*own, *state]:
+        if key not in state or key not in own:
+            raise UserError(f'{path}: is no {what}: {key} is {"missing" if key in own else "left over"}; '
+                            'check MODEL_NAME, MODEL_BACKBONE and the file')
+        if own[key].shape != state[key].shape:
+            raise UserError(f'{path}: is no {what}: {key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}; '
+                            'check MODEL_NAME, MODEL_BACKBONE and the file')
+    module.load_state_dict(state)

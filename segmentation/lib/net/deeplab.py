@@ -1,0 +1,136 @@
+"""DeepLab v1, v2, v3 and v3+ over any backbone (method §8); module names are those of the published checkpoints."""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def _conv_bn(channels_in: int, channels: int, kernel: int, dilation: int = 1) -> nn.Sequential:
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(nn.Conv2d(channels_in, channels, kernel, 1, padding, dilation, bias=False),
+                         nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+
+def _resize(x: torch.Tensor, size) -> torch.Tensor:
+    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=True)
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling with a global branch, concatenated and projected.
+
+    Args:
+        rates: dilation of each branch's 3×3 convolution; rate 1 stands for a 1×1 convolution.
+    """
+
+    def __init__(self, channels_in: int, channels: int, rates: tuple[int, ...]):
+        super().__init__()
+        self.branches = len(rates)
+        for i, rate in enumerate(rates, 1):
+            setattr(self, f'branch{i}', _conv_bn(channels_in, channels, 1 if rate == 1 else 3, rate))
+        self.branch5_conv = nn.Conv2d(channels_in, channels, 1, bias=False)
+        self.branch5_bn = nn.BatchNorm2d(channels)
+        self.conv_cat = _conv_bn((self.branches + 1) * channels, channels, 1)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = [getattr(self, f'branch{i}')(x) for i in range(1, self.branches + 1)]
+        pooled = F.relu(self.branch5_bn(self.branch5_conv(x.mean((2, 3), keepdim=True))))
+        maps.append(pooled.expand(-1, -1, *x.shape[2:]))
+        return self.dropout(self.conv_cat(torch.cat(maps, 1)))
+
+
+class DeepLab(nn.Module):
+    """What the versions share: a backbone, freshly initialised layers, logits at the size of the input.
+
+    Args:
+        backbone: has `features(x)` → {tap: [N, C, h, w]} and `channels`.
+        taps: its (low-level, last) tap.
+        bn_momentum: of the new layers.
+        freeze_bn: the backbone's BatchNorm stays in eval mode.
+    """
+
+    def __init__(self, backbone: nn.Module, taps: tuple[str, str], config: dict, freeze_bn: bool):
+        super().__init__()
+        self.backbone, self.low, self.high, self.freeze_bn = backbone, *taps, freeze_bn
+        self.build(config)
+        for module in self.new_layers():
+            for layer in module.modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')
+                elif isinstance(layer, nn.BatchNorm2d):
+                    layer.momentum = config['TRAIN_BN_MOM']
+
+    def new_layers(self) -> list[nn.Module]:
+        """Everything but the backbone: trained from scratch, at ten times the learning rate."""
+        return [module for module in self.children() if module is not self.backbone]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [N, classes, H, W] of a normalised image [N, 3, H, W]."""
+        return _resize(self.head(self.backbone.features(x)), x.shape[2:])
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.freeze_bn:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+
+class DeepLabV1(DeepLab):
+    """A 3×3 convolution of dilation 12 and a 1×1, 512 channels each."""
+
+    def build(self, config: dict) -> None:
+        self.conv_fov = nn.Conv2d(self.backbone.channels[self.high], 512, 3, 1, 12, 12, bias=False)
+        self.bn_fov = nn.BatchNorm2d(512)
+        self.conv_fov2 = nn.Conv2d(512, 512, 1, bias=False)
+        self.bn_fov2 = nn.BatchNorm2d(512)
+        self.dropout = nn.Dropout(0.5)
+        self.cls_conv = nn.Conv2d(512, config['MODEL_NUM_CLASSES'], 1)
+
+    def head(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        x = F.relu(self.bn_fov(self.conv_fov(features[self.high])), inplace=True)
+        x = F.relu(self.bn_fov2(self.conv_fov2(x)), inplace=True)
+        return self.cls_conv(self.dropout(x))
+
+
+class DeepLabV2(DeepLab):
+    """ASPP of four 3×3 branches at rates 6, 12, 18, 24 with the global branch of v3, as in the published code."""
+
+    def build(self, config: dict) -> None:
+        self.aspp = ASPP(self.backbone.channels[self.high], config['MODEL_ASPP_OUTDIM'], self.rates(config))
+        self.dropout = nn.Dropout(0.5)
+        self.cls_conv = nn.Conv2d(config['MODEL_ASPP_OUTDIM'], config['MODEL_NUM_CLASSES'], 1)
+
+    def rates(self, config: dict) -> tuple[int, ...]:
+        return (6, 12, 18, 24)
+
+    def head(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.cls_conv(self.dropout(self.aspp(features[self.high])))
+
+
+class DeepLabV3(DeepLabV2):
+    """ASPP of a 1×1 and three 3×3 branches: rates 6, 12, 18 at stride 16, twice that at stride 8."""
+
+    def rates(self, config: dict) -> tuple[int, ...]:
+        factor = 2 if config['MODEL_OUTPUT_STRIDE'] == 8 else 1
+        return (1, 6 * factor, 12 * factor, 18 * factor)
+
+
+class DeepLabV3Plus(DeepLabV3):
+    """DeepLab v3 with a decoder that joins the low-level features at stride 4."""
+
+    def build(self, config: dict) -> None:
+        channels, shortcut = config['MODEL_ASPP_OUTDIM'], config['MODEL_SHORTCUT_DIM']
+        self.aspp = ASPP(self.backbone.channels[self.high], channels, self.rates(config))
+        self.shortcut_conv = _conv_bn(self.backbone.channels[self.low], shortcut, 1)
+        self.cat_conv = nn.Sequential(*_conv_bn(channels + shortcut, channels, 3), nn.Dropout(0.5),
+                                      *_conv_bn(channels, channels, 3), nn.Dropout(0.1))
+        self.cls_conv = nn.Conv2d(channels, config['MODEL_NUM_CLASSES'], 1)
+
+    def head(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        low = self.shortcut_conv(features[self.low])
+        x = _resize(self.aspp(features[self.high]), low.shape[2:])
+        return self.cls_conv(self.cat_conv(torch.cat([x, low], 1)))
+
+
+VERSIONS = {'deeplabv1': DeepLabV1, 'deeplabv2': DeepLabV2, 'deeplabv3': DeepLabV3, 'deeplabv3plus': DeepLabV3Plus}
