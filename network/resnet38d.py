@@ -141,7 +141,7 @@ class ResNet38(nn.Module):
         super().train(mode)
         if self.fine_tune:
             for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # SyncBatchNorm too
                     module.eval()
         return self
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from tool import dist
 from tool.errors import UserError
 from tool.files import atomic
 from tool.log import RunLog, progress
@@ -26,6 +27,14 @@ def steps_of(images: int, batch_size: int, max_epochs: int, max_steps: int = Non
     if images < batch_size:
         raise UserError(f'--batch_size {batch_size} is more than the {images} images of the list; use a smaller one')
     return max_steps or images // batch_size * max_epochs
+
+
+_NO_DECISION = ('weights', 'voc12_root', 'session_name', 'num_workers', 'device', 'tblog_dir', 'save_every', 'no_resume')
+
+
+def run_settings(args, **more) -> dict:
+    """The settings of a run that decide its weights: its flags but for where files lie and how fast it goes, and `more`."""
+    return {**{key: value for key, value in vars(args).items() if key not in _NO_DECISION}, **more}
 
 
 class States:
@@ -65,6 +74,18 @@ class States:
                                 'use --no_resume to start over, or another session name')
         return state
 
+    def resume(self, net: nn.Module, optimizer: torch.optim.Optimizer, start_over: bool = False) -> int:
+        """Bring network and optimiser to the newest state and return its step (0: none). `start_over` removes all states."""
+        if start_over and dist.is_main():
+            self.clear()
+        dist.barrier()
+        state = self.load()
+        if state is None:
+            return 0
+        net.load_state_dict(state['net'])
+        optimizer.load_state_dict(state['optimizer'])
+        return state['step']
+
     def save(self, step: int, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Write the state after `step` steps and drop all but the last two."""
         with atomic(f'{self.session}.state-{step}.pth') as temporary:
@@ -80,24 +101,29 @@ class States:
 
 
 def fit(net: nn.Module, optimizer: torch.optim.Optimizer, losses: Callable, dataset: Dataset, *, batch_size: int,
-        max_steps: int, lr_factor: Callable[[int], float], device: torch.device, seed: int, num_workers: int, log: RunLog,
-        start_step: int = 0, states: States = None, after_step: Callable[[int], None] = None) -> None:
-    """Train `net` for steps start_step … max_steps − 1.
+        max_steps: int, lr_factor: Callable[[int], float], device: torch.device, seed: int, num_workers: int,
+        log: RunLog | None, start_step: int = 0, states: States = None, after_step: Callable[[int], None] = None) -> None:
+    """Train `net` for steps start_step … max_steps − 1; under torchrun each process works on its part of every batch.
 
     Args:
+        net: the network itself; what `losses` calls is `dist.wrap(net, device)`.
         losses: losses(batch, step) → dict of scalar tensors; its 'loss' is minimised, all are logged.
         dataset: indexed by (epoch, index); its items are dicts.
         lr_factor: factor on the groups' initial learning rates at a step.
+        batch_size: images a step, all processes together.
+        log: None in all processes but the main one.
         states: writes training states as it goes.
         after_step: called with the number of steps done (evaluation pictures, extra checkpoints).
     Raises:
         UserError: a loss term became non-finite; names the step and the term.
     """
-    sampler = StepSampler(len(dataset), batch_size, max_steps, seed, start_step)
+    if batch_size % dist.world():
+        raise UserError(f'a batch of {batch_size} cannot be split over {dist.world()} processes; make it a multiple of them')
+    sampler = StepSampler(len(dataset), batch_size, max_steps, seed, start_step, dist.rank(), dist.world())
     loader = DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=device.type == 'cuda')
     net.train()
     pending: list[tuple[int, dict]] = []  # losses not yet read from the device
-    bar = progress(total=max_steps * batch_size, initial=start_step * batch_size, desc='train')
+    bar = progress(total=max_steps * batch_size, initial=start_step * batch_size, desc='train', quiet=not dist.is_main())
     for step, batch in enumerate(loader, start_step):
         batch = {key: value.to(device, non_blocking=True) if torch.is_tensor(value) else value
                  for key, value in batch.items()}
@@ -114,22 +140,25 @@ def fit(net: nn.Module, optimizer: torch.optim.Optimizer, losses: Callable, data
         if len(pending) == LOG_EVERY or done == max_steps or saving:
             _report(pending, optimizer, log, max_steps)
             pending.clear()
-        if saving:
+        if saving and dist.is_main():
             states.save(done, net, optimizer)
         if after_step is not None:
             after_step(done)
     bar.close()
 
 
-def _report(pending: list[tuple[int, dict]], optimizer: torch.optim.Optimizer, log: RunLog, max_steps: int) -> None:
+def _report(pending: list[tuple[int, dict]], optimizer: torch.optim.Optimizer, log: RunLog | None, max_steps: int) -> None:
     """Read the pending losses in one transfer, check them, and write them to the log, the jsonl and TensorBoard."""
     names = list(pending[0][1])
-    table = torch.stack([torch.stack([terms[name].float() for name in names]) for _, terms in pending]).cpu()
+    table = torch.stack([torch.stack([terms[name].float() for name in names]) for _, terms in pending])
+    table = (dist.total(table) / dist.world()).cpu()  # the mean over the processes
     for (step, _), row in zip(pending, table):
         for name, value in zip(names, row.tolist()):
             if not torch.isfinite(torch.tensor(value)):
                 raise UserError(f'step {step}: {name} is {value}; the run stops here and writes no weights '
                                 '(a lower --lr, or another --seed, may help)')
+    if log is None:
+        return
     lr = optimizer.param_groups[0]['lr']
     log.records([{'step': step, **dict(zip(names, row.tolist()))} for (step, _), row in zip(pending, table)])
     step, means = pending[-1][0], dict(zip(names, table.mean(0).tolist()))

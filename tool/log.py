@@ -21,8 +21,11 @@ class _Lines(tqdm):
         return True
 
 
-def progress(iterable: Iterable = None, total: int = None, desc: str = None, unit: str = 'image', initial: int = 0) -> tqdm:
-    """A progress bar with rate and ETA on stderr; when stderr is not a terminal, a line every half minute."""
+def progress(iterable: Iterable = None, total: int = None, desc: str = None, unit: str = 'image', initial: int = 0,
+             quiet: bool = False) -> tqdm:
+    """A progress bar with rate and ETA on stderr; when stderr is not a terminal, a line every half minute; none if quiet."""
+    if quiet:
+        return tqdm(iterable, disable=True)
     if sys.stderr.isatty():
         return tqdm(iterable, total=total, desc=desc, unit=unit, initial=initial, dynamic_ncols=True)
     return _Lines(iterable, total=total, desc=desc, unit=unit, initial=initial, mininterval=30, maxinterval=60, ncols=100)
