@@ -13,7 +13,7 @@ class Net(CamNet):
         super().__init__(width, 'fc_proj', bg_index=0)
         self.dropout7 = nn.Dropout2d(0.5)
 
-    def forward(self, x: torch.Tensor, upsample: bool = True) -> tuple[torch.Tensor, ...]:
+    def forward(self, x: torch.Tensor, upsample: bool = True, classify: bool = False):
         """Maps and projected features of normalised images x [N, 3, H, W].
 
         Returns:
@@ -21,9 +21,12 @@ class Net(CamNet):
             cam_rv [N, 21, H, W]: PCM-refined maps, ≥ 0 (likewise).
             f_proj [N, 128, h, w].
             cam_rv_down [N, 21, h, w].
+        With `classify` only the spatial mean [N, 21] of cam is computed and returned (plain classification training).
         """
         taps = self.features(x)
         feature = self.dropout7(taps['conv6'])
+        if classify:
+            return self.fc8(feature).mean((2, 3))
         cam, f_proj = self.fc8(feature), self.project(feature)
         cam_rv_down = self.refine(x, taps, cam)
         if not upsample:

@@ -73,6 +73,32 @@ def add_device_flag(parser: argparse.ArgumentParser) -> None:
                         'cuda, mps, cpu that this machine has)')
 
 
+def add_train_flags(parser: argparse.ArgumentParser, width: str) -> None:
+    """The flags every ResNet-38 training stage has, with the published defaults; `width` is the help of --width."""
+    parser.add_argument('--weights', required=True,
+                        help='ImageNet ResNet-38 (.params of MXNet), a state dict (.pth), or scratch')
+    parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
+    parser.add_argument('--session_name', required=True, help='path prefix of everything the run writes')
+    parser.add_argument('--batch_size', type=number(int, 1), default=8, help='images a step, all processes together')
+    parser.add_argument('--max_steps', type=number(int, 1),
+                        help='train this many steps, learning-rate schedule included, instead of counting epochs')
+    parser.add_argument('--lr', type=number(float, 0), default=0.01, help='learning rate of the backbone; new layers take 10×')
+    parser.add_argument('--wt_dec', type=number(float, 0), default=5e-4, help='weight decay')
+    parser.add_argument('--crop_size', type=number(int, 64), default=448, help='side of the training crops in pixels')
+    parser.add_argument('--width', type=number(float, 0), help=width)
+    add_workers_flag(parser)
+    parser.add_argument('--seed', type=number(int, 0), default=0, help='decides every random choice')
+    add_device_flag(parser)
+    parser.add_argument('--save_every', type=number(int, 0), default=500,
+                        help='steps between two training states to continue from; 0 for none')
+    parser.add_argument('--no_resume', action='store_true', help='start over instead of continuing from a training state')
+
+
+def add_workers_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--num_workers', type=number(int, 0), default=min(8, default_jobs()),
+                        help='processes that load pictures')
+
+
 def default_jobs() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -1,0 +1,97 @@
+"""Stage 1, inference: seeds (CAMs) of a trained CAM network at several scales with mirror images.
+
+    python contrast_infer.py --weights runs/seam.pth --infer_list voc12/train.txt --voc12_root VOC2012 \\
+        --out_cam cam --out_cam_pred cam_png --out_crf cam_crf
+
+Reads  the pictures of --infer_list and their image-level labels.
+Writes any of: --out_cam <name>.npy {class 0…19: float32 (H, W)}, --out_cam_pred <name>.png (the CAMs against the background
+       score --out_cam_pred_alpha), --out_crf <name>.png (those labels after dense CRF). What is already there from the same
+       weights and settings is skipped.
+"""
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from network.baselines import BASELINES, baseline_of
+from network.weights import net_from_checkpoint
+from tool import cli
+from tool.errors import UserError
+from tool.files import load_checkpoint, read_labels, read_list
+from tool.log import progress
+from tool.manifest import claim, fingerprint, missing
+from tool.pool import Pool
+from tool.seeds import SeedOutputs, write_seed
+from voc12.data import MultiScaleSet, pick_labels
+from voc12.layout import check_images, image_path
+
+
+def parse_args():
+    parser = cli.Parser(__doc__)
+    parser.add_argument('--weights', required=True, help='state dict of contrast_train.py or a published one')
+    parser.add_argument('--baseline', choices=sorted(BASELINES), help='only to be sure: it is read from the checkpoint')
+    parser.add_argument('--network', help='module of the network (default: the baseline\'s)')
+    parser.add_argument('--infer_list', default='voc12/train.txt', help='images')
+    parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
+    parser.add_argument('--cls_labels', default='voc12/cls_labels.npy', help='image-level labels')
+    parser.add_argument('--out_cam', help='folder for the CAMs (.npy)')
+    parser.add_argument('--out_cam_pred', help='folder for CAM masks (.png)')
+    parser.add_argument('--out_cam_pred_alpha', type=cli.number(float, 0, 1),
+                        help='background score of the masks and of the CRF\'s labels (default: seam 0.26, eps 0.22)')
+    parser.add_argument('--out_crf', help='folder for masks after dense CRF (.png)')
+    parser.add_argument('--crf_iters', type=cli.number(int, 1), default=10, help='mean-field iterations of the CRF')
+    parser.add_argument('--scales', type=cli.number(float, 0.1, 8), nargs='+', default=[0.5, 1.0, 1.5, 2.0],
+                        help='factors on the image size; each is run with its mirror image')
+    cli.add_workers_flag(parser)
+    cli.add_device_flag(parser)
+    cli.add_jobs_flag(parser, 'writing and the CRF')
+    parser.add_argument('--overwrite', action='store_true', help='replace what other weights or settings have written')
+    return parser.parse_args()
+
+
+def main(args):
+    if not (args.out_cam or args.out_cam_pred or args.out_crf):
+        raise UserError('nothing to write: give --out_cam, --out_cam_pred or --out_crf')
+    device = cli.pick_device(args.device)
+    names = read_list(args.infer_list)
+    labels = pick_labels(read_labels(args.cls_labels), names, args.cls_labels)
+    check_images(args.voc12_root, names)
+    state = load_checkpoint(args.weights)
+    baseline, why = baseline_of(state, args.weights, args.baseline)
+    net = net_from_checkpoint(args.network or baseline.network, args.weights, state).to(device)
+    threshold = baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha
+    outputs = SeedOutputs(args.out_cam, args.out_cam_pred, args.out_crf, threshold, args.crf_iters)
+    claim_outputs(args, outputs)
+    wanted = set(missing(names, outputs.files()))
+    todo = [index for index, name in enumerate(names) if name in wanted]
+    print(f'{baseline.name} baseline ({why}), width {net.width}, {device}; {len(names)} images, '
+          f'{len(names) - len(todo)} already complete', flush=True)
+
+    dataset = Subset(MultiScaleSet(args.voc12_root, names, labels, args.scales), todo)
+    loader = DataLoader(dataset, batch_size=None, num_workers=args.num_workers, pin_memory=device.type == 'cuda')
+    with Pool(args.jobs) as pool:
+        for item in progress(loader, desc='infer'):
+            cam = seeds(net, baseline, item, device)
+            pool.submit(write_seed, item['name'], cam, item['size'], image_path(args.voc12_root, item['name']), outputs)
+
+
+@torch.inference_mode()
+def seeds(net, baseline, item: dict, device: torch.device) -> dict:
+    """CAM dict {class 0…19: float32 [H, W]} of one item of MultiScaleSet."""
+    if not item['classes']:
+        return {}
+    maps = sum(baseline.maps(net, view.to(device, non_blocking=True), item['classes'], item['size'])
+               for view in item['views'])
+    return dict(zip(item['classes'], baseline.finish(maps).cpu().numpy()))
+
+
+def claim_outputs(args, outputs: SeedOutputs) -> None:
+    """Make the output folders this run's own, or refuse."""
+    settings = {'stage': 'contrast_infer', 'weights': fingerprint(args.weights), 'scales': args.scales}
+    masks = {**settings, 'alpha': outputs.threshold}
+    for folder, decides in ((outputs.cam, settings), (outputs.png, masks),
+                            (outputs.crf, {**masks, 'crf_iters': args.crf_iters})):
+        if folder:
+            claim(folder, decides, args.overwrite)
+
+
+if __name__ == '__main__':
+    cli.run(main, parse_args)

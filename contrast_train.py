@@ -1,0 +1,115 @@
+"""Stage 1, training: a ResNet-38 CAM network with the pixel-to-prototype contrast loss, from image-level labels.
+
+    python contrast_train.py --weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params --voc12_root VOC2012 --session_name runs/seam
+
+Reads  the pictures of --train_list, --cls_labels and, for EPS, --saliency_root.
+Writes <session_name>.pth (a bare state dict), <session_name>.log, <session_name>.jsonl (every loss term of every step) and,
+       while it runs, <session_name>.state-<step>.pth: the same command again continues from there.
+"""
+
+import torch
+
+from network.baseline import LossOptions
+from network.baselines import BASELINES, pick_baseline
+from network.weights import net_for_training
+from tool import cli, engine
+from tool.errors import UserError
+from tool.files import read_labels, read_list, save_checkpoint
+from tool.log import RunLog
+from tool.manifest import fingerprint
+from tool.optim import param_groups, poly, published_sgd
+from tool.seeding import mixed_seed
+from voc12.data import TrainSet, check_saliency, pick_labels
+from voc12.layout import check_images
+
+
+def parse_args():
+    parser = cli.Parser(__doc__)
+    cli.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
+    parser.add_argument('--baseline', choices=sorted(BASELINES),
+                        help='what the contrast is added to (default: the git branch if it is called like one, else seam)')
+    parser.add_argument('--network', help='module of the network (default: the baseline\'s)')
+    parser.add_argument('--train_list', default='voc12/train_aug.txt', help='images to train on')
+    parser.add_argument('--cls_labels', default='voc12/cls_labels.npy', help='image-level labels')
+    parser.add_argument('--saliency_root', default='SALImages', help='folder of saliency PNGs (EPS only)')
+    parser.add_argument('--max_epochs', '--max_epoches', type=cli.number(int, 1),
+                        help='epochs of the learning-rate schedule (default: seam 8, eps 15)')
+    parser.add_argument('--max_iters', type=cli.number(int, 1),
+                        help='end after this many steps of that schedule (default: seam all of it, eps 20000)')
+    parser.add_argument('--view2_size', type=cli.number(int, 32),
+                        help='side of the small second view in pixels (default: half the crop, at most 128)')
+    parser.add_argument('--bg_threshold', type=cli.number(float, 0, 1),
+                        help='background score of the pseudo labels, 0…1 (default: seam 0.20, eps 0.10)')
+    parser.add_argument('--tau', type=cli.number(float, 0, 1), default=0.4,
+                        help='EPS: a class counts as foreground when this share of its area is salient')
+    parser.add_argument('--tblog_dir', default='runs/tensorboard', help='TensorBoard folder; \'\' for none')
+    for flag, what in (('contrast', 'no contrast at all'), ('cross_prototype', 'no cross-prototype term'),
+                       ('cross_cam', 'no cross-CAM term'), ('intra_view', 'no intra-view term'),
+                       ('semi_hard', 'intra-view negatives are all prototypes'),
+                       ('hard_pixels', 'intra-view takes all pixels of a class'),
+                       ('seam', 'none of the baseline\'s two-view losses; with --no_contrast plain classification')):
+        parser.add_argument(f'--no_{flag}', action='store_true', help=f'ablation: {what}')
+    return parser.parse_args()
+
+
+def main(args):
+    device = cli.pick_device(args.device)
+    baseline, why = pick_baseline(args.baseline)
+    names = read_list(args.train_list)
+    labels = pick_labels(read_labels(args.cls_labels), names, args.cls_labels)
+    check_images(args.voc12_root, names)
+    if baseline.saliency:
+        check_saliency(args.saliency_root, args.voc12_root, names)
+    schedule = args.max_steps or engine.steps_of(len(names), args.batch_size, args.max_epochs or baseline.max_epochs)
+    steps = args.max_steps or args.max_iters or baseline.max_steps or schedule
+    if args.max_steps:
+        engine.steps_of(len(names), args.batch_size, 1)
+
+    said = []  # the log opens once nothing can be refused any more
+    net = net_for_training(args.network or baseline.network, args.weights, args.width, said.append).to(device)
+    groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune)
+    optimizer = published_sgd(groups, args.lr, args.wt_dec)
+    options = loss_options(args, labels)
+    settings = engine.run_settings(args, baseline=baseline.name, steps=steps, weights=(
+        args.weights if args.weights == 'scratch' else fingerprint(args.weights)))
+    states = engine.States(args.session_name, settings, args.save_every)
+    start = states.resume(net, optimizer, args.no_resume)
+
+    log = RunLog(args.session_name, args.tblog_dir, start)
+    log.header(baseline=f'{baseline.name} ({why})', seed=args.seed, device=device, images=f'{len(names)} ({args.train_list})',
+               batch=args.batch_size, steps=f'{start} … {steps}' if start else steps, schedule_steps=schedule)
+    for line in said:
+        log.say(line)
+    generator = torch.Generator(device)
+
+    def losses(batch, step):
+        generator.manual_seed(mixed_seed(args.seed, step, 1))
+        return baseline.losses(net, batch, options, generator)
+
+    dataset = TrainSet(args.voc12_root, names, labels, args.crop_size, args.seed,
+                       args.saliency_root if baseline.saliency else None)
+    engine.fit(net, optimizer, losses, dataset, batch_size=args.batch_size, max_steps=steps,
+               lr_factor=lambda step: poly(min(step, schedule - 1), schedule), device=device, seed=args.seed,
+               num_workers=args.num_workers, log=log, start_step=start, states=states)
+    save_checkpoint(args.session_name + '.pth', net.state_dict())
+    states.clear()
+    log.say(f'wrote {args.session_name}.pth')
+    log.close()
+
+
+def loss_options(args, labels) -> LossOptions:
+    """The losses' settings from the command line."""
+    contrast = None
+    if not args.no_contrast:
+        contrast = {term: not getattr(args, f'no_{term}')
+                    for term in ('cross_prototype', 'cross_cam', 'intra_view', 'semi_hard', 'hard_pixels')}
+        if args.bg_threshold is not None:
+            contrast['bg_threshold'] = args.bg_threshold
+    view2_size = args.view2_size or min(128, args.crop_size // 2 // 8 * 8)
+    if view2_size > args.crop_size:
+        raise UserError(f'--view2_size {view2_size}: must not be larger than --crop_size {args.crop_size}')
+    return LossOptions(view2_size, max(1, int(labels.sum(1).max())), args.tau, not args.no_seam, contrast)
+
+
+if __name__ == '__main__':
+    cli.run(main, parse_args)

@@ -1,0 +1,84 @@
+"""What a baseline is: everything that differs between SEAM and EPS, behind one interface."""
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+
+from network.resnet38d import ResNet38
+from tool.losses import contrast_loss
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What a training run decides about its losses.
+
+    view2_size: side of the second view in pixels. max_classes: most classes a picture of the list has. tau: EPS's share.
+    consistency: the baseline's two-view losses (off: plain classification). contrast: keyword arguments of contrast_loss,
+    or None for no contrast.
+    """
+    view2_size: int = 128
+    max_classes: int | None = None
+    tau: float = 0.4
+    consistency: bool = True
+    contrast: dict | None = field(default_factory=dict)
+
+
+class Baseline:
+    """One way of making CAMs. Attributes are constants of method.md; a subclass sets them and fills the methods in.
+
+    Attributes:
+        name: value of --baseline. network: dotted module of its Net. projection: key of its projection head in checkpoints.
+        bg_index: channel of the background in every map.
+        bg_threshold, top_fraction: of the contrast. png_threshold: background score of CAM PNGs.
+        max_epochs: epochs of the schedule. max_steps: steps of a run, None for all epochs.
+        saliency: needs saliency maps.
+    """
+    name: str
+    network: str
+    projection: str
+    bg_index: int
+    bg_threshold: float
+    top_fraction: float
+    png_threshold: float
+    max_epochs: int
+    max_steps: int | None = None
+    saliency: bool = False
+
+    def losses(self, net: ResNet38, batch: dict, options: LossOptions, generator: torch.Generator = None) -> dict:
+        """All loss terms of a batch ('image' [N, 3, H, W], 'label' [N, 20], …) and their sum 'loss'."""
+        image, label = batch['image'], batch['label']
+        if options.consistency or options.contrast is not None:
+            small = F.interpolate(image, (options.view2_size,) * 2, mode='bilinear', align_corners=True)
+            terms, contrast_maps = self.two_view_losses(net, image, small, batch, options)
+        else:
+            terms, contrast_maps = self.one_view_losses(net, image, batch, options), None
+        total = sum(terms.values())
+        if options.contrast is not None:
+            terms |= contrast_loss(*contrast_maps, label, generator=generator, **{
+                'bg_index': self.bg_index, 'bg_threshold': self.bg_threshold, 'top_fraction': self.top_fraction,
+                **options.contrast})
+            total = total + terms['loss_nce']
+        return {**terms, 'loss': total}
+
+    def one_view_losses(self, net: ResNet38, image: torch.Tensor, batch: dict, options: LossOptions) -> dict:
+        """Loss terms of plain classification training on one view."""
+        raise NotImplementedError
+
+    def two_view_losses(self, net: ResNet38, image: torch.Tensor, small: torch.Tensor, batch: dict,
+                        options: LossOptions) -> tuple[dict, tuple]:
+        """(loss terms, (f_proj1, cam_rv_down1, f_proj2, cam_rv_down2)) of two views of the images."""
+        raise NotImplementedError
+
+    def maps(self, net: ResNet38, view: torch.Tensor, classes: list[int], size: tuple[int, int]) -> torch.Tensor:
+        """Maps [K, H, W] of the foreground classes from one scale: `view` [2, 3, h, w] is the picture and its mirror image."""
+        channels = torch.tensor([c + (self.bg_index == 0) for c in classes], device=view.device)
+        maps = F.interpolate(self.pass_maps(net, view, channels), size, mode='bilinear', align_corners=False)
+        return maps[0] + maps[1].flip(2)
+
+    def pass_maps(self, net: ResNet38, view: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
+        """Maps [2, K, h', w'] of the given channels from one pass of the network."""
+        raise NotImplementedError
+
+    def finish(self, maps: torch.Tensor) -> torch.Tensor:
+        """Seeds in [0, 1] from the maps [K, H, W] summed over scales (method §5)."""
+        raise NotImplementedError

@@ -1,0 +1,40 @@
+"""The SEAM baseline (method §2.1, §3.2, §5)."""
+import torch
+import torch.nn.functional as F
+
+from network.baseline import Baseline, LossOptions
+from network.resnet38d import ResNet38
+from tool.losses import classification_loss, seam_loss
+
+
+class Seam(Baseline):
+    name = 'seam'
+    network = 'network.resnet38_contrast'
+    projection = 'fc_proj'
+    bg_index = 0
+    bg_threshold = 0.20
+    top_fraction = 1 / 8
+    png_threshold = 0.26
+    max_epochs = 8
+
+    def one_view_losses(self, net: ResNet38, image: torch.Tensor, batch: dict, options: LossOptions) -> dict:
+        return {'loss_cls': classification_loss(net(image, classify=True)[:, 1:], batch['label'])}
+
+    def two_view_losses(self, net: ResNet38, image: torch.Tensor, small: torch.Tensor, batch: dict,
+                        options: LossOptions) -> tuple[dict, tuple]:
+        cam1, cam_rv1, f_proj1, cam_rv_down1 = net(image, upsample=False)
+        cam2, cam_rv2, f_proj2, cam_rv_down2 = net(small, upsample=False)
+        terms = seam_loss(cam1, cam_rv1, cam2, cam_rv2, batch['label'], size1=image.shape[2:], size2=small.shape[2:],
+                          max_classes=options.max_classes)
+        if not options.consistency:
+            terms = {'loss_cls': terms['loss_cls']}
+        return terms, (f_proj1, cam_rv_down1, f_proj2, cam_rv_down2)
+
+    def pass_maps(self, net: ResNet38, view: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
+        return net.forward_cam_rv(view, channels)
+
+    def finish(self, maps: torch.Tensor) -> torch.Tensor:
+        maps = F.relu(maps)
+        low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+        maps = torch.where(maps < low + 1e-5, 0, maps)
+        return (maps - low - 1e-5) / (high - low + 1e-5)

@@ -1,0 +1,43 @@
+"""What is written of a picture's CAMs: npy, thresholded PNG, dense CRF. Imports no torch, so worker processes start quickly."""
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from tool.crf import SEED_CRF, crf_from_labels
+from tool.files import read_image, write_mask, write_npy
+from tool.metrics import cam_prediction
+
+
+@dataclass(frozen=True)
+class SeedOutputs:
+    """Folders to write (None: not wanted) and how.
+
+    cam: npy dicts. png: masks at `threshold`. crf: masks after dense CRF of the labels at `threshold`.
+    """
+    cam: str | None
+    png: str | None
+    crf: str | None
+    threshold: float
+    crf_iters: int
+
+    def files(self) -> list[tuple[str, str]]:
+        """(folder, extension) of everything wanted."""
+        return [(folder, extension) for folder, extension in ((self.cam, '.npy'), (self.png, '.png'), (self.crf, '.png'))
+                if folder]
+
+
+def write_seed(name: str, cam: dict[int, np.ndarray], size: tuple[int, int], image_path: str, outputs: SeedOutputs) -> None:
+    """Write the wanted outputs of one picture; `cam` is {class 0…19: float32 [H, W]}, `size` (H, W)."""
+    if outputs.cam:
+        write_npy(os.path.join(outputs.cam, name + '.npy'), cam)
+    if not (outputs.png or outputs.crf):
+        return
+    labels = cam_prediction(cam, size, outputs.threshold)
+    if outputs.png:
+        write_mask(os.path.join(outputs.png, name + '.png'), labels)
+    if outputs.crf:
+        present = np.array([0] + [key + 1 for key in sorted(cam)])
+        image = np.asarray(read_image(image_path))
+        probs, = crf_from_labels(image, [labels], present.tolist(), SEED_CRF, outputs.crf_iters)
+        write_mask(os.path.join(outputs.crf, name + '.png'), present[probs.argmax(0)])
