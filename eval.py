@@ -1,0 +1,145 @@
+"""mIoU of any stage's output against ground-truth masks.
+
+    python eval.py --list voc12/train.txt --predict_dir cam_crf --gt_dir VOC2012/SegmentationClass
+    python eval.py --list voc12/train.txt --predict_dir cam --gt_dir VOC2012/SegmentationClass --type npy --curve
+
+Reads  <predict_dir>/<name>.png (class ids), or with --type npy CAM dicts that are set against the background score --t;
+       --curve scores 60 background scores 0.00 … 0.59 in one pass over the files.
+Writes per-class IoU and mIoU to the terminal, and on request to --logfile (appended), --json and --plot.
+Seeds and pseudo masks are scored on `train` (1,464 pictures in VOC 2012), not on `train_aug`.
+"""
+import datetime
+import functools
+import json
+import os
+
+import numpy as np
+
+from tool import cli
+from tool.errors import UserError
+from tool.files import atomic, need_folder, read_cam, read_list, read_mask, write_text
+from tool.log import progress
+from tool.metrics import THRESHOLDS, cam_prediction, confusion, curve_confusions, curve_histogram, iou, scores, table
+from tool.pool import pool_map
+
+CHUNK = 8  # pictures a pool call
+
+
+def parse_args():
+    parser = cli.Parser(__doc__)
+    parser.add_argument('--list', required=True, help='images to score')
+    parser.add_argument('--predict_dir', required=True, help='folder of predictions')
+    parser.add_argument('--gt_dir', required=True, help='folder of ground-truth masks, e.g. VOC2012/SegmentationClass')
+    parser.add_argument('--type', choices=('png', 'npy'), default='png', help='masks (png) or CAM dicts (npy)')
+    parser.add_argument('--t', type=cli.number(float, 0, 1), help='background score for --type npy')
+    parser.add_argument('--curve', type=cli.boolean, nargs='?', const=True, default=False,
+                        help='score all 60 background scores (--type npy); --curve, --curve True and --curve False work')
+    parser.add_argument('--comment', help='a remark for the log')
+    parser.add_argument('--logfile', help='text file the result is appended to')
+    parser.add_argument('--json', help='file for the result as JSON, IoU in percent')
+    parser.add_argument('--plot', help='picture (.png, .pdf) of the curve')
+    cli.add_jobs_flag(parser, 'reading and counting')
+    args = parser.parse_args()
+    if args.curve and args.type != 'npy':
+        parser.error('--curve needs --type npy: masks have no threshold left to vary')
+    if args.plot and not args.curve:
+        parser.error('--plot draws the curve: give --curve too')
+    if args.type == 'npy' and args.t is None and not args.curve:
+        parser.error('--type npy needs a background score: --t 0.26, or --curve for all of them')
+    return args
+
+
+def main(args):
+    names = read_list(args.list)
+    for folder, flag in ((args.predict_dir, '--predict_dir'), (args.gt_dir, '--gt_dir')):
+        need_folder(folder, f'check {flag}')
+    for folder, extension in ((args.predict_dir, '.' + args.type), (args.gt_dir, '.png')):
+        check_complete(folder, extension, names, args.list)
+    chunks = [names[i:i + CHUNK] for i in range(0, len(names), CHUNK)]
+    count = functools.partial(count_chunk, args.predict_dir, args.gt_dir, args.type, args.t, args.curve)
+    with progress(total=len(names), desc='eval') as bar:
+        total = 0
+        for part, pictures in pool_map(count, chunks, args.jobs if len(chunks) > 1 else 0):
+            total = total + part
+            bar.update(pictures)
+
+    result = {'list': args.list, 'images': len(names), 'gt_dir': args.gt_dir, 'predict_dir': args.predict_dir}
+    if args.comment:
+        result['comment'] = args.comment
+    text = [f'{len(names)} images of {args.list}, predictions {args.predict_dir}, ground truth {args.gt_dir}']
+    if args.curve:
+        confusions = curve_confusions(total)
+        curve = iou(confusions).mean(1)
+        best = int(curve.argmax())
+        text += [f'background score {t:.2f}  mIoU {value:.3f}' for t, value in zip(THRESHOLDS, curve)]
+        text += [f'best: background score {THRESHOLDS[best]:.2f}']
+        result |= {'t': float(THRESHOLDS[best]), 'curve_t': THRESHOLDS.tolist(), 'curve_mIoU': curve.tolist()}
+        total = confusions[best]
+    elif args.type == 'npy':
+        text[0] += f', background score {args.t}'
+        result['t'] = args.t
+    result |= scores(total)
+    text.append(table(scores(total)))
+    write_results(args, result, '\n'.join(text))
+
+
+def check_complete(folder: str, extension: str, names: list[str], list_path: str) -> None:
+    """UserError unless `folder` has a file for every name."""
+    have = set(os.listdir(folder))
+    lost = [name for name in names if name + extension not in have]
+    if lost:
+        raise UserError(f'{os.path.join(folder, lost[0] + extension)}: no such file ({len(lost)} of the {len(names)} names of '
+                        f'{list_path} have none); check the folder and the list')
+
+
+def count_chunk(predict_dir: str, gt_dir: str, kind: str, threshold: float, curve: bool,
+                names: list[str]) -> tuple[np.ndarray, int]:
+    """(summed counts, number of pictures): confusion matrix [21, 22], or the curve's joint histogram."""
+    total = 0
+    for name in names:
+        truth_path = os.path.join(gt_dir, name + '.png')
+        truth, path = read_mask(truth_path), os.path.join(predict_dir, f'{name}.{kind}')
+        if kind == 'npy':
+            cam = read_cam(path, truth.shape)
+            total = total + (curve_histogram(cam, truth) if curve
+                             else confusion(cam_prediction(cam, truth.shape, threshold), truth))
+        else:
+            prediction = read_mask(path)
+            if prediction.shape != truth.shape:
+                raise UserError(f'{path}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth {truth_path} '
+                                f'{truth.shape[1]}x{truth.shape[0]}; make the prediction at the size of the picture')
+            total = total + confusion(prediction, truth)
+    return total, len(names)
+
+
+def write_results(args, result: dict, text: str) -> None:
+    """The result to the terminal and to the files asked for."""
+    print(text)
+    if args.logfile:
+        os.makedirs(os.path.dirname(os.path.abspath(args.logfile)), exist_ok=True)
+        with open(args.logfile, 'a', encoding='utf-8') as file:
+            file.write(f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {args.comment or ""}\n{text}\n\n')
+    if args.json:
+        write_text(args.json, json.dumps(result, indent=1) + '\n')
+    if args.plot:
+        draw_curve(args.plot, result)
+
+
+def draw_curve(path: str, result: dict) -> None:
+    """mIoU against the background score, the best one marked."""
+    from matplotlib.figure import Figure  # takes a second to import, seldom needed
+    axes = (figure := Figure(figsize=(6, 4), layout='constrained')).subplots()
+    axes.plot(result['curve_t'], result['curve_mIoU'])
+    axes.plot(result['t'], result['mIoU'], 'o', label=f'best: {result["mIoU"]:.2f} at {result["t"]:.2f}')
+    axes.set(xlabel='background score', ylabel='mIoU (%)', title=f'{result["images"]} images of {result["list"]}')
+    axes.legend()
+    kind = os.path.splitext(path)[1][1:] or 'png'
+    with atomic(path) as temporary:
+        try:
+            figure.savefig(temporary, format=kind, dpi=150)
+        except ValueError as error:
+            raise UserError(f'{path}: {error}') from None
+
+
+if __name__ == '__main__':
+    cli.run(main, parse_args)
