@@ -28,6 +28,8 @@ SEED_CRF = CrfPreset(bilateral_sxy=50, bilateral_srgb=5)  # contrast_infer --out
 AFFINITY_CRF = CrfPreset(rows_first=True)                 # aff_prepare, aff_infer --crf
 # DeepLab-v2's own constants: the published test script lacks its CRF (Q7)
 DEEPLAB_CRF = CrfPreset(gaussian_sxy=1, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4)
+# what TEST_CRF of the segmentation test names; 'seam' has the constants of SEAM's own inference code
+TEST_CRFS = {'deeplab': DEEPLAB_CRF, 'seam': CrfPreset(bilateral_sxy=32), 'none': None}
 
 
 def dense_crf(image: np.ndarray, unaries: Iterable[np.ndarray], preset: CrfPreset, absent: int = 0) -> list[np.ndarray]:
@@ -56,7 +58,7 @@ def dense_crf(image: np.ndarray, unaries: Iterable[np.ndarray], preset: CrfPrese
 
 
 def _features(image: np.ndarray, preset: CrfPreset) -> tuple[np.ndarray, np.ndarray]:
-    """Features of the Gaussian [2, H·W] and of the bilateral kernel [5, H·W]: positions and colours in units of their sigma."""
+    """Features of the Gaussian [2, H·W] and of the bilateral kernel [5, H·W]: positions and colours by their sigma."""
     position = np.indices(image.shape[:2], dtype=np.float32).reshape(2, -1)
     if not preset.rows_first:
         position = position[::-1]
@@ -105,3 +107,33 @@ def crf_from_labels(image: np.ndarray, labels: Iterable[np.ndarray], present: li
     if iterations is not None:
         preset = replace(preset, iterations=iterations)
     return [probs[:len(present)] for probs in dense_crf(image, unaries, preset, absent)]
+
+
+def affinity_maps(image: np.ndarray, cam: dict[int, np.ndarray], alphas: Iterable[float], kind: str = 'labels',
+                  iterations: int = None) -> list[dict[int, np.ndarray]]:
+    """The CRF maps AffinityNet learns from: CAMs against a background score (1 − max)^α, for all α on the same kernels.
+
+    Args:
+        image: uint8 [H, W, 3].
+        cam: seeds in [0, 1], {foreground class 0…19: [H, W]}.
+        alphas: background exponents; a larger one means less background.
+        kind: 'labels' (unary from the argmax over 21 labels, published) or 'probs' (softmax unary of background and present
+            classes; SEAM, PSA, EPS).
+        iterations: mean-field steps; None takes the preset's.
+    Returns:
+        One dict per α: probabilities float32 [H, W] of background (0) and the present classes (class + 1).
+    """
+    classes = sorted(cam)
+    present = [0] + [class_id + 1 for class_id in classes]
+    seeds = np.zeros((len(present), *image.shape[:2]), np.float32)
+    for row, class_id in enumerate(classes, 1):
+        seeds[row] = cam[class_id]
+    rest = np.maximum(1 - seeds[1:].max(0), 0) if classes else 1 - seeds[0]  # foreign CAMs may exceed 1
+    scores = (np.concatenate([rest[None] ** np.float32(alpha), seeds[1:]]) for alpha in alphas)
+    if kind == 'probs':
+        preset = AFFINITY_CRF if iterations is None else replace(AFFINITY_CRF, iterations=iterations)
+        probs = dense_crf(image, map(prob_unary, scores), preset)
+    else:
+        ids = np.asarray(present, np.uint8)
+        probs = crf_from_labels(image, (ids[score.argmax(0)] for score in scores), present, AFFINITY_CRF, iterations)
+    return [dict(zip(present, prob)) for prob in probs]

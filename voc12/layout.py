@@ -1,8 +1,10 @@
 """Where the files of a VOC2012 folder are (no torch here: the CPU stages and their worker processes start quickly)."""
 import os
+from collections import Counter
 
 from tool.errors import UserError
-from tool.files import need_folder
+from tool.files import image_size, maps_size, need_folder
+from tool.log import progress
 
 
 def image_path(root: str, name: str) -> str:
@@ -10,12 +12,36 @@ def image_path(root: str, name: str) -> str:
     return os.path.join(root, 'JPEGImages', name + '.jpg')
 
 
-def check_images(root: str, names: list[str]) -> None:
+def check_images(root: str, names: list[str], flag: str = '--voc12_root') -> None:
     """UserError unless `root` is a VOC2012 folder that holds the JPEG of every name."""
-    folder = need_folder(os.path.join(need_folder(root, 'set --voc12_root to the devkit\'s VOC2012 folder'), 'JPEGImages'),
-                         'set --voc12_root to the devkit\'s VOC2012 folder')
-    have = set(os.listdir(folder))
-    lost = [name for name in names if name + '.jpg' not in have]
+    fix = 'set --voc12_root to the devkit\'s VOC2012 folder'
+    _check_have(os.path.join(need_folder(root, fix), 'JPEGImages'), names, '.jpg', f'check the list, or {fix}')
+
+
+def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
+    """UserError unless `folder` holds a map file (CAM, la or ha) of its picture's size for every name; reads headers only.
+
+    Args:
+        root: VOC2012 folder of the pictures.
+        fix: how to make the maps, for the message.
+    Returns:
+        How many files have which layout: Counter({'dict': …, 'array': …}).
+    """
+    _check_have(folder, names, '.npy', fix)
+    layouts = Counter()
+    for name in progress(names, desc=f'checking {folder}', unit='file'):
+        path = os.path.join(folder, name + '.npy')
+        size, layout = maps_size(path)
+        layouts[layout] += 1
+        expected = image_size(image_path(root, name))
+        if size is not None and tuple(size) != expected:
+            raise UserError(f'{path}: maps are {size[1]}x{size[0]}, the picture is {expected[1]}x{expected[0]}; {fix}')
+    return layouts
+
+
+def _check_have(folder: str, names: list[str], extension: str, fix: str) -> None:
+    have = set(os.listdir(need_folder(folder, fix)))
+    lost = [name for name in names if name + extension not in have]
     if lost:
-        raise UserError(f'{image_path(root, lost[0])}: no such picture ({len(lost)} of {len(names)} of the list are missing); '
-                        'check --voc12_root and the list')
+        raise UserError(f'{os.path.join(folder, lost[0] + extension)}: no such file (of the {len(names)} names of the list, '
+                        f'{len(lost)} have none); {fix}')
