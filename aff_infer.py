@@ -1,0 +1,98 @@
+"""Stage 2, inference: pseudo masks from CAMs by a random walk over AffinityNet's affinities.
+
+    python aff_infer.py --weights runs/aff.pth --infer_list voc12/train.txt --voc12_root VOC2012 --cam_dir runs/cam \\
+        --out_rw runs/rw
+
+Reads  the pictures of --infer_list and their CAMs (--cam_dir/<name>.npy).
+Writes <out_rw>/<name>.png (palette masks) and <out_rw_prob>/<name>.npy (the walk's probabilities, a dict of background and
+       present classes). What is already there for the same weights and settings is skipped.
+"""
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+
+from network.weights import net_from_checkpoint
+from tool import cli
+from tool.errors import UserError
+from tool.files import read_list
+from tool.log import progress
+from tool.manifest import claim, fingerprint, missing
+from tool.pool import Pool
+from tool.random_walk import random_walk
+from tool.walk_output import write_walk
+from voc12.aff_data import WalkSet
+from voc12.layout import check_images, check_maps, image_path
+
+
+def parse_args():
+    parser = cli.Parser(__doc__)
+    parser.add_argument('--weights', required=True, help='AffinityNet checkpoint (aff_train.py)')
+    parser.add_argument('--network', default='network.resnet38_aff', help='module of the network')
+    parser.add_argument('--infer_list', default='voc12/train.txt', help='pictures to make masks of')
+    parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
+    parser.add_argument('--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)')
+    parser.add_argument('--out_rw', help='output folder of the masks')
+    parser.add_argument('--out_rw_prob', help='output folder of the walk\'s probabilities, before any CRF')
+    parser.add_argument('--beta', type=cli.number(float, 0), default=8, help='exponent of the affinities; larger walks less')
+    parser.add_argument('--logt', type=cli.number(int, 0, 20), default=6, help='the walk takes 2^logt steps')
+    parser.add_argument('--bg_score', type=cli.number(float, 0, 1), default=0.27, help='background score before the walk')
+    parser.add_argument('--crf', action='store_true', help='refine the masks with dense CRF')
+    parser.add_argument('--alpha', type=float, help='unused; accepted because published commands carry it')
+    cli.add_workers_flag(parser)
+    cli.add_jobs_flag(parser, 'CRF and writing')
+    cli.add_device_flag(parser)
+    parser.add_argument('--overwrite', action='store_true', help='replace output of other weights or settings')
+    return parser.parse_args()
+
+
+def main(args):
+    if not args.out_rw and not args.out_rw_prob:
+        raise UserError('nothing to write: give --out_rw, --out_rw_prob or both')
+    if args.alpha is not None:
+        print(f'--alpha {args.alpha:g} is unused here: the walk takes its background from --bg_score {args.bg_score}')
+    device = cli.pick_device(args.device)
+    names = read_list(args.infer_list)
+    check_images(args.voc12_root, names)
+    check_maps(args.cam_dir, args.voc12_root, names, 'make the CAMs with contrast_infer.py --out_cam')
+    net = net_from_checkpoint(args.network, args.weights).to(device)
+
+    settings = {'stage': 'aff_infer', 'weights': fingerprint(args.weights), 'cam_dir': fingerprint(args.cam_dir),
+                'beta': args.beta, 'logt': args.logt, 'bg_score': args.bg_score}
+    outputs = []
+    if args.out_rw:
+        claim(args.out_rw, {**settings, 'crf': args.crf}, args.overwrite)
+        outputs.append((args.out_rw, '.png'))
+    if args.out_rw_prob:
+        claim(args.out_rw_prob, settings, args.overwrite)
+        outputs.append((args.out_rw_prob, '.npy'))
+    todo = missing(names, outputs)
+    bar = progress(total=len(names), initial=len(names) - len(todo), desc='aff_infer')
+    loader = DataLoader(WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score), batch_size=None,
+                        num_workers=args.num_workers, pin_memory=device.type == 'cuda')
+    with Pool(args.jobs) as pool:
+        for sample in loader:
+            scores = walk(net, sample, device, args.beta, args.logt)
+            image_file = image_path(args.voc12_root, sample['name']) if args.crf else None
+            finished = pool.submit(write_walk, sample['name'], scores, sample['labels'], args.out_rw, args.out_rw_prob,
+                                   image_file)
+            bar.update(len(finished))
+        for _ in pool.finish():
+            bar.update()
+    bar.close()
+    print(f'{len(names)} pictures ({args.infer_list}): {len(todo)} made, {len(names) - len(todo)} were there; in '
+          + ' and '.join(folder for folder, _ in outputs))
+
+
+@torch.inference_mode()
+def walk(net, sample: dict, device: torch.device, beta: float, logt: int) -> np.ndarray:
+    """Scores float32 [K, H, W] at picture size after the walk, one map for each of the sample's labels."""
+    pairs = net(sample['image'][None].to(device))[0]
+    scores = random_walk(sample['cam'].to(device), pairs, beta=beta, logt=logt)
+    scores = F.interpolate(scores[None], sample['image'].shape[1:], mode='bilinear', align_corners=False)[0]
+    height, width = sample['size']
+    return scores[:, :height, :width].cpu().numpy()
+
+
+if __name__ == '__main__':
+    cli.run(main, parse_args)

@@ -1,0 +1,78 @@
+"""Stage 2, training: AffinityNet on confident regions of CRF-refined CAMs.
+
+    python aff_train.py --weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params --voc12_root VOC2012 \\
+        --la_crf_dir runs/aff_crf/4.00 --ha_crf_dir runs/aff_crf/24.00 --session_name runs/aff
+
+Reads  the pictures of --train_list and their low-α and high-α maps (aff_prepare.py; 21-map arrays of other tools too).
+Writes <session_name>.pth (a bare state dict), <session_name>.log, <session_name>.jsonl (every loss term of every step) and,
+       while it runs, <session_name>.state-<step>.pth: the same command again continues from there.
+"""
+from network.weights import net_for_training
+from tool import cli, engine
+from tool.affinity import FEATURE_STRIDE, affinity_loss, pair_labels
+from tool.errors import UserError
+from tool.files import read_list, save_checkpoint
+from tool.log import RunLog
+from tool.manifest import fingerprint
+from tool.optim import param_groups, poly, published_sgd
+from voc12.aff_data import AffinityTrainSet
+from voc12.layout import check_images, check_maps
+
+
+def parse_args():
+    parser = cli.Parser(__doc__)
+    cli.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
+    parser.add_argument('--network', default='network.resnet38_aff', help='module of the network')
+    parser.add_argument('--train_list', default='voc12/train_aug.txt', help='images to train on')
+    parser.add_argument('--la_crf_dir', required=True, help='maps of the low α (aff_prepare.py), e.g. runs/aff_crf/4.00')
+    parser.add_argument('--ha_crf_dir', required=True, help='maps of the high α, e.g. runs/aff_crf/24.00')
+    parser.add_argument('--max_epochs', '--max_epoches', type=cli.number(int, 1), default=8, help='epochs')
+    parser.add_argument('--tblog_dir', default='', help='TensorBoard folder; \'\' for none')
+    return parser.parse_args()
+
+
+def main(args):
+    if args.crop_size % FEATURE_STRIDE:
+        raise UserError(f'--crop_size {args.crop_size}: must be a multiple of {FEATURE_STRIDE}')
+    device = cli.pick_device(args.device)
+    names = read_list(args.train_list)
+    check_images(args.voc12_root, names)
+    layouts = {folder: check_maps(folder, args.voc12_root, names, 'make the maps with aff_prepare.py from these pictures')
+               for folder in (args.la_crf_dir, args.ha_crf_dir)}
+    steps = engine.steps_of(len(names), args.batch_size, args.max_epochs, args.max_steps)
+
+    said = []  # the log opens once nothing can be refused any more
+    net = net_for_training(args.network, args.weights, args.width, said.append).to(device)
+    groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune)
+    optimizer = published_sgd(groups, args.lr, args.wt_dec)
+    settings = engine.run_settings(
+        args, steps=steps, weights=args.weights if args.weights == 'scratch' else fingerprint(args.weights),
+        la_crf_dir=fingerprint(args.la_crf_dir), ha_crf_dir=fingerprint(args.ha_crf_dir))
+    states = engine.States(args.session_name, settings, args.save_every)
+    start = states.resume(net, optimizer, args.no_resume)
+
+    log = RunLog(args.session_name, args.tblog_dir, start)
+    log.header(seed=args.seed, device=device, images=f'{len(names)} ({args.train_list})', batch=args.batch_size,
+               steps=f'{start} … {steps}' if start else steps)
+    for folder, counts in layouts.items():
+        log.say(f'{folder}: ' + ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items()))
+    for line in said:
+        log.say(line)
+
+    def losses(batch, step):
+        return affinity_loss(net(batch['image']), *pair_labels(batch['label']))
+
+    dataset = AffinityTrainSet(args.voc12_root, names, args.la_crf_dir, args.ha_crf_dir, args.crop_size, args.seed)
+    engine.fit(net, optimizer, losses, dataset, batch_size=args.batch_size, max_steps=steps,
+               lr_factor=lambda step: poly(step, steps), device=device, seed=args.seed, num_workers=args.num_workers,
+               log=log, start_step=start, states=states)
+    save_checkpoint(args.session_name + '.pth', net.state_dict())
+    states.clear()
+    log.say(f'wrote {args.session_name}.pth')
+    log.close()
+
+
+LAYOUTS = {'dict': 'dicts of background and present classes', 'array': 'arrays of all 21 maps (the older layout)'}
+
+if __name__ == '__main__':
+    cli.run(main, parse_args)
