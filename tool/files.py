@@ -4,16 +4,14 @@ Pickles and checkpoints come from strangers, so reading one never runs code: a `
 str/int keys to numeric arrays, a checkpoint holds tensors only. Anything else is an error that names the file.
 """
 import contextlib
-import io
 import os
-import pickle
-import pickletools
 import tempfile
-from typing import Iterator
+from typing import BinaryIO, Iterator
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tool import npy
 from tool.errors import UserError
 from voc12.classes import IGNORE, NUM_CLASSES, NUM_FOREGROUND, PALETTE
 
@@ -96,63 +94,30 @@ def read_labels(path: str) -> dict[str, np.ndarray]:
 
 # ---------------------------------------------------------------- .npy without code
 
-class _NumpyOnly(pickle.Unpickler):
-    """Unpickler that knows numpy arrays and builtin containers, and nothing that could run code."""
-
-    def find_class(self, module, name):
-        module = module.replace('numpy.core', 'numpy._core')
-        if (module, name) in (('numpy._core.multiarray', '_reconstruct'), ):
-            return lambda *_: np.ndarray.__new__(np.ndarray, (0,), 'b')  # filled by the array's own state, which is checked
-        if (module, name) == ('numpy', 'ndarray'):
-            return None  # only ever an argument of _reconstruct: None cannot be called
-        if (module, name) == ('numpy', 'dtype'):
-            return np.dtype
-        if (module, name) == ('numpy._core.numeric', '_frombuffer'):
-            return lambda data, dtype, shape, order: np.frombuffer(data, dtype).reshape(shape, order=order)
-        if (module, name) == ('_codecs', 'encode'):
-            return lambda text, encoding='latin1': text.encode('latin1')  # how protocol 2 carries bytes
-        raise pickle.UnpicklingError(f'it carries {module}.{name}, which is not data')
-
-
-def _npy_header(file, path: str) -> tuple[tuple, np.dtype]:
-    """Shape and dtype of an open .npy; the file is left at the start of the data."""
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        return shape, dtype
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f'{path}: not a readable .npy file ({error}); write it again') from None
-
-
 def read_npy(path: str) -> dict | np.ndarray:
     """A `.npy` that holds a plain numeric array, or a dict of str/int keys to numeric arrays.
 
     Raises:
         UserError: missing, truncated, or it carries anything else (its code is not run).
     """
+    with _open_npy(path) as (file, _, dtype):
+        if dtype.hasobject:
+            return npy.dict_of_arrays(file.read())
+        file.seek(0)
+        return npy.numeric_array(file)
+
+
+@contextlib.contextmanager
+def _open_npy(path: str) -> Iterator[tuple[BinaryIO, tuple, np.dtype]]:
+    """(file at the start of its data, shape, dtype); whatever goes wrong while it is open is a UserError."""
     need_file(path, 'run the stage that writes it first')
-    with open(path, 'rb') as file:
-        shape, dtype = _npy_header(file, path)
-        if dtype != object:
-            file.seek(0)
-            try:
-                return np.load(file, allow_pickle=False)
-            except (ValueError, EOFError, OSError) as error:
-                raise UserError(f'{path}: damaged .npy file ({error}); write it again') from None
-        body = file.read()
     try:
-        loaded = _NumpyOnly(io.BytesIO(body), encoding='latin1').load()
-        value = loaded.item() if isinstance(loaded, np.ndarray) and loaded.shape == () else None
-    except Exception as error:  # a hostile pickle can raise anything
-        raise UserError(f'{path}: refused, not a plain dict of arrays ({error})') from None
-    if not isinstance(value, dict):
-        raise UserError(f'{path}: refused, holds a {type(value).__name__} where a dict of arrays is expected')
-    for key, array in value.items():
-        is_key = isinstance(key, (str, int, np.integer)) and not isinstance(key, bool)
-        if not is_key or type(array) is not np.ndarray or array.dtype.kind not in 'biuf':
-            raise UserError(f'{path}: refused, entry {key!r} is not a str/int key with a numeric array')
-    return value
+        with open(path, 'rb') as file:
+            yield file, *npy.header(file)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged or hostile file can raise anything
+        raise UserError(f'{path}: refused, not an array or a plain dict of arrays ({error}); write it again') from None
 
 
 def write_npy(path: str, value: dict | np.ndarray) -> None:
@@ -200,24 +165,14 @@ def read_cam(path: str, size: tuple[int, int] = None) -> dict[int, np.ndarray]:
 
 def maps_size(path: str) -> tuple[tuple[int, int] | None, str]:
     """((H, W), layout) of a maps file from its first bytes; layout is 'dict' or 'array'. Size None: a dict of no maps."""
-    need_file(path, 'run the stage that writes it first')
-    with open(path, 'rb') as file:
-        shape, dtype = _npy_header(file, path)
-        if dtype != object:
-            if len(shape) != 3 or shape[0] != NUM_CLASSES:
-                raise UserError(f'{path}: array of shape {shape}, expected ({NUM_CLASSES}, H, W) or a dict of maps')
-            return shape[1:], 'array'
-        head = io.BytesIO(file.read(4096))
-    # an array's state is (version, shape, dtype, …): the first pair of whole numbers is the first map's shape
-    numbers: list[int] = []
-    with contextlib.suppress(ValueError):  # the head ends in the middle of the data
-        for opcode, argument, _ in pickletools.genops(head):
-            if opcode.name in ('TUPLE2', 'TUPLE') and len(numbers) >= 2:
-                return (numbers[-2], numbers[-1]), 'dict'
-            if isinstance(argument, int) and opcode.name.startswith(('BININT', 'INT', 'LONG')):
-                numbers.append(argument)
-            elif opcode.name not in ('MEMOIZE', 'BINPUT', 'LONG_BINPUT'):
-                numbers.clear()
+    with _open_npy(path) as (file, shape, dtype):
+        head = file.read(4096) if dtype.hasobject else None
+    if head is None:
+        if len(shape) != 3 or shape[0] != NUM_CLASSES:
+            raise UserError(f'{path}: array of shape {shape}, expected ({NUM_CLASSES}, H, W) or a dict of maps')
+        return shape[1:], 'array'
+    if size := npy.first_shape(head):
+        return size, 'dict'
     maps = read_maps(path)
     return (next(iter(maps.values())).shape if maps else None), 'dict'
 
@@ -228,13 +183,16 @@ def _wxh(size) -> str:
 
 # ---------------------------------------------------------------- pictures and masks
 
+_DAMAGED = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
+
+
 def _decode(path: str, fix: str) -> Image.Image:
     need_file(path, fix)
     try:
         image = Image.open(path)
         image.load()
         return image
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _DAMAGED as error:
         raise UserError(f'{path}: damaged or not a picture ({error}); copy the file again') from None
 
 
@@ -243,27 +201,33 @@ def read_image(path: str) -> Image.Image:
     return _decode(path, 'check --voc12_root and the image list').convert('RGB')
 
 
-def image_size(path: str) -> tuple[int, int]:
-    """(H, W) of a picture from its header, without decoding."""
-    need_file(path, 'check --voc12_root and the image list')
+def image_size(path: str, fix: str = 'check --voc12_root and the image list', gray: bool = False) -> tuple[int, int]:
+    """(H, W) of a picture from its header, without decoding; with `gray` it must be an 8-bit palette or grey one."""
+    need_file(path, fix)
     try:
         with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            size, mode = (image.height, image.width), image.mode
+    except _DAMAGED as error:
         raise UserError(f'{path}: damaged or not a picture ({error}); copy the file again') from None
+    if gray and mode not in _GRAY:
+        raise UserError(f'{path}: must be an 8-bit grey or palette PNG, this one is {mode}')
+    return size
 
 
-def read_gray(path: str, what: str, fix: str) -> np.ndarray:
-    """An 8-bit one-channel PNG (palette or grey) as uint8 [H, W]; palette images give their indices."""
+_GRAY = ('P', 'L')  # PIL's names of the 8-bit one-channel modes
+
+
+def read_gray(path: str, fix: str, indices: bool = True) -> np.ndarray:
+    """An 8-bit one-channel PNG as uint8 [H, W]; a palette image gives its indices, or with indices=False its grey levels."""
     image = _decode(path, fix)
-    if image.mode not in ('P', 'L'):
-        raise UserError(f'{path}: a {what} must be an 8-bit palette or grey PNG, this one is {image.mode}')
-    return np.array(image)
+    if image.mode not in _GRAY:
+        raise UserError(f'{path}: must be an 8-bit grey or palette PNG, this one is {image.mode}')
+    return np.array(image if indices else image.convert('L'))
 
 
 def read_mask(path: str) -> np.ndarray:
     """A ground-truth, predicted or pseudo mask: uint8 [H, W], class ids 0…20 and 255 = ignore."""
-    mask = read_gray(path, 'mask', 'check the mask folder and the image list')
+    mask = read_gray(path, 'check the mask folder and the image list')
     wrong = mask[(mask >= NUM_CLASSES) & (mask != IGNORE)]
     if wrong.size:
         raise UserError(f'{path}: holds value {wrong[0]}; a mask has class ids 0…{NUM_CLASSES - 1} and {IGNORE} for ignore')
@@ -293,7 +257,8 @@ def load_checkpoint(path: str) -> dict:
     except Exception as error:  # a damaged or hostile file can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f'{path}: not a PyTorch checkpoint of plain weights ({reason[:160]})') from None
-    if not isinstance(state, dict) or not state or not all(torch.is_tensor(value) for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(
+            isinstance(key, str) and torch.is_tensor(value) for key, value in state.items()):
         raise UserError(f'{path}: not a bare state dict (a dict of tensors), as torch.save(net.state_dict(), …) writes')
     if all(key.startswith('module.') for key in state):
         state = {key[len('module.'):]: value for key, value in state.items()}
