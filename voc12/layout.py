@@ -13,8 +13,8 @@ def image_path(root: str, name: str) -> str:
 
 
 def check_images(root: str, names: list[str], flag: str = '--voc12_root') -> None:
-    """UserError unless `root` is a VOC2012 folder that holds the JPEG of every name."""
-    fix = 'set --voc12_root to the devkit\'s VOC2012 folder'
+    """UserError unless `root`, the value of `flag`, is a VOC2012 folder that holds the JPEG of every name."""
+    fix = f'set {flag} to the devkit\'s VOC2012 folder'
     _check_have(os.path.join(need_folder(root, fix), 'JPEGImages'), names, '.jpg', f'check the list, or {fix}')
 
 
