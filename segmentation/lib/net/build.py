@@ -74,7 +74,7 @@ def _shape(weights: dict, name: str) -> dict:
 
 
 def _read_backbone(path: str, name: str) -> dict:
-    """Backbone tensors of a ResNet .pth, a ResNet-38 .params, or a checkpoint of stage 1, 2 or DeepLab; heads are dropped."""
+    """Backbone tensors of a ResNet .pth, a ResNet-38 .params, or a checkpoint of any stage; heads are dropped."""
     need_file(path, 'check MODEL_BACKBONE_PRETRAIN (a file of weights, or False to train from scratch)')
     if path.endswith('.params'):
         from tool.mxnet_params import resnet38_from_mxnet

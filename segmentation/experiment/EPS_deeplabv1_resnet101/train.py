@@ -1,0 +1,12 @@
+"""Train this experiment's network on the pseudo masks: python train.py [--set KEY=VALUE ...]; see --help."""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
+
+from config import config_dict
+
+from utils.training import train
+
+if __name__ == '__main__':
+    train(config_dict)

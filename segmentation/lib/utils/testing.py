@@ -1,0 +1,137 @@
+"""Testing of a segmentation network: what every experiment's test.py runs (method §8).
+
+    python test.py [--split {val,train,test}] [--set KEY=VALUE ...]
+    python test.py --split test --submission results.tgz      (what the VOC evaluation server takes)
+    torchrun --nproc_per_node 4 test.py ...                   (the pictures are shared out)
+
+Reads the trained checkpoint and DATA_ROOT. Writes one palette PNG a picture into --out_dir; a run that was broken off goes
+on where it stopped. For train and val it prints the IoU of every class against DATA_ROOT/SegmentationClass.
+"""
+import argparse
+import os
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+
+from datasets import TestSet
+from net import load_net
+from tool import cli, dist
+from tool.crf import TEST_CRFS, CrfPreset, dense_crf, prob_unary
+from tool.errors import UserError
+from tool.files import read_mask, write_mask
+from tool.log import progress
+from tool.manifest import claim, fingerprint, missing
+from tool.metrics import confusion, scores, table
+from tool.pool import Pool, pool_map
+from utils.config import add_config_flags, names_of, read_config
+from utils.submission import write_submission
+from voc12.classes import NUM_CLASSES
+from voc12.layout import check_images
+
+
+@torch.inference_mode()
+def mean_logits(net: nn.Module, views: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+    """Logits [C, H, W] at the picture's `size`, averaged over its views (the second of a view is the first, mirrored)."""
+    logits = []
+    for view in views:
+        maps = F.interpolate(net(view), size=size, mode='bilinear', align_corners=True)
+        logits.append(maps[0] if len(maps) == 1 else (maps[0] + maps[1].flip(2)) / 2)
+    return torch.stack(logits).mean(0)
+
+
+def crf_prediction(picture: np.ndarray, probs: np.ndarray, preset: CrfPreset) -> np.ndarray:
+    """Class ids uint8 [H, W]: dense CRF of probabilities [C, H, W] on a picture uint8 [H, W, 3], then argmax."""
+    return dense_crf(picture, [prob_unary(probs)], preset)[0].argmax(0).astype(np.uint8)
+
+
+def _write_crf(path: str, picture: np.ndarray, probs: np.ndarray, preset: CrfPreset) -> None:
+    write_mask(path, crf_prediction(picture, probs, preset))
+
+
+def predict(net: nn.Module, config: dict, names: list[str], out_dir: str, device: torch.device, jobs: int) -> None:
+    """Write out_dir/<name>.png for every name; the CRF runs in a process pool beside the network."""
+    preset = TEST_CRFS[config['TEST_CRF']]
+    loader = DataLoader(TestSet(config, names), batch_size=None, num_workers=min(config['DATA_WORKERS'], len(names)),
+                        pin_memory=device.type == 'cuda')
+    with Pool(jobs if preset else 0) as pool:
+        for item in progress(loader, total=len(names), desc='test', quiet=not dist.is_main()):
+            picture, path = np.asarray(item['picture']), os.path.join(out_dir, item['name'] + '.png')
+            logits = mean_logits(net, [view.to(device, non_blocking=True) for view in item['views']], picture.shape[:2])
+            if preset is None:
+                write_mask(path, logits.argmax(0).cpu().numpy())
+            else:
+                pool.submit(_write_crf, path, picture, logits.softmax(0).cpu().numpy(), preset)
+
+
+def _confusion(paths: tuple[str, str]) -> np.ndarray:
+    prediction, truth = map(read_mask, paths)
+    if prediction.shape != truth.shape:
+        raise UserError(f'{paths[0]}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth '
+                        f'{truth.shape[1]}x{truth.shape[0]}; use --overwrite')
+    return confusion(prediction, truth)
+
+
+def evaluate(out_dir: str, truth_dir: str, names: list[str], jobs: int) -> dict[str, float]:
+    """{class: IoU %, …, 'mIoU': …} of out_dir/<name>.png against truth_dir/<name>.png."""
+    paths = ((os.path.join(out_dir, name + '.png'), os.path.join(truth_dir, name + '.png')) for name in names)
+    return scores(sum(pool_map(_confusion, paths, jobs)))
+
+
+def parse_args(config: dict) -> argparse.Namespace:
+    parser = cli.Parser(__doc__)
+    add_config_flags(parser)
+    parser.add_argument('--split', choices=('val', 'train', 'test'), default='val', help='pictures to test')
+    parser.add_argument('--list', help='an image list to test instead of all pictures of the split')
+    parser.add_argument('--weights', help='checkpoint to test (default: MODEL_SAVE_DIR/EXP_NAME.pth)')
+    parser.add_argument('--out_dir', help='folder of the PNGs (default: TEST_SAVE_DIR/EXP_NAME/<split>_crf_<TEST_CRF>)')
+    parser.add_argument('--submission', metavar='FILE.tgz', help='with --split test: also write and check this archive')
+    parser.add_argument('--overwrite', action='store_true', help='replace what other weights or settings have written')
+    cli.add_jobs_flag(parser, 'the CRF and the evaluation')
+    args = parser.parse_args()
+    args.config = read_config(config, args.set)
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.submission and args.split != 'test':
+        raise UserError(f'--submission {args.submission}: the server takes the test pictures; add --split test')
+    config, device = args.config, dist.start(args.device)
+    names = names_of(config, args.list or args.split)
+    check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
+    experiment, crf = config['EXP_NAME'], config['TEST_CRF']
+    weights = args.weights or os.path.join(config['MODEL_SAVE_DIR'], experiment + '.pth')
+    net = load_net(config, weights).to(device).eval()
+    if net.cls_conv.out_channels != NUM_CLASSES:
+        raise UserError(f'{weights}: has {net.cls_conv.out_channels} classes; VOC 2012 has {NUM_CLASSES}')
+    out_dir = args.out_dir or os.path.join(config['TEST_SAVE_DIR'], experiment, f'{args.split}_crf_{crf}')
+    if dist.is_main():
+        keys = ('DATA_MEAN', 'DATA_STD', 'TEST_MULTISCALE', 'TEST_FLIP', 'TEST_CRF')
+        claim(out_dir, {'stage': 'segmentation test', 'weights': fingerprint(weights),
+                        **{key: config[key] for key in keys}}, args.overwrite)
+    dist.barrier()
+
+    todo = missing(names, [(out_dir, '.png')])
+    if dist.is_main():
+        print(f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}, {weights}, {device}, CRF {crf}; {len(names)} '
+              f'pictures, {len(names) - len(todo)} already complete', flush=True)
+    dist.barrier()  # nobody writes before everybody has listed the folder
+    part = todo[dist.rank()::dist.world()]
+    if part:
+        predict(net, config, part, out_dir, device, args.jobs)
+    dist.barrier()
+    if dist.is_main():
+        print(f'wrote {out_dir}')
+        if args.split != 'test':
+            print(table(evaluate(out_dir, os.path.join(config['DATA_ROOT'], 'SegmentationClass'), names, args.jobs)))
+        if args.submission:
+            write_submission(args.submission, out_dir, config['DATA_ROOT'], names)
+            print(f'wrote {args.submission}: {len(names)} pictures, checked')
+    dist.stop()
+
+
+def test(config: dict) -> None:
+    """Run an experiment's test.py."""
+    cli.run(main, lambda: parse_args(config))

@@ -1,0 +1,132 @@
+"""Training of a segmentation network on pseudo masks: what every experiment's train.py runs (method §8).
+
+    python train.py [--set KEY=VALUE ...] [--no_resume]
+    torchrun --nproc_per_node 4 train.py ...      (TRAIN_BATCHES is the batch of all processes together)
+
+Reads the config, DATA_ROOT/JPEGImages and DATA_PSEUDO_GT. Writes MODEL_SAVE_DIR/EXP_NAME.pth, EXP_NAME_itr<N>.pth every
+TRAIN_SAVE_ITERS iterations, a .log, a .jsonl of the loss, TensorBoard files, and training states to continue from.
+"""
+import argparse
+import hashlib
+import os
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from datasets import generate_dataset
+from net import generate_net
+from tool import cli, dist
+from tool.engine import States, fit
+from tool.errors import UserError
+from tool.files import save_checkpoint
+from tool.log import RunLog
+from tool.manifest import fingerprint
+from tool.optim import param_groups, poly
+from utils.config import NO_DECISION, add_config_flags, names_of, read_config
+from voc12.classes import IGNORE, PALETTE
+
+IMAGE_EVERY = 200  # iterations between two pictures in TensorBoard
+
+
+def segmentation_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy averaged over the labelled pixels of the batch of all processes together.
+
+    Args:
+        logits: [N, C, H, W]; mask: int64 [N, H, W], 255 = ignore.
+    Returns:
+        Scalar whose mean over the processes is that average; 0 where no pixel is labelled.
+    """
+    labelled = dist.total((mask != IGNORE).sum()).clamp(min=1)
+    return F.cross_entropy(logits.float(), mask, ignore_index=IGNORE, reduction='sum') * dist.world() / labelled
+
+
+class Pictures:
+    """TensorBoard pictures: input, label and prediction of a few samples side by side, every `IMAGE_EVERY` iterations."""
+
+    def __init__(self, log: RunLog | None, config: dict):
+        self.board = log.board if log else None
+        self.mean, self.std = (torch.tensor(config[key]).view(3, 1, 1) for key in ('DATA_MEAN', 'DATA_STD'))
+        self.palette = torch.from_numpy(PALETTE)
+
+    def add(self, step: int, batch: dict, logits: torch.Tensor) -> None:
+        if self.board is None or step % IMAGE_EVERY:
+            return
+        images = (batch['image'][:4].cpu() * self.std + self.mean).clamp(0, 1)
+        masks, predictions = batch['mask'][:4].cpu(), logits[:4].detach().argmax(1).cpu()
+        self.board.add_images('input', images, step)
+        for name, ids in (('label', masks), ('prediction', predictions)):
+            self.board.add_images(name, self.palette[ids], step, dataformats='NHWC')
+
+
+def make_optimizer(net: nn.Module, config: dict) -> torch.optim.SGD:
+    """SGD over the ×1 ×2 ×10 ×20 groups of convolution weights and biases.
+
+    Q6: BatchNorm's scale and shift are in no group, so they keep their values, as in the published code.
+    """
+    groups = param_groups(net, net.new_layers(), config['TRAIN_LR'], config['TRAIN_WEIGHT_DECAY'])
+    return torch.optim.SGD(groups, lr=config['TRAIN_LR'], momentum=config['TRAIN_MOMENTUM'])
+
+
+def parse_args(config: dict) -> argparse.Namespace:
+    parser = cli.Parser(__doc__)
+    add_config_flags(parser)
+    parser.add_argument('--no_resume', action='store_true', help='start over instead of continuing from a training state')
+    args = parser.parse_args()
+    args.config = read_config(config, args.set)
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    config, device = args.config, dist.start(args.device)
+    if not config['DATA_PSEUDO_GT']:
+        raise UserError('DATA_PSEUDO_GT is not set; set it in config.py (or with --set) to the folder of pseudo masks (PNG)')
+    dataset = generate_dataset(config, names_of(config, config['DATA_TRAIN_LIST']))
+    batch, iterations = config['TRAIN_BATCHES'], config['TRAIN_ITERATION']
+    if batch > len(dataset):
+        raise UserError(f'TRAIN_BATCHES = {batch}: more than the {len(dataset)} images of the list; use a smaller one')
+    if batch < 2 * dist.world():
+        raise UserError(f'TRAIN_BATCHES = {batch}: BatchNorm needs at least 2 pictures a process ({dist.world()} processes)')
+
+    torch.manual_seed(config['TRAIN_SEED'])  # the new layers' initial weights
+    net = dist.sync_norms(generate_net(config), device).to(device)
+    model, optimizer = dist.wrap(net, device), make_optimizer(net, config)
+    prefix, pretrain = os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME']), config['MODEL_BACKBONE_PRETRAIN']
+    settings = {key: value for key, value in config.items() if key not in NO_DECISION and not key.startswith('TEST_')}
+    settings['backbone weights'] = fingerprint(pretrain) if pretrain else ''
+    settings['image list'] = hashlib.sha256(' '.join(dataset.names).encode()).hexdigest()[:16]
+    states = States(prefix, settings, config['TRAIN_SAVE_ITERS'])
+    start = states.resume(net, optimizer, args.no_resume)
+
+    log = RunLog(prefix, prefix + '_tblog' if config['TRAIN_TBLOG'] else None, start) if dist.is_main() else None
+    if log:
+        log.header(device=device, processes=f'{dist.world()} with {batch // dist.world()} pictures each', config=config,
+                   images=len(dataset), starts_at=start,
+                   backbone=f'weights of {pretrain}' if pretrain else 'no weights, trained from scratch '
+                   '(MODEL_BACKBONE_PRETRAIN = False); the published figures start from ImageNet weights')
+    pictures = Pictures(log, config)
+
+    def losses(batch: dict, step: int) -> dict[str, torch.Tensor]:
+        logits = model(batch['image'])
+        pictures.add(step, batch, logits)
+        return {'loss': segmentation_loss(logits, batch['mask'])}
+
+    def after_step(done: int) -> None:
+        every = config['TRAIN_SAVE_ITERS']
+        if dist.is_main() and every and done % every == 0 and done < iterations:
+            save_checkpoint(f'{prefix}_itr{done}.pth', net.state_dict())
+
+    fit(net, optimizer, losses, dataset, batch_size=batch, max_steps=iterations, device=device, log=log,
+        lr_factor=lambda step: poly(step, iterations + 1, config['TRAIN_POWER']), seed=config['TRAIN_SEED'],
+        num_workers=config['DATA_WORKERS'], start_step=start, states=states, after_step=after_step)
+    if log:
+        save_checkpoint(prefix + '.pth', net.state_dict())
+        states.clear()
+        log.say(f'wrote {prefix}.pth')
+        log.close()
+    dist.stop()
+
+
+def train(config: dict) -> None:
+    """Run an experiment's train.py."""
+    cli.run(main, lambda: parse_args(config))
