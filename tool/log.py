@@ -16,7 +16,7 @@ class _Lines(tqdm):
 
     def display(self, msg=None, pos=None):
         if self.n or msg:
-            self.fp.write((msg or str(self)).strip() + '\n')
+            self.fp.write((msg or str(self)).strip() + '\n' * (pos is None))  # close() gives a pos and ends its line
             self.fp.flush()
         return True
 
@@ -70,8 +70,11 @@ class RunLog:
 
     def say(self, line: str) -> None:
         """One line to the terminal and the log file."""
-        with tqdm.external_write_mode():
-            print(line, flush=True)
+        if sys.stderr.isatty():
+            tqdm.write(line)
+        else:  # no bar to step around
+            print(line)
+        sys.stdout.flush()
         self._text.write(line + '\n')
         self._text.flush()
 
