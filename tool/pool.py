@@ -53,11 +53,13 @@ class Pool:
         return self
 
     def __exit__(self, kind, *_):
-        if self._executor is not None:
+        try:
             if kind is None:
                 for _ in self.finish():
                     pass
-            self._executor.shutdown(wait=True, cancel_futures=True)
+        finally:
+            if self._executor is not None:
+                self._executor.shutdown(wait=True, cancel_futures=True)
 
 
 _KILLED = 'a worker process was killed (out of memory?); use fewer --jobs'
