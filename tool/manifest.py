@@ -37,10 +37,10 @@ def claim(folder: str, settings: dict, overwrite: bool = False) -> None:
     path = os.path.join(folder, MANIFEST)
     try:
         with open(path, encoding='utf-8') as file:
-            before = json.load(file)
+            before = dict(json.load(file))
     except FileNotFoundError:
         before = None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f'{path}: unreadable manifest ({error}); use --overwrite or another folder') from None
     outputs = [name for name in os.listdir(folder) if re.search(r'\.(npy|png)$', name)] if os.path.isdir(folder) else []
     settings = json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
