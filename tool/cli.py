@@ -62,8 +62,8 @@ def number(kind: type, low: float = None, high: float = None) -> Callable:
         except ValueError:
             raise argparse.ArgumentTypeError(f'{text!r} is not {"a whole" if kind is int else "a"} number') from None
         if value != value or (low is not None and value < low) or (high is not None and value > high):
-            bounds = f'at least {low}' if high is None else f'between {low} and {high}'
-            raise argparse.ArgumentTypeError(f'{text} is out of range: {bounds}')
+            bounds = [f'{word} {bound}' for word, bound in (('at least', low), ('at most', high)) if bound is not None]
+            raise argparse.ArgumentTypeError(f'{text} is out of range: ' + (' and '.join(bounds) or 'not a number'))
         return value
     return convert
 
