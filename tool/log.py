@@ -1,4 +1,4 @@
-"""Logs and progress: the run's text log, its jsonl of every loss term, TensorBoard, and progress bars that behave in a file."""
+"""Logs and progress: the run's text log, its jsonl of every loss term, TensorBoard, and progress bars that suit a file."""
 import json
 import os
 import platform
