@@ -1,0 +1,70 @@
+"""tool/optim.py: the published groups, momentum (Q2) and decay."""
+import pytest
+import torch
+from torch import nn
+
+from tool.optim import param_groups, poly, published_sgd, set_lr
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.frozen = nn.Conv2d(4, 4, 1)
+        self.frozen.requires_grad_(False)
+        self.head = nn.Sequential(nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2))
+
+
+def named(net, groups):
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    return [([names[id(parameter)] for parameter in group['params']], group['lr'], group['weight_decay'])
+            for group in groups]
+
+
+def test_published_groups():
+    net = Net()
+    assert named(net, param_groups(net, [net.head], 0.01, 5e-4)) == [
+        (['conv.weight'], 0.01, 5e-4), (['conv.bias'], 0.02, 0), (['head.0.weight'], 0.1, 5e-4), (['head.0.bias'], 0.2, 0)]
+
+
+def test_groups_when_training_from_scratch():
+    net = Net()
+    groups = named(net, param_groups(net, [net.head], 1.0, 5e-4, norm_affine=True))
+    assert groups[1][0] == ['conv.bias', 'norm.weight', 'norm.bias'] and groups[1][2] == 0
+    assert groups[3][0] == ['head.0.bias', 'head.1.weight', 'head.1.bias'] and groups[3][2] == 0
+
+
+def test_empty_groups_are_left_out():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False))
+    assert named(net, param_groups(net, [], 0.5, 1e-3)) == [(['0.weight'], 0.5, 1e-3)]
+
+
+def test_momentum_is_the_weight_decay():
+    """Q2: two steps on f(w) = g·w: v1 = g + d·w0, w1 = w0 − lr·v1; v2 = m·v1 + g + d·w1, with m = 5e-4."""
+    weight = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
+    sgd = published_sgd([{'params': [weight], 'lr': 0.1, 'weight_decay': 5e-4}], 0.1, 5e-4)
+    for _ in range(2):
+        weight.grad = torch.tensor([3.0], dtype=torch.float64)
+        sgd.step()
+    first = 3 + 5e-4 * 2
+    w1 = 2 - 0.1 * first
+    assert weight.item() == pytest.approx(w1 - 0.1 * (5e-4 * first + 3 + 5e-4 * w1), abs=1e-12)
+
+
+def test_poly():
+    assert poly(0, 100) == 1 and poly(100, 100) == 0
+    assert poly(50, 100) == pytest.approx(0.5 ** 0.9) and poly(75, 100, power=2) == 0.0625
+
+
+def test_set_lr_is_always_of_the_initial_rates():
+    weight = nn.Parameter(torch.ones(1))
+    other = nn.Parameter(torch.ones(1))
+    sgd = published_sgd([{'params': [weight], 'lr': 0.1}, {'params': [other], 'lr': 1.0}], 0.1, 0)
+    for factor in (0.5, 0.25, 1.0, 0.1):
+        set_lr(sgd, factor)
+        assert [group['lr'] for group in sgd.param_groups] == pytest.approx([0.1 * factor, factor])
+    again = published_sgd([{'params': [weight], 'lr': 7.0}, {'params': [other], 'lr': 7.0}], 0.1, 0)
+    again.load_state_dict(sgd.state_dict())  # a continued run knows the initial rates
+    set_lr(again, 0.5)
+    assert [group['lr'] for group in again.param_groups] == pytest.approx([0.05, 0.5])
