@@ -7,6 +7,8 @@ Reads  the pictures of --train_list and their low-α and high-α maps (aff_prepa
 Writes <session_name>.pth (a bare state dict), <session_name>.log, <session_name>.jsonl (every loss term of every step) and,
        while it runs, <session_name>.state-<step>.pth: the same command again continues from there.
 """
+import torch
+
 from network.weights import net_for_training
 from tool import cli, engine
 from tool.affinity import FEATURE_STRIDE, affinity_loss, pair_labels
@@ -41,6 +43,7 @@ def main(args):
                for folder in (args.la_crf_dir, args.ha_crf_dir)}
     steps = engine.steps_of(len(names), args.batch_size, args.max_epochs, args.max_steps)
 
+    torch.manual_seed(args.seed)  # the initial weights of new layers
     said = []  # the log opens once nothing can be refused any more
     net = net_for_training(args.network, args.weights, args.width, said.append).to(device)
     groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune)

@@ -65,6 +65,7 @@ def main(args):
     if args.max_steps:
         engine.steps_of(len(names), args.batch_size, 1)
 
+    torch.manual_seed(args.seed)  # the initial weights of new layers
     said = []  # the log opens once nothing can be refused any more
     net = net_for_training(args.network or baseline.network, args.weights, args.width, said.append).to(device)
     groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune)

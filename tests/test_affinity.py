@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from recipe import fill, normal, uniform
 
 from network.resnet38_aff import Net, dense_affinity, pair_affinity
+from recipe import fill, normal, uniform
 from tool.affinity import affinity_label, affinity_loss, pair_indices, pair_labels, pair_offsets, pair_radius
 
 GOLDEN = Path(__file__).parent / 'golden'

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recipe import uniform
 
+from recipe import uniform
 from tool.crf import AFFINITY_CRF, affinity_maps, dense_crf
 
 GOLDEN = Path(__file__).parent / 'golden'

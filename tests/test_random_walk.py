@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recipe import uniform
 
 from network.resnet38_aff import dense_affinity
+from recipe import uniform
 from tool import random_walk as module
 from tool.affinity import pair_indices
 from tool.random_walk import random_walk
