@@ -41,7 +41,7 @@ def train(session, states=None, max_steps=STEPS, start=0, net=None, optimizer=No
     def losses(batch, step):
         error = ((net(batch['x'])[:, 0] - batch['y']) ** 2).mean()
         regular = net[0].weight.abs().mean() / (0.0 if step == bad_step else 1.0)
-        return {'loss_fit': error, 'loss_regular': regular, 'loss': error + 0.1 * regular}
+        return {'loss_fit': error, 'loss_regular': regular, 'loss': error + 0.1 * regular, 'draw': torch.rand(())}
 
     def after_step(done):
         if done == stop:
@@ -79,6 +79,11 @@ def test_continued_run_is_bit_identical(tmp_path, stop, newest):
         assert torch.equal(value, net.state_dict()[key]), key
     assert records(tmp_path / 'run') == records(tmp_path / 'whole')
     assert [record['step'] for record in records(tmp_path / 'run')] == list(range(STEPS))
+
+
+def test_every_step_draws_its_own_random_numbers(tmp_path):
+    train(tmp_path / 'run')
+    assert len({record['draw'] for record in records(tmp_path / 'run')}) == STEPS
 
 
 def test_loader_processes_change_nothing(tmp_path):

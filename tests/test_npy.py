@@ -122,7 +122,7 @@ def array_pickle(dtype, shape, data, state=b'(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\x
     array_pickle(b'O8', b'(J\xff\xff\xff\x7ft', b']'),                  # 16 GB of pointers
     array_pickle(b'f8', b'(J\xff\xff\xff\x7ft', b'C\x08' + b'A' * 8),
     b'\x80\x04r\xff\xff\xff\x7fN.',                                     # a memo of 2^31 entries
-    b'\x80\x02Nr\xff\xff\xff\x7f.', b'\x80\x02Np2000000000\n.',
+    b'\x80\x02Nr\xff\xff\xff\x01.', b'\x80\x02Np20000000\n.',          # memos of 2^25 and 20 million entries
     b'\x80\x05\x96' + struct.pack('<Q', 1 << 36) + b'.',                # bytearrays and bytes of 64 GB
     b'\x80\x04\x8e' + struct.pack('<Q', 1 << 36) + b'.',
     b'\x80\x04\x95' + struct.pack('<Q', 1 << 60) + b'N.',
@@ -160,12 +160,15 @@ def test_damaged_npy_gives_a_dict_or_a_user_error(path):
 
 @pytest.mark.parametrize('header, data', [
     ("{'descr': '<f4', 'fortran_order': False, 'shape': (21, 99999, 99999), }", bytes(64)),
-    ("{'descr': '<f4', 'fortran_order': False, 'shape': (21, 4, 4), }", bytes(64)),
+    ("{'descr': '<f4', 'fortran_order': False, 'shape': (21, 2000, 2000), }", bytes(64)),
     ("{'descr': '<U4', 'fortran_order': False, 'shape': (21, 1, 1), }", bytes(21 * 16)),
     ("{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (), }", bytes(8)),
     ("{'descr': '<f4', 'shape': (2", b''), ('', b'')])
 def test_lying_npy_headers(path, header, data):
     text = header.encode().ljust(117) + b'\n'
     Path(path).write_bytes(b'\x93NUMPY\x01\x00' + struct.pack('<H', len(text)) + text + data)
+    tracemalloc.start()
     with pytest.raises(UserError, match='file.npy: refused'):
         files.read_maps(path)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
