@@ -31,7 +31,7 @@ def make_devkit(root: Path, train: int, val: int, size: int = 64) -> Path:
     names = [f'2007_{i:06d}' for i in range(train + val)]
     for name in names:
         mask = np.zeros((size, size + 8), np.uint8)
-        centre, axes = rng.integers(size // 4, 3 * size // 4, 2).tolist(), rng.integers(size // 7, size // 3, 2).tolist()
+        centre, axes = rng.integers(size // 4, 3 * size // 4, 2).tolist(), rng.integers(size // 5, size // 3, 2).tolist()
         cv2.ellipse(mask, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
         ground, dark, light = rng.integers(60, 200, 3), rng.integers(0, 60, 3), rng.integers(200, 256, 3)
         stripes = np.where((np.indices(mask.shape).sum(0) // 3 % 2)[..., None] == 0, dark, light)

@@ -28,6 +28,7 @@ def test_overrides_have_the_keys_type():
     assert [changed[key] for key in ('TRAIN_ITERATION', 'DATA_PSEUDO_GT', 'TEST_MULTISCALE', 'TEST_FLIP', 'TRAIN_LR', 'EXP_NAME',
                                      'TRAIN_BN_MOM', 'MODEL_BACKBONE_PRETRAIN', 'DATA_RANDOMSCALE')] \
         == [200, '/a b/c=d', [0.5, 1], False, 1, '2012', 0.03, 'w.pth', [1, 1]]
+    assert read_config(changed, ['TEST_MULTISCALE=1'])['TEST_MULTISCALE'] == [1]
     assert read_config(changed, ['MODEL_BACKBONE_PRETRAIN=False'])['MODEL_BACKBONE_PRETRAIN'] is False
 
 
@@ -44,7 +45,8 @@ def test_overrides_have_the_keys_type():
     ('TRAIN_MOMENTUM=2', 'between 0 and 1'),
     ('TEST_FLIP=maybe', 'TEST_FLIP.*True or False'),
     ('TEST_MULTISCALE=0.5,x', 'TEST_MULTISCALE.*numbers'),
-    ('TEST_MULTISCALE=1', 'TEST_MULTISCALE.*numbers'),
+    ('TEST_MULTISCALE=()', 'TEST_MULTISCALE.*one or more numbers'),
+    ('DATA_RANDOMSCALE=1', 'DATA_RANDOMSCALE.*2 numbers'),
     ('DATA_RANDOMSCALE=1,2,3', 'DATA_RANDOMSCALE.*2 numbers'),
     ('TEST_CRF=dense', 'TEST_CRF.*one of deeplab, seam, none'),
     ('TEST_CRF=True', 'one of deeplab, seam, none'),

@@ -113,9 +113,8 @@ def _check(name: str, value):
     if key.or_false and value is False:
         return value
     if key.kind is list:
-        value = list(value) if isinstance(value, (list, tuple)) else value
-        wrong = not isinstance(value, list) or not value or not all(_is_number(item, key) for item in value) \
-            or len(value) != (key.length or len(value))
+        value = list(value) if isinstance(value, (list, tuple)) else [value]
+        wrong = not value or not all(_is_number(item, key) for item in value) or len(value) != (key.length or len(value))
         what = f'{key.length or "one or more"} numbers'
     elif key.kind is float:
         wrong, what = not _is_number(value, key), 'a number'

@@ -1,0 +1,72 @@
+"""Training over two real processes gives what one process gives."""
+import json
+import os
+import socket
+
+import torch
+import torch.multiprocessing as multiprocessing
+from segmentation_toy import ROOT  # noqa: F401 (puts segmentation/lib on the path)
+from torch import nn
+
+from tool import dist
+from tool.engine import fit
+from tool.log import RunLog
+from utils.training import segmentation_loss
+
+
+class _Random(torch.utils.data.Dataset):
+    """Random pictures and masks with a different share of ignored pixels each."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, key):
+        generator = torch.Generator().manual_seed(key[0] * 10 + key[1])
+        mask = torch.randint(0, 5, (8, 8), generator=generator)
+        mask[:key[1] % 8] = 255
+        return {'image': torch.randn(3, 8, 8, generator=generator), 'mask': mask}
+
+
+def _train(prefix: str) -> None:
+    device = dist.start('cpu')
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 3, padding=2))
+    model = dist.wrap(dist.sync_norms(net, device), device)
+    log = RunLog(prefix) if dist.is_main() else None
+    fit(net, torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9),
+        lambda batch, step: {'loss': segmentation_loss(model(batch['image']), batch['mask'])}, _Random(), batch_size=4,
+        max_steps=6, lr_factor=lambda step: 1, device=device, seed=3, num_workers=0, log=log)
+    if dist.is_main():
+        torch.save(net.state_dict(), prefix + '.pth')
+    dist.barrier()
+    dist.stop()
+
+
+def _process(rank: int, prefix: str, port: int) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    _train(prefix)
+
+
+def test_two_processes_equal_one(tmp_path):
+    _train(str(tmp_path / 'one'))
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(_process, (str(tmp_path / 'two'), port), nprocs=2)
+    one, two = (torch.load(tmp_path / f'{name}.pth', weights_only=True) for name in ('one', 'two'))
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-5, atol=1e-6)
+    records = [[json.loads(line) for line in (tmp_path / f'{name}.jsonl').read_text().splitlines()] for name in ('one', 'two')]
+    assert [record['step'] for record in records[1]] == list(range(6))
+    for single, double in zip(*records):
+        assert abs(single['loss'] - double['loss']) < 1e-5 * single['loss']
+    assert records[0][5]['loss'] < records[0][0]['loss']
+
+
+def test_one_process_needs_no_group():
+    assert (dist.rank(), dist.world(), dist.is_main()) == (0, 1, True)
+    values, net = torch.ones(2), nn.Conv2d(1, 1, 1)
+    dist.barrier()
+    assert dist.total(values) is values and dist.wrap(net, torch.device('cpu')) is net
+    assert dist.sync_norms(net, torch.device('cpu')) is net
