@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from network.resnet38d import ResNet38, scaled
-from tool.affinity import RADIUS, pair_indices, pair_offsets, pair_radius, shifted
+from tool.affinity import RADIUS, dense_affinity, pair_offsets, pair_radius, shifted
 
 
 class Net(ResNet38):
@@ -51,12 +51,3 @@ def pair_affinity(feature: torch.Tensor) -> torch.Tensor:
     # offset by offset on views: gathering all pairs at once would copy the features 34 times
     pairs = [(start - shifted(feature, radius, dy, dx)).abs().mean(1).flatten(1) for dy, dx in pair_offsets(radius)]
     return torch.exp(-torch.stack(pairs, 1)) if pairs else feature.new_ones(len(feature), 0, start[0, 0].numel())
-
-
-def dense_affinity(pairs: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Pairs [offsets, pixels] of a height × width map → symmetric [h·w, h·w], 1 on the diagonal, 0 elsewhere."""
-    start, end = pair_indices(height, width)
-    matrix = torch.eye(height * width, dtype=pairs.dtype, device=pairs.device)
-    start, end = start.expand_as(end).to(pairs.device), end.to(pairs.device)
-    matrix[start, end] = matrix[end, start] = pairs
-    return matrix

@@ -1,5 +1,4 @@
 """aff_prepare.py, aff_train.py and aff_infer.py: a small run of all three, resuming, bad input; golden e2e pictures."""
-import importlib
 import json
 import os
 import subprocess
@@ -9,16 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mini import E2E, ROOT
 from PIL import Image
 
 from network.resnet38_aff import Net
 from network.resnet38_contrast import Net as CamNet
 from recipe import fill, uniform
-from tool import cli
 from tool.files import read_maps, read_mask, save_checkpoint, write_npy
 
-ROOT = Path(__file__).parents[1]
-E2E = ROOT.parent / 'shared' / 'golden' / 'e2e'
 NAMES = ['2007_000001', '2007_000002', '2007_000003']
 CLASSES = [[3], [3, 11], []]
 needs_e2e = pytest.mark.skipif(not E2E.is_dir(), reason=f'{E2E} is not on this machine')
@@ -47,21 +44,6 @@ def weights(tmp_path_factory):
     path = str(tmp_path_factory.mktemp('weights') / 'aff.pth')
     save_checkpoint(path, fill(Net(0.0625)).state_dict())
     return path
-
-
-@pytest.fixture
-def run(monkeypatch, capfd):
-    """run('aff_prepare', '--flag', value, …) in this process → (exit code, stdout, stderr)."""
-    def call(script, *flags):
-        monkeypatch.setattr(sys, 'argv', [f'{script}.py', *map(str, flags)])
-        module = importlib.import_module(script)
-        try:
-            cli.run(module.main, module.parse_args)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return (code, *capfd.readouterr())
-    return call
 
 
 def files(folder):
@@ -94,16 +76,6 @@ def maps(data, tmp_path_factory):
     return out
 
 
-def refused(result, *parts):
-    """One line on stderr that has all `parts`, exit code 2."""
-    code, _, err = result
-    lines = [line for line in err.splitlines() if 'error:' in line]
-    assert code == 2 and len(lines) == 1 and 'Traceback' not in err
-    for part in parts:
-        assert str(part) in lines[0]
-    return True
-
-
 # ---------------------------------------------------------------- aff_prepare
 
 def test_prepare_writes_background_and_present_classes(data, maps):
@@ -118,7 +90,7 @@ def test_prepare_writes_background_and_present_classes(data, maps):
     assert la[0].mean() > ha[0].mean()  # 0.9^4 is above the CAM's 0.1, 0.9^24 below
 
 
-def test_prepare_continues_and_refuses_other_settings(data, tmp_path, run):
+def test_prepare_continues_and_refuses_other_settings(data, tmp_path, run, refused):
     code, out, _ = run('aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, '--crf_iters', 2))
     assert code == 0 and '3 made, 0 were there' in out
     before = {path: (tmp_path / path).read_bytes() for path in files(tmp_path)}
@@ -128,7 +100,7 @@ def test_prepare_continues_and_refuses_other_settings(data, tmp_path, run):
     assert {path: (tmp_path / path).read_bytes() for path in before} == before
     code, out, _ = run('aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, 8, '--crf_iters', 2))
     assert code == 0 and '0 made, 3 were there' in out
-    assert refused(run('aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, '--crf_iters', 3)),
+    refused('aff_prepare', prepare_flags(data, tmp_path, '--alpha', 4, '--crf_iters', 3),
                    'crf_iters = 2, now crf_iters = 3', '--overwrite')
     assert {path: (tmp_path / path).read_bytes() for path in before} == before
     code, out, _ = run('aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, '--crf_iters', 3, '--overwrite'))
@@ -152,23 +124,23 @@ def test_prepare_probs(data, tmp_path, run):
         np.testing.assert_allclose(sum(read_maps(str(tmp_path / '8.00' / f'{name}.npy')).values()), 1, atol=1e-5)
 
 
-def test_prepare_bad_input(data, tmp_path, run):
+def test_prepare_bad_input(data, tmp_path, refused):
     out, cams = tmp_path / 'out', tmp_path / 'cam'
     write_npy(str(cams / f'{NAMES[0]}.npy'), {3: np.zeros((80, 96), np.float32)})
 
-    def with_cams():
-        return run('aff_prepare', *prepare_flags(data, out, '--cam_dir', cams))
+    def with_cams(*parts):
+        refused('aff_prepare', prepare_flags(data, out, '--cam_dir', cams), *parts)
 
-    assert refused(with_cams(), cams / f'{NAMES[1]}.npy', 'no such file', '2 have none', 'contrast_infer.py')
+    with_cams(cams / f'{NAMES[1]}.npy', 'no such file', '2 have none', 'contrast_infer.py')
     write_npy(str(cams / f'{NAMES[1]}.npy'), {3: np.zeros((80, 96), np.float32)})
     write_npy(str(cams / f'{NAMES[2]}.npy'), {})
-    assert refused(with_cams(), cams / f'{NAMES[1]}.npy', 'maps are 96x80, the picture is 101x75')
-    assert refused(run('aff_prepare', *prepare_flags(data, out, '--cam_dir', tmp_path / 'none')), 'none: no such folder')
-    assert refused(run('aff_prepare', *prepare_flags(data, out, '--voc12_root', tmp_path)), 'JPEGImages', '--voc12_root')
-    assert refused(run('aff_prepare', *prepare_flags(data, out, '--alpha', 4.125)), 'at most two decimals')
+    with_cams(cams / f'{NAMES[1]}.npy', 'maps are 96x80, the picture is 101x75')
+    refused('aff_prepare', prepare_flags(data, out, '--cam_dir', tmp_path / 'none'), 'none: no such folder')
+    refused('aff_prepare', prepare_flags(data, out, '--voc12_root', tmp_path), 'JPEGImages', '--voc12_root')
+    refused('aff_prepare', prepare_flags(data, out, '--alpha', 4.125), 'at most two decimals')
     assert not out.exists()
     (cams / f'{NAMES[1]}.npy').write_bytes((data / 'cam' / f'{NAMES[1]}.npy').read_bytes()[:2000])
-    assert refused(with_cams(), cams / f'{NAMES[1]}.npy')  # its head is right; found when its turn comes
+    with_cams(cams / f'{NAMES[1]}.npy')  # its head is right; found when its turn comes
     assert not [path for path in files(out) if NAMES[1] in path or path.endswith('.tmp')]
 
 
@@ -238,31 +210,31 @@ def test_train_starts_from_a_stage_1_checkpoint(data, maps, tmp_path, run):
         assert torch.equal(state[key], before[key])
 
 
-def test_train_bad_input(data, maps, tmp_path, run):
+def test_train_bad_input(data, maps, tmp_path, refused):
     session, other = tmp_path / 'run' / 'aff', tmp_path / 'maps'
 
-    def train(*more):
-        return run('aff_train', *train_flags(data, maps, session, *more))
+    def bad(flag, value, *parts):
+        refused('aff_train', train_flags(data, maps, session, flag, value), *parts)
 
     for name in NAMES[:2]:
         path = other / f'{name}.npy'
         path.parent.mkdir(exist_ok=True)
         path.write_bytes((maps / '4.00' / f'{name}.npy').read_bytes())
-    assert refused(train('--la_crf_dir', other), other / f'{NAMES[2]}.npy', 'no such file', 'aff_prepare.py')
+    bad('--la_crf_dir', other, other / f'{NAMES[2]}.npy', 'no such file', 'aff_prepare.py')
     write_npy(str(other / f'{NAMES[2]}.npy'), {0: np.zeros((64, 65), np.float32)})
-    assert refused(train('--ha_crf_dir', other), other / f'{NAMES[2]}.npy', '65x64, the picture is 64x64')
+    bad('--ha_crf_dir', other, other / f'{NAMES[2]}.npy', '65x64, the picture is 64x64')
     write_npy(str(other / f'{NAMES[2]}.npy'), np.zeros((20, 64, 64), np.float32))
-    assert refused(train('--ha_crf_dir', other), other / f'{NAMES[2]}.npy', '(20, 64, 64)')
-    assert refused(train('--crop_size', 100), '--crop_size 100', 'multiple of 8')
-    assert refused(train('--batch_size', 4), '--batch_size 4')
-    assert refused(train('--train_list', tmp_path / 'none.txt'), 'none.txt')
-    assert refused(train('--weights', tmp_path / 'none.pth'), 'none.pth')
+    bad('--ha_crf_dir', other, other / f'{NAMES[2]}.npy', '(20, 64, 64)')
+    bad('--crop_size', 100, '--crop_size 100', 'multiple of 8')
+    bad('--batch_size', 4, '--batch_size 4')
+    bad('--train_list', tmp_path / 'none.txt', 'none.txt')
+    bad('--weights', tmp_path / 'none.pth', 'none.pth')
     assert not session.parent.exists()
 
 
 # ---------------------------------------------------------------- aff_infer
 
-def test_infer_masks_probabilities_and_resume(data, weights, tmp_path, run):
+def test_infer_masks_probabilities_and_resume(data, weights, tmp_path, run, refused):
     masks, probs = tmp_path / 'rw', tmp_path / 'prob'
     flags = infer_flags(data, weights, '--out_rw', masks, '--out_rw_prob', probs, '--alpha', 16)
     code, out, _ = run('aff_infer', *flags)
@@ -280,8 +252,8 @@ def test_infer_masks_probabilities_and_resume(data, weights, tmp_path, run):
     (masks / f'{NAMES[0]}.png').unlink()
     code, out, _ = run('aff_infer', *flags)
     assert code == 0 and '1 made, 2 were there' in out and (masks / f'{NAMES[0]}.png').read_bytes() == before
-    assert refused(run('aff_infer', *flags, '--beta', 4), 'beta = 8, now beta = 4', '--overwrite')
-    assert refused(run('aff_infer', *infer_flags(data, weights, '--out_rw', masks, '--crf')), 'crf = False, now crf = True')
+    refused('aff_infer', [*flags, '--beta', 4], 'beta = 8, now beta = 4', '--overwrite')
+    refused('aff_infer', infer_flags(data, weights, '--out_rw', masks, '--crf'), 'crf = False, now crf = True')
 
 
 def test_infer_crf_changes_the_masks(data, weights, tmp_path, run):
@@ -298,24 +270,24 @@ def test_infer_crf_changes_the_masks(data, weights, tmp_path, run):
     assert edges('crf') < 0.7 * edges('plain')
 
 
-def test_infer_bad_input(data, weights, tmp_path, run):
+def test_infer_bad_input(data, weights, tmp_path, refused):
     out, cams = tmp_path / 'out', tmp_path / 'cam'
 
-    def infer(*more):
-        return run('aff_infer', *infer_flags(data, weights, '--out_rw', out, *more))
+    def bad(flag, value, *parts):
+        refused('aff_infer', infer_flags(data, weights, '--out_rw', out, flag, value), *parts)
 
-    assert refused(run('aff_infer', *infer_flags(data, weights)), '--out_rw')
+    refused('aff_infer', infer_flags(data, weights), '--out_rw')
     for name in NAMES:
         write_npy(str(cams / f'{name}.npy'), {3: np.zeros((80, 96), np.float32)})
-    assert refused(infer('--cam_dir', cams), cams / f'{NAMES[1]}.npy', 'maps are 96x80, the picture is 101x75')
+    bad('--cam_dir', cams, cams / f'{NAMES[1]}.npy', 'maps are 96x80, the picture is 101x75')
     (cams / f'{NAMES[0]}.npy').unlink()
-    assert refused(infer('--cam_dir', cams), cams / f'{NAMES[0]}.npy', 'no such file')
+    bad('--cam_dir', cams, cams / f'{NAMES[0]}.npy', 'no such file')
     save_checkpoint(str(tmp_path / 'seam.pth'), fill(CamNet(0.0625)).state_dict())
-    assert refused(infer('--weights', tmp_path / 'seam.pth'), 'seam.pth: not a checkpoint of network.resnet38_aff')
+    bad('--weights', tmp_path / 'seam.pth', 'seam.pth: not a checkpoint of network.resnet38_aff')
     (tmp_path / 'cut.pth').write_bytes(Path(weights).read_bytes()[:5000])
-    assert refused(infer('--weights', tmp_path / 'cut.pth'), 'cut.pth: not a PyTorch checkpoint')
-    assert refused(infer('--network', 'network.none'), '--network network.none')
-    assert refused(infer('--device', 'nowhere'), '--device nowhere')
+    bad('--weights', tmp_path / 'cut.pth', 'cut.pth: not a PyTorch checkpoint')
+    bad('--network', 'network.none', '--network network.none')
+    bad('--device', 'nowhere', '--device nowhere')
     assert not out.exists()
 
 

@@ -6,9 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from network.resnet38_aff import Net, dense_affinity, pair_affinity
+from network.resnet38_aff import Net, pair_affinity
 from recipe import fill, normal, uniform
-from tool.affinity import affinity_label, affinity_loss, pair_indices, pair_labels, pair_offsets, pair_radius
+from tool.affinity import (
+    affinity_label,
+    affinity_loss,
+    dense_affinity,
+    pair_indices,
+    pair_labels,
+    pair_offsets,
+    pair_radius,
+)
 
 GOLDEN = Path(__file__).parent / 'golden'
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tool import plain
 from tool.crf import AFFINITY_CRF, SEED_CRF, TEST_CRFS, CrfPreset, affinity_maps, crf_from_labels, dense_crf, prob_unary
 
 GOLDEN = np.load(Path(__file__).parent / 'golden/crf.npz')
@@ -50,10 +51,10 @@ def test_largest_probability_of_an_absent_label(alpha):
 @pytest.mark.parametrize('preset', [SEED_CRF, AFFINITY_CRF, CrfPreset(iterations=3)])
 def test_stand_in_equals_all_21_labels(preset):
     label = labels_at(0.3)
-    plain = all_labels(label, preset)
+    expected = all_labels(label, preset)
     fast, = crf_from_labels(IMAGE, [label], [0, 5, 12], preset)
-    np.testing.assert_allclose(fast, plain[[0, 5, 12]], rtol=1e-4, atol=1e-5)
-    assert np.ptp(plain[[c for c in range(21) if c not in (0, 5, 12)]], axis=0).max() < 1e-6  # identical by symmetry
+    np.testing.assert_allclose(fast, expected[[0, 5, 12]], rtol=1e-4, atol=1e-5)
+    assert np.ptp(expected[[c for c in range(21) if c not in (0, 5, 12)]], axis=0).max() < 1e-6  # identical by symmetry
 
 
 def test_all_21_classes_present_need_no_stand_in():
@@ -98,5 +99,32 @@ def test_softmax_unary_of_present_classes():
     total = sum(found.values())
     np.testing.assert_allclose(total, 1, atol=1e-5)  # K + 1 labels, no others
     scores = np.stack([(1 - np.maximum(CAM[4], CAM[11])) ** 8, CAM[4], CAM[11]])
-    plain, = dense_crf(IMAGE, [prob_unary(scores)], AFFINITY_CRF)
-    np.testing.assert_allclose(np.stack(list(found.values())), plain, atol=1e-6)
+    expected, = dense_crf(IMAGE, [prob_unary(scores)], AFFINITY_CRF)
+    np.testing.assert_allclose(np.stack(list(found.values())), expected, atol=1e-6)
+
+
+def test_all_alphas_at_once_equal_one_at_a_time():
+    for kind in ('labels', 'probs'):
+        for alpha, maps in zip((2, 24), affinity_maps(IMAGE, CAM, [2, 24], kind)):
+            alone, = affinity_maps(IMAGE, CAM, [alpha], kind)
+            for label in (0, 5, 12):
+                np.testing.assert_array_equal(maps[label], alone[label])
+
+
+def test_affinity_maps_equal_those_of_all_21_labels():
+    maps = affinity_maps(IMAGE, CAM, [1, 16])
+    for found, expected in zip(maps, plain.affinity_maps(IMAGE, CAM, [1, 16])):
+        np.testing.assert_allclose(np.stack(list(found.values())), expected[[0, 5, 12]], rtol=1e-4, atol=1e-5)
+    assert maps[0][0].mean() > maps[1][0].mean()  # a larger α leaves less background
+
+
+def test_affinity_maps_use_the_iterations():
+    for kind in ('labels', 'probs'):
+        one, ten = (affinity_maps(IMAGE, CAM, [4], kind, iterations)[0][0] for iterations in (1, None))
+        assert np.abs(one - ten).max() > 1e-2
+
+
+@pytest.mark.parametrize('kind', ['labels', 'probs'])
+def test_scores_above_one_do_not_become_background(kind):
+    found, = affinity_maps(IMAGE, {3: np.full_like(CAM[4], 1.5)}, [2.5], kind)
+    assert found[4].min() > 0.9 and np.isfinite(found[0]).all()

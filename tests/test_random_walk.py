@@ -5,22 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from network.resnet38_aff import dense_affinity
 from recipe import uniform
+from tool import plain
 from tool import random_walk as module
-from tool.affinity import pair_indices
+from tool.affinity import dense_affinity, pair_indices
 from tool.random_walk import random_walk
 
 GOLDEN = Path(__file__).parent / 'golden'
-
-
-def dense_walk(cam, pairs, beta, logt):
-    """The plain formulation: cam · T^(2^logt) by squaring."""
-    step = dense_affinity(pairs, *cam.shape[1:]) ** beta
-    step = step / step.sum(0, keepdim=True)
-    for _ in range(logt):
-        step = step @ step
-    return (cam.flatten(1) @ step).view(cam.shape)
 
 
 def random_pairs(height, width):
@@ -38,13 +29,14 @@ def test_walk_agrees_with_the_published_code(beta, logt):
 @pytest.mark.parametrize('size', [(12, 15), (11, 11), (5, 30), (30, 4), (3, 3), (2, 9), (1, 1)])
 def test_walk_equals_the_dense_power_also_on_small_maps(size):
     cam, pairs = uniform('cam', 3, *size), random_pairs(*size)
-    np.testing.assert_allclose(random_walk(cam, pairs, beta=2, logt=4), dense_walk(cam, pairs, 2, 4), rtol=1e-4, atol=1e-5)
+    walked = random_walk(cam, pairs, beta=2, logt=4)
+    np.testing.assert_allclose(walked, plain.random_walk(cam, pairs, 2, 4), rtol=1e-4, atol=1e-5)
 
 
 def test_torch_steps_equal_scipy_steps():
     cam, pairs = uniform('cam', 3, 14, 12), random_pairs(14, 12)
     start, end = pair_indices(14, 12)
-    arguments = cam.flatten(1).T, pairs, start.expand_as(end), end, 64
+    arguments = cam.flatten(1), pairs, start, end, 64
     np.testing.assert_allclose(module._steps_torch(*arguments), module._steps_scipy(*arguments), rtol=1e-4, atol=1e-6)
 
 

@@ -45,8 +45,18 @@ def neighbours(x: torch.Tensor, radius: int) -> torch.Tensor:
 def pair_indices(height: int, width: int, radius: int = RADIUS) -> tuple[torch.Tensor, torch.Tensor]:
     """Flat pixel indices of all pairs of a map: "from" int64 [pixels] and "to" int64 [offsets, pixels]."""
     radius = pair_radius(height, width, radius)
-    pixels = torch.arange(height * width).view(height, width)
-    return shifted(pixels, radius).flatten(), neighbours(pixels, radius)
+    start = shifted(torch.arange(height * width).view(height, width), radius).flatten()
+    steps = torch.tensor([dy * width + dx for dy, dx in pair_offsets(radius)], dtype=torch.long)
+    return start, start + steps[:, None]
+
+
+def dense_affinity(pairs: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Pairs [offsets, pixels] of a height × width map → symmetric [h·w, h·w], 1 on the diagonal, 0 elsewhere."""
+    start, end = pair_indices(height, width)
+    matrix = torch.eye(height * width, dtype=pairs.dtype, device=pairs.device)
+    start, end = start.expand_as(end).to(pairs.device), end.to(pairs.device)
+    matrix[start, end] = matrix[end, start] = pairs
+    return matrix
 
 
 def affinity_label(la: np.ndarray, ha: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Dense CRF (pydensecrf): every preset and both kinds of unary, each once (method §6)."""
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Iterable
 
 import numpy as np
 from pydensecrf import densecrf
