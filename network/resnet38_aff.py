@@ -11,7 +11,7 @@ class Net(ResNet38):
     """Pair affinities exp(−mean over channels |f_i − f_j|) on features of three depths.
 
     Args:
-        width: factor on all channel counts (multiple of 1/64); 1 is the published network.
+        width: factor on all channel counts (multiple of 1/32); 1 is the published network.
     """
 
     def __init__(self, width: float = 1.0):

@@ -15,9 +15,9 @@ def scaled(channels: int, width: float) -> int:
 
 
 def check_width(width: float) -> float:
-    """`width` if it is a multiple of 1/64 in (0, 4], so that a checkpoint's shapes give it back exactly."""
-    if not 0 < width <= 4 or width * 64 != int(width * 64):
-        raise UserError(f'--width {width}: must be a multiple of 1/64 above 0, e.g. 1, 0.5, 0.25 or 0.125')
+    """`width` if it is a multiple of 1/32 in (0, 4], so that a checkpoint's shapes give it back exactly."""
+    if not 0 < width <= 4 or width * 32 != int(width * 32):
+        raise UserError(f'--width {width}: must be a multiple of 1/32 above 0, e.g. 1, 0.5, 0.25 or 0.125')
     return width
 
 
@@ -82,7 +82,7 @@ class ResNet38(nn.Module):
     """The backbone. `features` holds what the heads read; attributes are named as in the published checkpoints.
 
     Args:
-        width: factor on all channel counts (multiple of 1/64); 1 is the published network.
+        width: factor on all channel counts (multiple of 1/32); 1 is the published network.
     Attributes:
         fine_tune: BatchNorm in eval mode with frozen affine, and conv1a … b2_2 frozen (the published way, from ImageNet
             weights). `train_from_scratch()` switches it off.

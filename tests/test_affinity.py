@@ -85,7 +85,7 @@ def test_loss_without_pairs_of_a_kind_is_finite_and_zero():
 
 
 def test_net_keys_are_those_of_the_published_checkpoints():
-    expected = (GOLDEN / 'resnet38_aff.keys.txt').read_text().splitlines()
+    expected = (GOLDEN / 'keys' / 'resnet38_aff.keys.txt').read_text().splitlines()
     with torch.device('meta'):  # shapes only
         state = Net().state_dict()
     assert [f'{key} {"x".join(map(str, value.shape))}' for key, value in state.items()] == expected

@@ -44,7 +44,7 @@ KEYS = {
     'MODEL_BACKBONE_PRETRAIN': Key(str, or_false=True),
     'MODEL_BACKBONE_DILATED': Key(bool),
     'MODEL_BACKBONE_DEEPBASE': Key(bool),
-    'MODEL_BACKBONE_WIDTH': Key(float, 1 / 64, 4),
+    'MODEL_BACKBONE_WIDTH': Key(float, 1 / 32, 4),
     'MODEL_OUTPUT_STRIDE': Key(int, choices=(8, 16)),
     'MODEL_NUM_CLASSES': Key(int, NUM_CLASSES, 255),
     'MODEL_ASPP_OUTDIM': Key(int, 1),

@@ -1,0 +1,192 @@
+"""SEAM, EPS and contrast losses: the published values and gradients, the plain formulation, ablations, nothing that waits."""
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mini import GOLDEN
+from recipe import normal, uniform
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tool import losses, plain
+
+CLOSE = {'rtol': 1e-4, 'atol': 1e-5}
+
+
+def leaves(tag, n=4):
+    """cam, cam_rv and f_proj of both views, as golden/README.md makes them."""
+    made = {}
+    for view, side in ((1, 12), (2, 16)):
+        made[f'cam{view}'] = normal(f'{tag}.cam{view}', n, 21, side, side)
+        made[f'cam_rv{view}'] = normal(f'{tag}.cam_rv{view}', n, 21, side, side).abs()
+        made[f'f_proj{view}'] = normal(f'{tag}.f_proj{view}', n, 128, side, side).abs()
+    return {name: value.requires_grad_() for name, value in made.items()}
+
+
+def golden(name):
+    data = np.load(GOLDEN / f'loss.{name}.npz')
+    return data, torch.from_numpy(data['label'])
+
+
+def first_half(n):
+    """Keys that make the random half of a class its first pixels."""
+    return torch.arange(n).float().expand(2, -1)
+
+
+def check(terms, data):
+    for name, value in terms.items():
+        np.testing.assert_allclose(value.item(), data[name], **CLOSE, err_msg=name)
+
+
+def check_gradients(inputs, data):
+    for name, value in inputs.items():
+        np.testing.assert_allclose(value.grad.numpy(), data[f'grad_{name}'], rtol=1e-3, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize('upsampled', [True, False])
+@pytest.mark.parametrize('known', [True, False])
+def test_seam_total_and_gradients_are_the_published_ones(upsampled, known):
+    data, label = golden('seam')
+    x = leaves('seam.a')
+    maps = [x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2']]
+    sizes = [(96, 96), (96, 96), (128, 128), (128, 128)]
+    options = {'max_classes': int(label.sum(1).max())} if known else {}
+    if upsampled:
+        maps = [plain.upsample(value, size) for value, size in zip(maps, sizes)]
+    else:
+        options |= {'size1': sizes[0], 'size2': sizes[2]}
+    terms = losses.seam_loss(*maps, label, **options)
+    contrast = losses.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label,
+                                    random_keys=first_half(1024))
+    check({**terms, 'loss_nce': contrast['loss_nce'], 'loss_cross_nce': contrast['loss_cross_prototype'],
+           'loss_cross_nce2': contrast['loss_cross_cam'], 'loss_intra_nce': contrast['loss_intra_view']}, data)
+    total = sum(terms.values()) + contrast['loss_nce']
+    check({'loss': total}, data)
+    total.backward()
+    check_gradients(x, data)
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_eps_total_and_gradients_are_the_published_ones(known):
+    data, label = golden('eps')
+    x = leaves('eps.a')
+    saliency1 = F.avg_pool2d(F.pad(uniform('eps.a.saliency', 4, 1, 96, 96), (4,) * 4), 9, 1)
+    saliency1 = (saliency1 - saliency1.min()) / (saliency1.max() - saliency1.min())
+    saliency2 = plain.upsample(saliency1, (128, 128))
+    options = {'bg_index': 20, 'max_classes': int(label.sum(1).max()) if known else None}
+    sal = {'loss_sal1': losses.eps_loss(x['cam1'], saliency1, label), 'loss_sal2': losses.eps_loss(x['cam2'], saliency2, label),
+           'loss_sal_rv1': losses.eps_loss(x['cam_rv1'], saliency1, label),
+           'loss_sal_rv2': losses.eps_loss(x['cam_rv2'], saliency2, label)}
+    check(sal, data)
+    er, ecr = losses.consistency_losses(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, **options)
+    cls = sum(losses.classification_loss(x[f'cam{v}'].mean((2, 3))[:, :20], label) for v in (1, 2)) / 2
+    rvmin = sum(losses.rvmin_loss(x[f'cam_rv{v}'], label, **options) for v in (1, 2)) / 2
+    terms = {'loss_cls': cls + rvmin, 'loss_sal': sum(sal.values()) / 2, 'loss_er': er, 'loss_ecr': ecr}
+    terms['loss_nce'] = losses.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label, bg_index=20,
+                                             bg_threshold=0.1, top_fraction=1 / 16, random_keys=first_half(1024))['loss_nce']
+    check({**terms, 'loss': sum(terms.values())}, data)
+    sum(terms.values()).backward()
+    check_gradients(x, data)
+
+
+def test_prototypes_and_pseudo_labels_are_the_published_ones():
+    data, label = golden('seam')
+    x = leaves('seam.a')
+    for view in (1, 2):
+        feature = plain.upsample(x[f'f_proj{view}'].detach(), (16, 16)).permute(0, 2, 3, 1).flatten(0, 2)
+        scores = losses.contrast_scores(plain.upsample(x[f'cam_rv{view}'].detach(), (16, 16)), 0, 0.20)
+        np.testing.assert_allclose(losses.prototypes(feature, scores, 1 / 8).numpy(), data[f'prototypes{view}'], **CLOSE)
+        pseudo = losses.pseudo_labels(scores, label, 0).view(4, 16, 16)
+        assert (pseudo.numpy() == data[f'pseudo_label{view}']).all()
+
+
+@pytest.mark.parametrize('n', [1, 3])
+def test_losses_equal_the_plain_formulation(n):
+    generator = torch.Generator().manual_seed(n)
+    label = (torch.rand(n, 20, generator=generator) < 0.15).float()
+    label[:, 3] = 1
+    cam1, cam_rv1, cam2, cam_rv2 = (torch.randn(n, 21, side, side, generator=generator) for side in (12, 12, 8, 8))
+    sizes = {'size1': (96, 96), 'size2': (64, 64)}
+    ours = losses.seam_loss(cam1, cam_rv1, cam2, cam_rv2, label, **sizes, max_classes=int(label.sum(1).max()))
+    for name, value in plain.seam_loss(cam1, cam_rv1, cam2, cam_rv2, label, **sizes).items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-6)
+    f_proj1, f_proj2 = (torch.rand(n, 32, side, side, generator=generator) for side in (12, 8))
+    for options in ({}, {'bg_index': 20, 'bg_threshold': 0.1, 'top_fraction': 1 / 16}):
+        expected = plain.contrast_loss(f_proj1, cam_rv1, f_proj2, cam_rv2, label, **options, draw=lambda own, k: own[:k])
+        ours = losses.contrast_loss(f_proj1, cam_rv1, f_proj2, cam_rv2, label, **options, random_keys=first_half(n * 64))
+        torch.testing.assert_close(ours['loss_nce'], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rank_in_class_counts_from_zero_in_every_class():
+    labels = torch.tensor([3, 0, 3, 3, 0])
+    counts = torch.zeros(21, dtype=torch.long)
+    counts[0], counts[3] = 2, 3
+    ranks = losses.rank_in_class(torch.tensor([0.5, 0.1, 0.2, 0.5, 0.05]), labels, counts)
+    assert ranks.tolist() == [1, 1, 0, 2, 0]  # equal keys keep their order
+
+
+def test_intra_view_closed_form():
+    """Two classes of two pixels, one of a single pixel: the single one counts in the number of classes and adds nothing."""
+    logits = torch.full((5, 21), -50.0)
+    logits[torch.arange(5), torch.tensor([0, 0, 1, 1, 2])] = torch.tensor([2.0, 1.0, 0.5, 3.0, 0.7])
+    logits[:, 5:18] = torch.arange(13, 0, -1) / 10  # the 13 best others; ranks depend on the own logit
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    keys = torch.tensor([0.9, 0.1, 0.3, 0.2, 0.0])  # random half: pixels 1 and 3; hard half: 1 and 2, the least similar
+
+    def value(i):
+        negatives = logits[i].sort(descending=True).values[3:13].exp().sum()
+        own = logits[i, labels[i]].exp()
+        return -math.log(own / (own + negatives))
+
+    expected = ((value(1) + value(1)) / 2 + (value(3) + value(2)) / 2) / 3
+    assert losses.intra_view_loss(logits, labels, keys).item() == pytest.approx(expected, rel=1e-5)
+    plain_mean = torch.stack([F.cross_entropy(logits[labels == c], labels[labels == c]) for c in range(3)]).mean()
+    ablated = losses.intra_view_loss(logits, labels, keys, semi_hard=False, hard_pixels=False)
+    torch.testing.assert_close(ablated, plain_mean)
+
+
+@pytest.mark.parametrize('off', ['cross_prototype', 'cross_cam', 'intra_view'])
+def test_a_term_that_is_off_is_zero_and_the_others_stay(off):
+    _, label = golden('seam')
+    x = leaves('seam.a')
+    arguments = (x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label)
+    whole = losses.contrast_loss(*arguments, random_keys=first_half(1024))
+    part = losses.contrast_loss(*arguments, random_keys=first_half(1024), **{off: False})
+    for name in ('loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view'):
+        assert part[name] == (0 if name == f'loss_{off}' else whole[name])
+    torch.testing.assert_close(part['loss_nce'], whole['loss_nce'] - whole[f'loss_{off}'])
+
+
+def test_drawn_keys_come_from_the_generator():
+    _, label = golden('seam')
+    x = leaves('seam.a')
+
+    def draw(seed):
+        return losses.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label,
+                                    generator=torch.Generator().manual_seed(seed))['loss_intra_view'].item()
+    assert draw(1) == draw(1) != draw(2)
+
+
+def test_saliency_moves_a_class_to_the_background():
+    """A class whose area is not salient counts as background: with no saliency at all the loss is that of 1 − all of it."""
+    cam = torch.full((1, 21, 8, 8), -20.0)
+    cam[:, 4], cam[:, 20] = 20, 0
+    label = F.one_hot(torch.tensor([4]), 20).float()
+    assert losses.eps_loss(cam, torch.ones(1, 1, 8, 8), label).item() == pytest.approx(0, abs=1e-6)
+    assert losses.eps_loss(cam, torch.zeros(1, 1, 8, 8), label).item() == pytest.approx(0, abs=1e-6)
+    assert losses.eps_loss(cam, torch.zeros(1, 1, 8, 8), label * 0).item() == pytest.approx(0.25, abs=1e-5)
+
+
+def test_nothing_waits_for_the_device():
+    """Fake tensors have no values: any host synchronisation (item, nonzero, a value-dependent shape) raises."""
+    with FakeTensorMode():
+        x = {name: torch.rand(2, channels, side, side) for name, channels, side in
+             (('cam1', 21, 12), ('cam_rv1', 21, 12), ('cam2', 21, 16), ('cam_rv2', 21, 16), ('f1', 128, 12), ('f2', 128, 16))}
+        label = torch.rand(2, 20)
+        losses.seam_loss(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, size1=(96, 96), max_classes=3)
+        losses.contrast_loss(x['f1'], x['cam_rv1'], x['f2'], x['cam_rv2'], label)
+        losses.eps_loss(x['cam1'], torch.rand(2, 1, 96, 96), label)
+        losses.consistency_losses(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, bg_index=20)
+        with pytest.raises(Exception, match='nonzero'):
+            label.nonzero()  # the check itself works

@@ -1,0 +1,141 @@
+"""The method written down plainly, step by step, with loops: the oracle of the tests and what tool.benchmark beats.
+
+Nothing in a stage uses this module.
+"""
+import os
+import random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tool.affinity import dense_affinity
+from tool.crf import AFFINITY_CRF, dense_crf
+from tool.files import read_cam, read_mask
+from voc12.classes import IGNORE, NUM_CLASSES
+
+
+def upsample(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(maps, size, mode='bilinear', align_corners=True)
+
+
+def seam_loss(cam1, cam_rv1, cam2, cam_rv2, label, size1, size2) -> dict[str, torch.Tensor]:
+    """SEAM's losses with all 21 channels at full size (method §3.2); maps at feature size, background first."""
+    label21 = torch.cat([torch.ones_like(label[:, :1]), label], 1)[..., None, None]
+    views = [(upsample(cam, size), upsample(cam_rv, size)) for cam, cam_rv, size in
+             ((cam1, cam_rv1, size1), (cam2, cam_rv2, size2))]
+
+    def scaled(maps):
+        maps = F.relu(maps)
+        low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+        return F.relu(maps - low - 1e-5) / (high - low + 1e-5)
+
+    def one_hot(maps):
+        maps = maps.detach().clone()
+        maps[:, 1:][maps[:, 1:] != maps[:, 1:].amax(1, keepdim=True)] = 0
+        return maps
+
+    cls = 0
+    for cam, cam_rv in views:
+        cls = cls + F.multilabel_soft_margin_loss(cam.mean((2, 3))[:, 1:], label) / 2
+        strongest = (cam_rv * label21)[:, 1:].amax(1).flatten(1)
+        cls = cls + F.relu(strongest.topk(strongest.shape[1] // 4, largest=False).values).mean() / 2
+    first, first_rv, second, second_rv = (upsample(scaled(maps), size2) * label21 for view in views for maps in view)
+    er = (first[:, 1:] - second[:, 1:]).abs().mean()
+    first, second = (torch.cat([1 - maps[:, 1:].amax(1, keepdim=True), maps[:, 1:]], 1) for maps in (first, second))
+    count = int(NUM_CLASSES * size2[0] * size2[1] * 0.2)
+    ecr = sum((one_hot(a) - b).abs().flatten(1).topk(count).values.mean()
+              for a, b in ((second, first_rv), (first, second_rv)))
+    return {'loss_cls': cls, 'loss_er': er, 'loss_ecr': ecr}
+
+
+def contrast_loss(f_proj1, cam_rv_down1, f_proj2, cam_rv_down2, label, *, bg_index=0, bg_threshold=0.20, top_fraction=1 / 8,
+                  temperature=0.1, weight=0.1, draw=random.sample) -> torch.Tensor:
+    """The contrast with a loop over classes, a copy of all prototypes for every pixel and Python's sampling (method §3.3).
+
+    `draw(pixels, n)` picks the random half of a class.
+    """
+    label21 = torch.cat([torch.ones_like(label[:, :1]), label], 1) if bg_index == 0 else \
+        torch.cat([label, torch.ones_like(label[:, :1])], 1)
+    size = f_proj2.shape[2:]
+    views = []
+    for f_proj, cam_rv in ((upsample(f_proj1, size), upsample(cam_rv_down1, size)), (f_proj2, cam_rv_down2)):
+        with torch.no_grad():
+            scores = F.relu(cam_rv)
+            low, high = scores.amin((2, 3), keepdim=True), scores.amax((2, 3), keepdim=True)
+            scores[scores < low + 1e-5] = 0
+            scores = (scores - low - 1e-5) / (high - low + 1e-5)
+            scores[:, bg_index] = bg_threshold
+            pseudo = (scores * label21[..., None, None]).softmax(1).argmax(1).flatten()
+            feature = f_proj.permute(0, 2, 3, 1).flatten(0, 2)
+            values, indices = scores.transpose(0, 1).flatten(1).topk(int(size[0] * size[1] * top_fraction), dim=1)
+            protos = torch.zeros(NUM_CLASSES, feature.shape[1])
+            for c in range(NUM_CLASSES):
+                protos[c] = (values[c][:, None] * feature[indices[c]]).sum(0) / values[c].sum()
+            protos = F.normalize(protos, dim=1)
+        views.append((F.normalize(f_proj.permute(0, 2, 3, 1).flatten(0, 2), dim=1), pseudo, protos))
+
+    def nce(pixels, labels, protos):
+        positive = torch.exp((pixels * protos[labels]).sum(1) / temperature)
+        every = protos[None].repeat(len(pixels), 1, 1)
+        return -torch.log(positive / torch.exp((every * pixels[:, None]).sum(2) / temperature).sum(1)).mean()
+
+    def intra(pixels, labels, protos):
+        positive = (pixels * protos[labels]).sum(1)
+        similarity = (protos[None].repeat(len(pixels), 1, 1) * pixels[:, None]).sum(2)
+        negative = torch.exp(similarity.sort(dim=1, descending=True).values[:, 3:13] / temperature).sum(1)
+        total, present = 0, labels.unique().tolist()
+        for c in present:
+            own = (labels == c).nonzero().flatten()
+            if len(own) < 2:
+                continue
+            by_likeness = own[positive[own].argsort(stable=True)]
+            chosen = draw(own.tolist(), len(own) // 2) + by_likeness[:int(len(own) * 0.6)][-(len(own) // 2):].tolist()
+            top = torch.exp(positive[chosen] / temperature)
+            total = total + -torch.log(top / (top + negative[chosen])).mean()
+        return total / len(present)
+
+    (pixels1, labels1, protos1), (pixels2, labels2, protos2) = views
+    cross = nce(pixels1, labels1, protos2) + nce(pixels2, labels2, protos1)
+    cross_cam = nce(pixels1, labels2, protos1) + nce(pixels2, labels1, protos2)
+    return weight / 2 * (cross + cross_cam + intra(pixels1, labels1, protos1) + intra(pixels2, labels2, protos2))
+
+
+def miou(cam_dir: str, gt_dir: str, names: list[str], threshold: float) -> float:
+    """mIoU of CAM files at one background score, with 21 comparisons for every picture."""
+    hits, predicted, true = np.zeros(NUM_CLASSES), np.zeros(NUM_CLASSES), np.zeros(NUM_CLASSES)
+    for name in names:
+        truth = read_mask(os.path.join(gt_dir, name + '.png'))
+        stack = np.zeros((NUM_CLASSES, *truth.shape), np.float32)
+        for key, cam in read_cam(os.path.join(cam_dir, name + '.npy')).items():
+            stack[key + 1] = cam
+        stack[0] = threshold
+        prediction, valid = stack.argmax(0), truth != IGNORE
+        for c in range(NUM_CLASSES):
+            hits[c] += ((prediction == c) & (truth == c) & valid).sum()
+            predicted[c] += ((prediction == c) & valid).sum()
+            true[c] += ((truth == c) & valid).sum()
+    return float(np.mean(100 * hits / np.maximum(predicted + true - hits, 1)))
+
+
+def random_walk(cam: torch.Tensor, pairs: torch.Tensor, beta: float, logt: int) -> torch.Tensor:
+    """cam · T^(2^logt) by squaring the dense T (method §7); cam [C, h, w], pairs [offsets, pixels]."""
+    step = dense_affinity(pairs, *cam.shape[1:]) ** beta
+    step = step / step.sum(0, keepdim=True)
+    for _ in range(logt):
+        step = step @ step
+    return (cam.flatten(1) @ step).view(cam.shape)
+
+
+def affinity_maps(image: np.ndarray, cam: dict[int, np.ndarray], alphas: list[float]) -> list[np.ndarray]:
+    """AffinityNet's CRF maps float32 [21, H, W], one for each α (method §6): all 21 labels, and new kernels each time."""
+    maps = []
+    for alpha in alphas:
+        scores = np.zeros((NUM_CLASSES, *image.shape[:2]), np.float32)
+        for class_id, values in cam.items():
+            scores[class_id + 1] = values
+        scores[0] = (1 - scores[1:].max(0)) ** np.float32(alpha)
+        unary = np.full(scores.shape, -np.log(0.3 / (NUM_CLASSES - 1)), np.float32)
+        np.put_along_axis(unary, scores.argmax(0)[None], -np.log(0.7), 0)
+        maps.append(dense_crf(image, [unary], AFFINITY_CRF)[0])
+    return maps
