@@ -17,10 +17,11 @@ import numpy as np
 
 from tool import cli
 from tool.errors import UserError
-from tool.files import atomic, need_folder, read_cam, read_list, read_mask, write_text
+from tool.files import atomic, read_cam, read_list, read_mask, write_text
 from tool.log import progress
 from tool.metrics import THRESHOLDS, cam_prediction, confusion, curve_confusions, curve_histogram, iou, scores, table
 from tool.pool import pool_map
+from voc12.layout import check_files
 
 CHUNK = 8  # pictures a pool call
 
@@ -51,10 +52,8 @@ def parse_args():
 
 def main(args):
     names = read_list(args.list)
-    for folder, flag in ((args.predict_dir, '--predict_dir'), (args.gt_dir, '--gt_dir')):
-        need_folder(folder, f'check {flag}')
-    for folder, extension in ((args.predict_dir, '.' + args.type), (args.gt_dir, '.png')):
-        check_complete(folder, extension, names, args.list)
+    check_files(args.predict_dir, names, '.' + args.type, f'check --predict_dir and {args.list}')
+    check_files(args.gt_dir, names, '.png', f'check --gt_dir and {args.list}')
     chunks = [names[i:i + CHUNK] for i in range(0, len(names), CHUNK)]
     count = functools.partial(count_chunk, args.predict_dir, args.gt_dir, args.type, args.t, args.curve)
     with progress(total=len(names), desc='eval') as bar:
@@ -81,15 +80,6 @@ def main(args):
     result |= scores(total)
     text.append(table(scores(total)))
     write_results(args, result, '\n'.join(text))
-
-
-def check_complete(folder: str, extension: str, names: list[str], list_path: str) -> None:
-    """UserError unless `folder` has a file for every name."""
-    have = set(os.listdir(folder))
-    lost = [name for name in names if name + extension not in have]
-    if lost:
-        raise UserError(f'{os.path.join(folder, lost[0] + extension)}: no such file ({len(lost)} of the {len(names)} names of '
-                        f'{list_path} have none); check the folder and the list')
 
 
 def count_chunk(predict_dir: str, gt_dir: str, kind: str, threshold: float, curve: bool,

@@ -323,7 +323,7 @@ def test_eval_on_a_pool_gives_the_same(data, cams, run, tmp_path, monkeypatch):
 
 def test_eval_refuses_bad_input(data, cams, tmp_path, refused):
     refused('eval', eval_flags(data, tmp_path / 'none'), 'none: no such folder', '--predict_dir')
-    refused('eval', eval_flags(data, cams), '2007_000000.png: no such file', '4 of the 4')
+    refused('eval', eval_flags(data, cams), '2007_000000.png: no such file', '4 have none')
     refused('eval', eval_flags(data, cams, '--type', 'npy'), '--t 0.26')
     refused('eval', eval_flags(data, cams, '--curve'), '--type npy')
     refused('eval', eval_flags(data, cams, '--type', 'npy', '--curve', 'maybe'), 'neither True nor False')

@@ -15,7 +15,7 @@ def image_path(root: str, name: str) -> str:
 def check_images(root: str, names: list[str], flag: str = '--voc12_root') -> None:
     """UserError unless `root`, the value of `flag`, is a VOC2012 folder that holds the JPEG of every name."""
     fix = f'set {flag} to the devkit\'s VOC2012 folder'
-    _check_have(os.path.join(need_folder(root, fix), 'JPEGImages'), names, '.jpg', f'check the list, or {fix}')
+    check_files(os.path.join(need_folder(root, fix), 'JPEGImages'), names, '.jpg', f'check the list, or {fix}')
 
 
 def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
@@ -27,7 +27,7 @@ def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
     Returns:
         How many files have which layout: Counter({'dict': …, 'array': …}).
     """
-    _check_have(folder, names, '.npy', fix)
+    check_files(folder, names, '.npy', fix)
     layouts = Counter()
     for name in progress(names, desc=f'checking {folder}', unit='file'):
         path = os.path.join(folder, name + '.npy')
@@ -39,7 +39,8 @@ def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
     return layouts
 
 
-def _check_have(folder: str, names: list[str], extension: str, fix: str) -> None:
+def check_files(folder: str, names: list[str], extension: str, fix: str) -> None:
+    """UserError, ending with `fix`, unless `folder` holds <name><extension> for every name."""
     have = set(os.listdir(need_folder(folder, fix)))
     lost = [name for name in names if name + extension not in have]
     if lost:

@@ -1,0 +1,59 @@
+"""Pseudo masks from CRF maps: python -m tool.make_pseudo_masks --crf_dir aff_crf/8.00 --out_dir pseudo_masks
+
+Reads  <crf_dir>/<name>.npy of aff_prepare.py (dicts of background and present classes, or 21-map arrays).
+Writes <out_dir>/<name>.png, the most probable class of every pixel. EPS's pseudo masks are those of
+       aff_prepare.py --unary probs --alpha 8 --crf_iters 5.
+"""
+import os
+
+import numpy as np
+
+from tool import cli
+from tool.errors import UserError
+from tool.files import need_folder, read_list, read_maps, write_mask
+from tool.log import progress
+from tool.manifest import claim, fingerprint, missing
+from tool.pool import pool_map
+from voc12.layout import check_files
+
+
+def parse_args():
+    parser = cli.Parser(__doc__)
+    parser.add_argument('--crf_dir', required=True, help='folder of CRF maps, one α of aff_prepare.py --out_crf')
+    parser.add_argument('--out_dir', required=True, help='folder for the masks')
+    parser.add_argument('--list', help='images (default: every file of --crf_dir)')
+    cli.add_jobs_flag(parser, 'reading and writing')
+    parser.add_argument('--overwrite', action='store_true', help='replace masks of other maps')
+    return parser.parse_args()
+
+
+def main(args):
+    fix = 'make the maps with aff_prepare.py'
+    need_folder(args.crf_dir, fix)
+    if args.list:
+        names = read_list(args.list)
+        check_files(args.crf_dir, names, '.npy', fix)
+    else:
+        names = sorted(name[:-4] for name in os.listdir(args.crf_dir) if name.endswith('.npy'))
+        if not names:
+            raise UserError(f'{args.crf_dir}: holds no .npy file; {fix}')
+    claim(args.out_dir, {'stage': 'make_pseudo_masks', 'crf_dir': fingerprint(args.crf_dir)}, args.overwrite)
+    todo = missing(names, [(args.out_dir, '.png')])
+    tasks = [(os.path.join(args.crf_dir, name + '.npy'), os.path.join(args.out_dir, name + '.png')) for name in todo]
+    for _ in progress(pool_map(make_mask, tasks, args.jobs), total=len(tasks), desc='pseudo masks'):
+        pass
+    print(f'{len(names)} pictures: {len(todo)} made, {len(names) - len(todo)} were there; in {args.out_dir}')
+
+
+def make_mask(task: tuple[str, str]) -> None:
+    """One picture: CRF maps file → mask file."""
+    source, target = task
+    maps = read_maps(source)
+    if not maps:
+        raise UserError(f'{source}: holds no map; make it again with aff_prepare.py')
+    labels = np.array(sorted(maps), np.uint8)
+    write_mask(target, labels[np.argmax([maps[label] for label in labels], axis=0)])
+
+
+if __name__ == '__main__':
+    cli.run(main, parse_args)
