@@ -57,7 +57,7 @@ def test_two_processes_equal_one(tmp_path):
     one, two = (torch.load(tmp_path / f'{name}.pth', weights_only=True) for name in ('one', 'two'))
     for key in one:
         torch.testing.assert_close(two[key], one[key], rtol=1e-5, atol=1e-6)
-    records = [[json.loads(line) for line in (tmp_path / f'{name}.jsonl').read_text().splitlines()] for name in ('one', 'two')]
+    records = [[json.loads(line) for line in open(tmp_path / f'{name}.jsonl')] for name in ('one', 'two')]
     assert [record['step'] for record in records[1]] == list(range(6))
     for single, double in zip(*records):
         assert abs(single['loss'] - double['loss']) < 1e-5 * single['loss']

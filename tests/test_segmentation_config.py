@@ -23,11 +23,12 @@ def test_the_experiments_hold_the_published_values():
 
 def test_overrides_have_the_keys_type():
     changed = read_config(config_of('EPS_deeplabv1_resnet101'), [
-        'TRAIN_ITERATION=200', 'DATA_PSEUDO_GT=/a b/c=d', 'TEST_MULTISCALE=0.5,1', 'TEST_FLIP=no', 'TRAIN_LR=1', 'EXP_NAME=2012',
-        'TRAIN_BN_MOM=3e-2', 'MODEL_BACKBONE_PRETRAIN=w.pth', 'DATA_RANDOMSCALE=[1, 1]'])
-    assert [changed[key] for key in ('TRAIN_ITERATION', 'DATA_PSEUDO_GT', 'TEST_MULTISCALE', 'TEST_FLIP', 'TRAIN_LR', 'EXP_NAME',
-                                     'TRAIN_BN_MOM', 'MODEL_BACKBONE_PRETRAIN', 'DATA_RANDOMSCALE')] \
-        == [200, '/a b/c=d', [0.5, 1], False, 1, '2012', 0.03, 'w.pth', [1, 1]]
+        'TRAIN_ITERATION=200', 'DATA_PSEUDO_GT=/a b/c=d', 'TEST_MULTISCALE=0.5,1', 'TEST_FLIP=no', 'TRAIN_LR=1',
+        'EXP_NAME=2012', 'TRAIN_BN_MOM=3e-2', 'MODEL_BACKBONE_PRETRAIN=w.pth', 'DATA_RANDOMSCALE=[1, 1]'])
+    expected = {'TRAIN_ITERATION': 200, 'DATA_PSEUDO_GT': '/a b/c=d', 'TEST_MULTISCALE': [0.5, 1], 'TEST_FLIP': False,
+                'TRAIN_LR': 1, 'EXP_NAME': '2012', 'TRAIN_BN_MOM': 0.03, 'MODEL_BACKBONE_PRETRAIN': 'w.pth',
+                'DATA_RANDOMSCALE': [1, 1]}
+    assert {key: changed[key] for key in expected} == expected
     assert read_config(changed, ['TEST_MULTISCALE=1'])['TEST_MULTISCALE'] == [1]
     assert read_config(changed, ['MODEL_BACKBONE_PRETRAIN=False'])['MODEL_BACKBONE_PRETRAIN'] is False
 

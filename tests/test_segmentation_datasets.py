@@ -12,7 +12,8 @@ from datasets.voc import shift_hsv
 from tool.errors import UserError
 from utils.config import names_of
 
-STILL = dict(DATA_RANDOM_H=0, DATA_RANDOM_S=0, DATA_RANDOM_V=0, DATA_RANDOMFLIP=0, DATA_RANDOMSCALE=[1, 1], DATA_RANDOMCROP=80)
+STILL = dict(DATA_RANDOM_H=0, DATA_RANDOM_S=0, DATA_RANDOM_V=0, DATA_RANDOMFLIP=0, DATA_RANDOMSCALE=[1, 1],
+             DATA_RANDOMCROP=80)
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +22,8 @@ def devkit(tmp_path_factory):
 
 
 def dataset(devkit, **changes):
-    config = config_of('EPS_deeplabv1_resnet101', DATA_ROOT=str(devkit), DATA_PSEUDO_GT=str(devkit / 'SegmentationClass'), **changes)
+    config = config_of('EPS_deeplabv1_resnet101', **{
+        'DATA_ROOT': str(devkit), 'DATA_PSEUDO_GT': str(devkit / 'SegmentationClass'), **changes})
     return generate_dataset(config, names_of(config, 'train'))
 
 

@@ -95,7 +95,8 @@ def test_bad_settings_are_found_before_anything_is_written(devkit, tmp_path, cha
 def test_the_command_line_reports_one_line():
     result = run_script('train.py', '--set', 'TRAIN_ITERATIONS=5')
     assert result.returncode == 2 and result.stdout == ''
-    assert result.stderr.startswith('train.py: error: TRAIN_ITERATIONS: no such config key') and result.stderr.count('\n') == 1
+    assert result.stderr.startswith('train.py: error: TRAIN_ITERATIONS: no such config key')
+    assert result.stderr.count('\n') == 1
 
 
 def settings(devkit, folder, **changes):

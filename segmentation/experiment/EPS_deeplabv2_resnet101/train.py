@@ -6,7 +6,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
 
 from config import config_dict
 
-from utils.training import train
-
-if __name__ == '__main__':
+if __name__ == '__main__':  # worker processes read this file too: they do without torch
+    from utils.training import train
     train(config_dict)

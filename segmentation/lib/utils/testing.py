@@ -19,14 +19,15 @@ from torch.utils.data import DataLoader
 from datasets import TestSet
 from net import load_net
 from tool import cli, dist
-from tool.crf import TEST_CRFS, CrfPreset, dense_crf, prob_unary
+from tool.crf import TEST_CRFS
 from tool.errors import UserError
-from tool.files import read_mask, write_mask
+from tool.files import write_mask
 from tool.log import progress
 from tool.manifest import claim, fingerprint, missing
-from tool.metrics import confusion, scores, table
-from tool.pool import Pool, pool_map
+from tool.metrics import table
+from tool.pool import Pool
 from utils.config import add_config_flags, names_of, read_config
+from utils.predictions import evaluate, write_crf
 from utils.submission import write_submission
 from voc12.classes import NUM_CLASSES
 from voc12.layout import check_images
@@ -42,19 +43,10 @@ def mean_logits(net: nn.Module, views: list[torch.Tensor], size: tuple[int, int]
     return torch.stack(logits).mean(0)
 
 
-def crf_prediction(picture: np.ndarray, probs: np.ndarray, preset: CrfPreset) -> np.ndarray:
-    """Class ids uint8 [H, W]: dense CRF of probabilities [C, H, W] on a picture uint8 [H, W, 3], then argmax."""
-    return dense_crf(picture, [prob_unary(probs)], preset)[0].argmax(0).astype(np.uint8)
-
-
-def _write_crf(path: str, picture: np.ndarray, probs: np.ndarray, preset: CrfPreset) -> None:
-    write_mask(path, crf_prediction(picture, probs, preset))
-
-
 def predict(net: nn.Module, config: dict, names: list[str], out_dir: str, device: torch.device, jobs: int) -> None:
     """Write out_dir/<name>.png for every name; the CRF runs in a process pool beside the network."""
     preset = TEST_CRFS[config['TEST_CRF']]
-    loader = DataLoader(TestSet(config, names), batch_size=None, num_workers=min(config['DATA_WORKERS'], len(names)),
+    loader = DataLoader(TestSet(config, names), batch_size=None, num_workers=min(config['DATA_WORKERS'], cli.default_jobs()),
                         pin_memory=device.type == 'cuda')
     with Pool(jobs if preset else 0) as pool:
         for item in progress(loader, total=len(names), desc='test', quiet=not dist.is_main()):
@@ -63,21 +55,7 @@ def predict(net: nn.Module, config: dict, names: list[str], out_dir: str, device
             if preset is None:
                 write_mask(path, logits.argmax(0).cpu().numpy())
             else:
-                pool.submit(_write_crf, path, picture, logits.softmax(0).cpu().numpy(), preset)
-
-
-def _confusion(paths: tuple[str, str]) -> np.ndarray:
-    prediction, truth = map(read_mask, paths)
-    if prediction.shape != truth.shape:
-        raise UserError(f'{paths[0]}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth '
-                        f'{truth.shape[1]}x{truth.shape[0]}; use --overwrite')
-    return confusion(prediction, truth)
-
-
-def evaluate(out_dir: str, truth_dir: str, names: list[str], jobs: int) -> dict[str, float]:
-    """{class: IoU %, …, 'mIoU': …} of out_dir/<name>.png against truth_dir/<name>.png."""
-    paths = ((os.path.join(out_dir, name + '.png'), os.path.join(truth_dir, name + '.png')) for name in names)
-    return scores(sum(pool_map(_confusion, paths, jobs)))
+                pool.submit(write_crf, path, picture, logits.softmax(0).cpu().numpy(), preset)
 
 
 def parse_args(config: dict) -> argparse.Namespace:

@@ -118,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
 
     fit(net, optimizer, losses, dataset, batch_size=batch, max_steps=iterations, device=device, log=log,
         lr_factor=lambda step: poly(step, iterations + 1, config['TRAIN_POWER']), seed=config['TRAIN_SEED'],
-        num_workers=config['DATA_WORKERS'], start_step=start, states=states, after_step=after_step)
+        num_workers=min(config['DATA_WORKERS'], cli.default_jobs()), start_step=start, states=states, after_step=after_step)
     if log:
         save_checkpoint(prefix + '.pth', net.state_dict())
         states.clear()

@@ -1,0 +1,38 @@
+"""What is done with a picture's class probabilities: dense CRF, scores. No torch here: worker processes start quickly."""
+import os
+
+import numpy as np
+
+from tool.crf import CrfPreset, dense_crf, prob_unary
+from tool.errors import UserError
+from tool.files import read_mask, write_mask
+from tool.metrics import confusion, scores
+from tool.pool import pool_map
+
+
+def crf_prediction(picture: np.ndarray, probs: np.ndarray, preset: CrfPreset) -> np.ndarray:
+    """Class ids uint8 [H, W]: dense CRF of probabilities [C, H, W] on a picture uint8 [H, W, 3], then argmax (method §6)."""
+    return dense_crf(picture, [prob_unary(probs)], preset)[0].argmax(0).astype(np.uint8)
+
+
+def write_crf(path: str, picture: np.ndarray, probs: np.ndarray, preset: CrfPreset) -> None:
+    """Write `crf_prediction` as a palette PNG."""
+    write_mask(path, crf_prediction(picture, probs, preset))
+
+
+def _confusion(paths: tuple[str, str]) -> np.ndarray:
+    prediction, truth = map(read_mask, paths)
+    if prediction.shape != truth.shape:
+        raise UserError(f'{paths[0]}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth '
+                        f'{truth.shape[1]}x{truth.shape[0]}; use --overwrite')
+    return confusion(prediction, truth)
+
+
+def evaluate(out_dir: str, truth_dir: str, names: list[str], jobs: int) -> dict[str, float]:
+    """{class: IoU %, …, 'mIoU': …} of out_dir/<name>.png against truth_dir/<name>.png.
+
+    Raises:
+        UserError: a mask is missing, damaged or of another size.
+    """
+    paths = ((os.path.join(out_dir, name + '.png'), os.path.join(truth_dir, name + '.png')) for name in names)
+    return scores(sum(pool_map(_confusion, paths, jobs)))
