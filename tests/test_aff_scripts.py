@@ -323,12 +323,15 @@ def test_infer_agrees_with_the_published_code(tmp_path):
            '--jobs', 0, '--num_workers', 0)
     expected_files = sorted(E2E.glob('rw/*.png'))
     assert len(expected_files) == 3
+    exact = True
     for path in expected_files:
-        agreement = read_mask(str(tmp_path / 'rw' / path.name)) == read_mask(str(path))
-        assert agreement.mean() >= 0.999
+        agreement = (read_mask(str(tmp_path / 'rw' / path.name)) == read_mask(str(path))).mean()
+        assert agreement >= 0.999
+        exact &= agreement == 1
     subprocess.run(list(map(str, [
         sys.executable, ROOT / 'eval.py', '--list', E2E / 'ids.txt', '--predict_dir', tmp_path / 'rw', '--gt_dir',
         E2E / 'VOC2012' / 'SegmentationClass', '--json', tmp_path / 'eval.json'])), check=True)
     result = json.loads((tmp_path / 'eval.json').read_text())
     expected = json.loads((E2E / 'eval.json').read_text())['rw']
-    assert result['mIoU'] == pytest.approx(expected['mIoU'], abs=0.05)  # a pixel in a thousand may differ
+    for name, value in expected.items():  # a pixel in a thousand may differ on another processor
+        assert result[name] == pytest.approx(value, abs=1e-6 if exact else 0.05)
