@@ -38,3 +38,6 @@ class Seam(Baseline):
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
         maps = torch.where(maps < low + 1e-5, 0, maps)
         return (maps - low - 1e-5) / (high - low + 1e-5)
+
+
+BASELINE = Seam()

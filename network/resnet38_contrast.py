@@ -9,8 +9,8 @@ from network.cam_net import CamNet
 class Net(CamNet):
     """State-dict keys are those of the published checkpoints."""
 
-    def __init__(self, width: float = 1.0):
-        super().__init__(width, 'fc_proj', bg_index=0)
+    def __init__(self, width: float = 1.0, projection: str = 'fc_proj'):
+        super().__init__(width, projection, bg_index=0)
         self.dropout7 = nn.Dropout2d(0.5)
 
     def forward(self, x: torch.Tensor, upsample: bool = True, classify: bool = False):
