@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from recipe import fill, normal
 from segmentation_toy import config_of
 
 from net import generate_net, load_net
@@ -14,6 +13,7 @@ from net.deeplab import VERSIONS
 from net.resnet import ResNet
 from network.resnet38_contrast import Net as SeamNet
 from network.resnet38d import ResNet38
+from recipe import fill, normal
 from tool.errors import UserError
 from utils.training import make_optimizer
 

@@ -67,8 +67,8 @@ def test_the_seam_crf_equals_the_golden_labels():
 
 def test_the_deeplab_crf_has_the_constants_of_its_authors():
     assert TEST_CRFS['deeplab'] is DEEPLAB_CRF and TEST_CRFS['none'] is None
-    assert DEEPLAB_CRF == CrfPreset(gaussian_sxy=1, gaussian_compat=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4,
-                                    iterations=10, rows_first=False)
+    assert DEEPLAB_CRF == CrfPreset(gaussian_sxy=1, gaussian_compat=3, bilateral_sxy=67, bilateral_srgb=3,
+                                    bilateral_compat=4, iterations=10, rows_first=False)
 
 
 def test_predictions_are_palette_pngs_scored_like_everything_else(devkit, weights, tmp_path, capsys):
