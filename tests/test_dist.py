@@ -5,9 +5,11 @@ import socket
 
 import torch
 import torch.multiprocessing as multiprocessing
-from segmentation_toy import ROOT  # noqa: F401 (puts segmentation/lib on the path)
+from segmentation_toy import config_of
 from torch import nn
 
+from net import generate_net
+from recipe import fill
 from tool import dist
 from tool.engine import fit
 from tool.log import RunLog
@@ -70,3 +72,20 @@ def test_one_process_needs_no_group():
     dist.barrier()
     assert dist.total(values) is values and dist.wrap(net, torch.device('cpu')) is net
     assert dist.sync_norms(net, torch.device('cpu')) is net
+
+
+def test_norms_are_synchronised_on_gpus_and_frozen_ones_stay_frozen(monkeypatch):
+    net = fill(generate_net(config_of('SEAM_deeplabv1_resnet38', MODEL_BACKBONE_WIDTH=1 / 16)))
+    net.backbone.fine_tune = True
+    x = torch.rand(1, 3, 17, 17)
+    before = net.eval()(x)
+    monkeypatch.setattr(dist, 'world', lambda: 2)
+    assert dist.sync_norms(net, torch.device('cpu')) is net
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in net.modules())
+    synced = dist.sync_norms(net, torch.device('cuda', 0))
+    norms = [module for module in synced.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) == 37 + 2 and all(isinstance(module, nn.SyncBatchNorm) for module in norms)
+    torch.testing.assert_close(synced(x), before)
+    synced.train()
+    assert {module.training for module in synced.backbone.modules() if isinstance(module, nn.SyncBatchNorm)} == {False}
+    assert synced.bn_fov.training and synced.bn_fov.momentum == 3e-4

@@ -1,11 +1,14 @@
 """Segmentation networks: equal to the published ones, and any backbone weights load."""
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from segmentation_toy import config_of
+from segmentation_toy import EXPERIMENTS, ROOT, config_of
 
 from net import generate_net, load_net
 from net.build import BACKBONES
@@ -178,3 +181,13 @@ def test_backbones():
         ours = ResNet(name, deep_stem=False).state_dict()
         assert {key: value.shape for key, value in ours.items()} == {
             key: value.shape for key, value in theirs.items() if not key.startswith('fc.')}
+
+
+def test_generate_net_needs_nothing_but_its_folder_on_the_path(tmp_path):
+    code = ('import runpy, sys; sys.path.insert(0, sys.argv[1]); from net import generate_net; '
+            'config = runpy.run_path(sys.argv[2])["config_dict"]; config["MODEL_BACKBONE_WIDTH"] = 1 / 16; '
+            'print(type(generate_net(config).backbone).__module__)')
+    result = subprocess.run([sys.executable, '-c', code, ROOT / 'segmentation' / 'lib',
+                             EXPERIMENTS / 'SEAM_deeplabv1_resnet38' / 'config.py'],
+                            cwd=tmp_path, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': ''})
+    assert result.stdout == 'network.resnet38d\n', result.stderr

@@ -1,5 +1,6 @@
 """Testing: multi-scale logits, the dense CRF, skipping and evaluating, the submission archive."""
 import io
+import shutil
 import tarfile
 from argparse import Namespace
 from pathlib import Path
@@ -150,6 +151,11 @@ def test_bad_settings_are_named(devkit, weights, tmp_path):
         run(devkit, tmp_path / 'nothing.pth', tmp_path / 'out')
     with pytest.raises(UserError, match='is no deeplabv2 over resnet38: aspp'):
         run(devkit, weights, tmp_path / 'out', MODEL_NAME='deeplabv2')
+    with pytest.raises(UserError, match='SegmentationClass/.*no such mask .3 of 3.*--split test'):
+        no_truth = tmp_path / 'VOC2012'
+        shutil.copytree(devkit, no_truth)
+        shutil.rmtree(no_truth / 'SegmentationClass')
+        run(no_truth, weights, tmp_path / 'out')
     result = run_script('test.py', '--split', 'trainval')
     assert result.returncode == 2 and result.stdout == '' and result.stderr.startswith('test.py: error: argument --split')
     assert not (tmp_path / 'out').exists()

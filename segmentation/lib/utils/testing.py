@@ -79,31 +79,32 @@ def main(args: argparse.Namespace) -> None:
     config, device = args.config, dist.start(args.device)
     names = names_of(config, args.list or args.split)
     check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
-    experiment, crf = config['EXP_NAME'], config['TEST_CRF']
-    weights = args.weights or os.path.join(config['MODEL_SAVE_DIR'], experiment + '.pth')
+    truth_dir = None if args.split == 'test' else os.path.join(config['DATA_ROOT'], 'SegmentationClass')
+    lost = missing(names, [(truth_dir, '.png')]) if truth_dir else []
+    if lost:
+        raise UserError(f'{truth_dir}/{lost[0]}.png: no such mask ({len(lost)} of {len(names)} pictures have none); '
+                        'use --split test for pictures without ground truth')
+    weights = args.weights or os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME'] + '.pth')
     net = load_net(config, weights).to(device).eval()
     if net.cls_conv.out_channels != NUM_CLASSES:
         raise UserError(f'{weights}: has {net.cls_conv.out_channels} classes; VOC 2012 has {NUM_CLASSES}')
-    out_dir = args.out_dir or os.path.join(config['TEST_SAVE_DIR'], experiment, f'{args.split}_crf_{crf}')
+    out_dir = args.out_dir or os.path.join(config['TEST_SAVE_DIR'], config['EXP_NAME'],
+                                           f'{args.split}_crf_{config["TEST_CRF"]}')
     if dist.is_main():
-        keys = ('DATA_MEAN', 'DATA_STD', 'TEST_MULTISCALE', 'TEST_FLIP', 'TEST_CRF')
-        claim(out_dir, {'stage': 'segmentation test', 'weights': fingerprint(weights),
-                        **{key: config[key] for key in keys}}, args.overwrite)
+        decides = {key: config[key] for key in ('DATA_MEAN', 'DATA_STD', 'TEST_MULTISCALE', 'TEST_FLIP', 'TEST_CRF')}
+        claim(out_dir, {'stage': 'segmentation test', 'weights': fingerprint(weights), **decides}, args.overwrite)
     dist.barrier()
-
     todo = missing(names, [(out_dir, '.png')])
     if dist.is_main():
-        print(f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}, {weights}, {device}, CRF {crf}; {len(names)} '
-              f'pictures, {len(names) - len(todo)} already complete', flush=True)
+        print(f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}, {weights}, {device}, CRF {config["TEST_CRF"]}; '
+              f'{len(names)} pictures, {len(names) - len(todo)} already complete', flush=True)
     dist.barrier()  # nobody writes before everybody has listed the folder
-    part = todo[dist.rank()::dist.world()]
-    if part:
-        predict(net, config, part, out_dir, device, args.jobs)
+    predict(net, config, todo[dist.rank()::dist.world()], out_dir, device, args.jobs)
     dist.barrier()
     if dist.is_main():
         print(f'wrote {out_dir}')
-        if args.split != 'test':
-            print(table(evaluate(out_dir, os.path.join(config['DATA_ROOT'], 'SegmentationClass'), names, args.jobs)))
+        if truth_dir:
+            print(table(evaluate(out_dir, truth_dir, names, args.jobs)))
         if args.submission:
             write_submission(args.submission, out_dir, config['DATA_ROOT'], names)
             print(f'wrote {args.submission}: {len(names)} pictures, checked')
