@@ -34,7 +34,7 @@ def test_overrides_have_the_keys_type():
 
 
 @pytest.mark.parametrize('override, message', [
-    ('TRAIN_ITERATIONS=5', 'TRAIN_ITERATIONS: no such config key'),
+    ('TRAIN_ITERATIONS=5', 'TRAIN_ITERATIONS: no such config key; did you mean TRAIN_ITERATION'),
     ('train_iteration=5', 'no such config key'),
     ('TRAIN_ITERATION', 'KEY=VALUE is expected'),
     ('TRAIN_ITERATION=many', "TRAIN_ITERATION = 'many': must be a whole number of at least 1"),

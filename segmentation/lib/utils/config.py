@@ -1,5 +1,6 @@
 """An experiment's config: every key with its type and range, and overrides from the command line."""
 import ast
+import difflib
 import os
 from dataclasses import dataclass
 
@@ -93,8 +94,8 @@ def read_config(config: dict, overrides: list[str] = ()) -> dict:
 
 def _known(name: str) -> None:
     if name not in KEYS:
-        close = [key for key in KEYS if key.endswith(name.split('_')[-1])]
-        raise UserError(f'{name}: no such config key; did you mean {", ".join(close) or ", ".join(KEYS)}?')
+        close = difflib.get_close_matches(name.upper(), KEYS) or KEYS
+        raise UserError(f'{name}: no such config key; did you mean {", ".join(close)}?')
 
 
 def _parse(name: str, text: str):
