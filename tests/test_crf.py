@@ -128,3 +128,10 @@ def test_affinity_maps_use_the_iterations():
 def test_scores_above_one_do_not_become_background(kind):
     found, = affinity_maps(IMAGE, {3: np.full_like(CAM[4], 1.5)}, [2.5], kind)
     assert found[4].min() > 0.9 and np.isfinite(found[0]).all()
+
+
+@pytest.mark.parametrize('kind', ['labels', 'probs'])
+@pytest.mark.filterwarnings('error')
+def test_scores_far_below_zero_are_background(kind):
+    found, = affinity_maps(IMAGE, {3: np.full_like(CAM[4], -99)}, [32], kind)
+    assert found[0].min() > 0.9 and np.isfinite(found[4]).all()

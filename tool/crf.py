@@ -128,7 +128,8 @@ def affinity_maps(image: np.ndarray, cam: dict[int, np.ndarray], alphas: Iterabl
     seeds = np.zeros((len(present), *image.shape[:2]), np.float32)
     for row, class_id in enumerate(classes, 1):
         seeds[row] = cam[class_id]
-    rest = np.maximum(1 - seeds[1:].max(0), 0) if classes else 1 - seeds[0]  # foreign CAMs may exceed 1
+    # CAMs can lie outside [0, 1]: where all are below 0 the background wins at any α, above 1 it never does
+    rest = np.clip(1 - seeds[1:].max(0), 0, 1) if classes else 1 - seeds[0]
     scores = (np.concatenate([rest[None] ** np.float32(alpha), seeds[1:]]) for alpha in alphas)
     if kind == 'probs':
         preset = AFFINITY_CRF if iterations is None else replace(AFFINITY_CRF, iterations=iterations)
