@@ -2,21 +2,25 @@
 
     python aff_train.py --weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params --voc12_root VOC2012 \\
         --la_crf_dir runs/aff_crf/4.00 --ha_crf_dir runs/aff_crf/24.00 --session_name runs/aff
+    torchrun --nproc_per_node 4 aff_train.py ...      (--batch_size is the batch of all processes together)
 
 Reads  the pictures of --train_list and their low-α and high-α maps (aff_prepare.py; 21-map arrays of other tools too).
 Writes <session_name>.pth (a bare state dict), <session_name>.log, <session_name>.jsonl (every loss term of every step) and,
        while it runs, <session_name>.state-<step>.pth: the same command again continues from there.
 """
+import argparse
+
 import torch
 
 from network.weights import net_for_training
-from tool import cli, engine
-from tool.affinity import FEATURE_STRIDE, affinity_loss, pair_labels
+from tool import cli, dist, engine
+from tool.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
 from tool.errors import UserError
 from tool.files import read_list, save_checkpoint
 from tool.log import RunLog
 from tool.manifest import fingerprint
 from tool.optim import param_groups, poly, published_sgd
+from tool.precision import fast_forward, grad_scaler
 from voc12.aff_data import AffinityTrainSet
 from voc12.layout import check_images, check_maps
 
@@ -24,6 +28,9 @@ from voc12.layout import check_images, check_maps
 def parse_args():
     parser = cli.Parser(__doc__)
     cli.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
+    cli.add_precision_flags(parser)
+    parser.add_argument('--accumulate', type=cli.number(int, 1), default=1,
+                        help='work on each process\'s share of a batch in this many parts, to save memory; the same result')
     parser.add_argument('--network', default='network.resnet38_aff', help='module of the network')
     parser.add_argument('--train_list', default='voc12/train_aug.txt', help='images to train on')
     parser.add_argument('--la_crf_dir', required=True, help='maps of the low α (aff_prepare.py), e.g. runs/aff_crf/4.00')
@@ -36,46 +43,61 @@ def parse_args():
 def main(args):
     if args.crop_size % FEATURE_STRIDE:
         raise UserError(f'--crop_size {args.crop_size}: must be a multiple of {FEATURE_STRIDE}')
-    device = cli.pick_device(args.device)
-    names = read_list(args.train_list)
-    check_images(args.voc12_root, names)
-    layouts = {folder: check_maps(folder, args.voc12_root, names, 'make the maps with aff_prepare.py from these pictures')
-               for folder in (args.la_crf_dir, args.ha_crf_dir)}
+    device = dist.start(args.device)
+    names, layouts = dist.once(lambda: read_inputs(args))
+    share = engine.per_process(args.batch_size, args.accumulate)
     steps = engine.steps_of(len(names), args.batch_size, args.max_epochs, args.max_steps)
 
     torch.manual_seed(args.seed)  # the initial weights of new layers
     said = []  # the log opens once nothing can be refused any more
-    net = net_for_training(args.network, args.weights, args.width, said.append).to(device)
+    net = dist.sync_norms(net_for_training(args.network, args.weights, args.width, said.append).to(device), device)
+    forward, scaler = fast_forward(net, device, args.amp, args.compile), grad_scaler(args.amp)
     groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune)
     optimizer = published_sgd(groups, args.lr, args.wt_dec)
     settings = engine.run_settings(
         args, steps=steps, weights=args.weights if args.weights == 'scratch' else fingerprint(args.weights),
         la_crf_dir=fingerprint(args.la_crf_dir), ha_crf_dir=fingerprint(args.ha_crf_dir))
-    states = engine.States(args.session_name, settings, args.save_every)
+    states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
     start = states.resume(net, optimizer, args.no_resume)
 
-    log = RunLog(args.session_name, args.tblog_dir, start)
-    log.header(seed=args.seed, device=device, images=f'{len(names)} ({args.train_list})', batch=args.batch_size,
-               steps=f'{start} … {steps}' if start else steps)
-    for folder, counts in layouts.items():
-        log.say(f'{folder}: ' + ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items()))
-    for line in said:
-        log.say(line)
+    log = RunLog(args.session_name, args.tblog_dir, start) if dist.is_main() else None
+    if log:
+        log.header(seed=args.seed, device=device, amp=args.amp, images=f'{len(names)} ({args.train_list})',
+                   batch=f'{args.batch_size} ({dist.world()} × {share}, {args.accumulate} parts)',
+                   steps=f'{start} … {steps}' if start else steps)
+        for folder, counts in layouts.items():
+            said.append(f'{folder}: ' + ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items()))
+        for line in said:
+            log.say(line)
 
     def losses(batch, step):
-        return affinity_loss(net(batch['image']), *pair_labels(batch['label']))
+        return affinity_loss(forward(batch['image']), *pair_labels(batch['label']), batch['counts'])
 
     dataset = AffinityTrainSet(args.voc12_root, names, args.la_crf_dir, args.ha_crf_dir, args.crop_size, args.seed)
     engine.fit(net, optimizer, losses, dataset, batch_size=args.batch_size, max_steps=steps,
                lr_factor=lambda step: poly(step, steps), device=device, seed=args.seed, num_workers=args.num_workers,
-               log=log, start_step=start, states=states)
-    save_checkpoint(args.session_name + '.pth', net.state_dict())
-    states.clear()
-    log.say(f'wrote {args.session_name}.pth')
-    log.close()
+               log=log, start_step=start, states=states, accumulate=args.accumulate, whole=mean_counts, scaler=scaler)
+    if log:
+        save_checkpoint(args.session_name + '.pth', net.state_dict())
+        states.clear()
+        log.say(f'wrote {args.session_name}.pth')
+        log.close()
+
+
+def mean_counts(batch: dict) -> dict[str, torch.Tensor]:
+    """'counts' [3]: pairs of each kind in the batch of all processes, for each of them; the loss averages over these."""
+    return {'counts': dist.total(pair_counts(batch['label'])) / dist.world()}
+
+
+def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str, int]]]:
+    """(names, {maps folder: {layout: files}}) of the images to train on, once all their files are known to be there."""
+    names = read_list(args.train_list)
+    check_images(args.voc12_root, names)
+    return names, {folder: check_maps(folder, args.voc12_root, names, 'make the maps with aff_prepare.py from these pictures')
+                   for folder in (args.la_crf_dir, args.ha_crf_dir)}
 
 
 LAYOUTS = {'dict': 'dicts of background and present classes', 'array': 'arrays of all 21 maps (the older layout)'}
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    dist.run(main, parse_args)

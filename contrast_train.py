@@ -1,23 +1,29 @@
 """Stage 1, training: a ResNet-38 CAM network with the pixel-to-prototype contrast loss, from image-level labels.
 
     python contrast_train.py --weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params --voc12_root VOC2012 --session_name runs/seam
+    torchrun --nproc_per_node 4 contrast_train.py ...      (--batch_size is the batch of all processes together)
 
 Reads  the pictures of --train_list, --cls_labels and, for EPS, --saliency_root.
 Writes <session_name>.pth (a bare state dict), <session_name>.log, <session_name>.jsonl (every loss term of every step) and,
        while it runs, <session_name>.state-<step>.pth: the same command again continues from there.
-"""
 
+There is no gradient accumulation: prototypes and pixel sampling are those of a whole batch, which parts would not have.
+"""
+import argparse
+
+import numpy as np
 import torch
 
-from network.baseline import LossOptions
+from network.baseline import Baseline, LossOptions
 from network.baselines import BASELINES, pick_baseline
 from network.weights import net_for_training
-from tool import cli, engine
+from tool import cli, dist, engine
 from tool.errors import UserError
 from tool.files import read_labels, read_list, save_checkpoint
 from tool.log import RunLog
 from tool.manifest import fingerprint
 from tool.optim import param_groups, poly, published_sgd
+from tool.precision import fast_forward, grad_scaler
 from tool.seeding import mixed_seed
 from voc12.data import TrainSet, check_saliency, pick_labels
 from voc12.layout import check_images
@@ -26,6 +32,7 @@ from voc12.layout import check_images
 def parse_args():
     parser = cli.Parser(__doc__)
     cli.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
+    cli.add_precision_flags(parser)
     parser.add_argument('--baseline', choices=sorted(BASELINES),
                         help='what the contrast is added to (default: the git branch if it is called like one, else seam)')
     parser.add_argument('--network', help='module of the network (default: the baseline\'s)')
@@ -53,13 +60,10 @@ def parse_args():
 
 
 def main(args):
-    device = cli.pick_device(args.device)
+    device = dist.start(args.device)
     baseline, why = pick_baseline(args.baseline)
-    names = read_list(args.train_list)
-    labels = pick_labels(read_labels(args.cls_labels), names, args.cls_labels)
-    check_images(args.voc12_root, names)
-    if baseline.saliency:
-        check_saliency(args.saliency_root, args.voc12_root, names)
+    names, labels = dist.once(lambda: read_inputs(args, baseline))
+    share = engine.per_process(args.batch_size)
     schedule = args.max_steps or engine.steps_of(len(names), args.batch_size, args.max_epochs or baseline.max_epochs)
     steps = args.max_steps or args.max_iters or baseline.max_steps or schedule
     if args.max_steps:
@@ -68,37 +72,52 @@ def main(args):
     torch.manual_seed(args.seed)  # the initial weights of new layers
     said = []  # the log opens once nothing can be refused any more
     net = net_for_training(args.network or baseline.network, args.weights, args.width, said.append).to(device)
+    net = dist.sync_norms(net, device)
+    forward, scaler = fast_forward(net, device, args.amp, args.compile), grad_scaler(args.amp)
     groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune)
     optimizer = published_sgd(groups, args.lr, args.wt_dec)
     options = loss_options(args, labels)
     settings = engine.run_settings(args, baseline=baseline.name, steps=steps, weights=(
         args.weights if args.weights == 'scratch' else fingerprint(args.weights)))
-    states = engine.States(args.session_name, settings, args.save_every)
+    states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
     start = states.resume(net, optimizer, args.no_resume)
 
-    log = RunLog(args.session_name, args.tblog_dir, start)
-    log.header(baseline=f'{baseline.name} ({why})', seed=args.seed, device=device, images=f'{len(names)} ({args.train_list})',
-               batch=args.batch_size, steps=f'{start} … {steps}' if start else steps, schedule_steps=schedule)
-    for line in said:
-        log.say(line)
+    log = RunLog(args.session_name, args.tblog_dir, start) if dist.is_main() else None
+    if log:
+        log.header(baseline=f'{baseline.name} ({why})', seed=args.seed, device=device, amp=args.amp,
+                   images=f'{len(names)} ({args.train_list})', batch=f'{args.batch_size} ({dist.world()} × {share})',
+                   steps=f'{start} … {steps}' if start else steps, schedule_steps=schedule)
+        for line in said:
+            log.say(line)
     generator = torch.Generator(device)
 
     def losses(batch, step):
-        generator.manual_seed(mixed_seed(args.seed, step, 1))
-        return baseline.losses(net, batch, options, generator)
+        generator.manual_seed(mixed_seed(args.seed, step, 1))  # the same in every process
+        return baseline.losses(forward, batch, options, generator)
 
     dataset = TrainSet(args.voc12_root, names, labels, args.crop_size, args.seed,
                        args.saliency_root if baseline.saliency else None)
     engine.fit(net, optimizer, losses, dataset, batch_size=args.batch_size, max_steps=steps,
                lr_factor=lambda step: poly(min(step, schedule - 1), schedule), device=device, seed=args.seed,
-               num_workers=args.num_workers, log=log, start_step=start, states=states)
-    save_checkpoint(args.session_name + '.pth', net.state_dict())
-    states.clear()
-    log.say(f'wrote {args.session_name}.pth')
-    log.close()
+               num_workers=args.num_workers, log=log, start_step=start, states=states, scaler=scaler)
+    if log:
+        save_checkpoint(args.session_name + '.pth', net.state_dict())
+        states.clear()
+        log.say(f'wrote {args.session_name}.pth')
+        log.close()
 
 
-def loss_options(args, labels) -> LossOptions:
+def read_inputs(args: argparse.Namespace, baseline: Baseline) -> tuple[list[str], np.ndarray]:
+    """(names, labels [N, 20]) of the images to train on, once all their files are known to be there."""
+    names = read_list(args.train_list)
+    labels = pick_labels(read_labels(args.cls_labels), names, args.cls_labels)
+    check_images(args.voc12_root, names)
+    if baseline.saliency:
+        check_saliency(args.saliency_root, args.voc12_root, names)
+    return names, labels
+
+
+def loss_options(args: argparse.Namespace, labels: np.ndarray) -> LossOptions:
     """The losses' settings from the command line."""
     contrast = None
     if not args.no_contrast:
@@ -113,4 +132,4 @@ def loss_options(args, labels) -> LossOptions:
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    dist.run(main, parse_args)

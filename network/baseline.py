@@ -1,10 +1,12 @@
 """What a baseline is: everything that differs between SEAM and EPS, behind one interface."""
 from dataclasses import dataclass, field
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
 
 from network.resnet38d import ResNet38
+from tool import dist
 from tool.losses import contrast_loss
 
 
@@ -44,8 +46,15 @@ class Baseline:
     max_steps: int | None = None
     saliency: bool = False
 
-    def losses(self, net: ResNet38, batch: dict, options: LossOptions, generator: torch.Generator = None) -> dict:
-        """All loss terms of a batch ('image' [N, 3, H, W], 'label' [N, 20], …) and their sum 'loss'."""
+    def losses(self, net: Callable, batch: dict, options: LossOptions, generator: torch.Generator = None) -> dict:
+        """All loss terms of a batch ('image' [N, 3, H, W], 'label' [N, 20], …) and their sum 'loss'.
+
+        Under torchrun the batch is a process's part: the mean of the terms over the processes is that of the whole batch.
+
+        Args:
+            net: the network, or what is called in its place.
+            generator: of the pixel sampling; in the same state in every process.
+        """
         image, label = batch['image'], batch['label']
         if options.consistency or options.contrast is not None:
             small = F.interpolate(image, (options.view2_size,) * 2, mode='bilinear', align_corners=True)
@@ -54,17 +63,17 @@ class Baseline:
             terms, contrast_maps = self.one_view_losses(net, image, batch, options), None
         total = sum(terms.values())
         if options.contrast is not None:
-            terms |= contrast_loss(*contrast_maps, label, generator=generator, **{
+            terms |= contrast_loss(*contrast_maps, label, generator=generator, gather=dist.gather, **{
                 'bg_index': self.bg_index, 'bg_threshold': self.bg_threshold, 'top_fraction': self.top_fraction,
                 **options.contrast})
             total = total + terms['loss_nce']
         return {**terms, 'loss': total}
 
-    def one_view_losses(self, net: ResNet38, image: torch.Tensor, batch: dict, options: LossOptions) -> dict:
+    def one_view_losses(self, net: Callable, image: torch.Tensor, batch: dict, options: LossOptions) -> dict:
         """Loss terms of plain classification training on one view."""
         raise NotImplementedError
 
-    def two_view_losses(self, net: ResNet38, image: torch.Tensor, small: torch.Tensor, batch: dict,
+    def two_view_losses(self, net: Callable, image: torch.Tensor, small: torch.Tensor, batch: dict,
                         options: LossOptions) -> tuple[dict, tuple]:
         """(loss terms, (f_proj1, cam_rv_down1, f_proj2, cam_rv_down2)) of two views of the images."""
         raise NotImplementedError

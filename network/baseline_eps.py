@@ -1,4 +1,6 @@
 """The EPS baseline: saliency maps as a second supervision (method §2.2, §3.4, §5)."""
+from typing import Callable
+
 import torch
 import torch.nn.functional as F
 
@@ -19,12 +21,12 @@ class Eps(Baseline):
     max_steps = 20000
     saliency = True
 
-    def one_view_losses(self, net: ResNet38, image: torch.Tensor, batch: dict, options: LossOptions) -> dict:
+    def one_view_losses(self, net: Callable, image: torch.Tensor, batch: dict, options: LossOptions) -> dict:
         pred, cam, *_ = net(image)
         return {'loss_cls': classification_loss(pred[:, :self.bg_index], batch['label']),
                 'loss_sal': eps_loss(cam, batch['saliency'], batch['label'], tau=options.tau)}
 
-    def two_view_losses(self, net: ResNet38, image: torch.Tensor, small: torch.Tensor, batch: dict,
+    def two_view_losses(self, net: Callable, image: torch.Tensor, small: torch.Tensor, batch: dict,
                         options: LossOptions) -> tuple[dict, tuple]:
         label, saliency = batch['label'], batch['saliency']
         saliency2 = F.interpolate(saliency, small.shape[2:], mode='bilinear', align_corners=True)

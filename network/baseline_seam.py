@@ -1,4 +1,6 @@
 """The SEAM baseline (method §2.1, §3.2, §5)."""
+from typing import Callable
+
 import torch
 import torch.nn.functional as F
 
@@ -17,10 +19,10 @@ class Seam(Baseline):
     png_threshold = 0.26
     max_epochs = 8
 
-    def one_view_losses(self, net: ResNet38, image: torch.Tensor, batch: dict, options: LossOptions) -> dict:
+    def one_view_losses(self, net: Callable, image: torch.Tensor, batch: dict, options: LossOptions) -> dict:
         return {'loss_cls': classification_loss(net(image, classify=True)[:, 1:], batch['label'])}
 
-    def two_view_losses(self, net: ResNet38, image: torch.Tensor, small: torch.Tensor, batch: dict,
+    def two_view_losses(self, net: Callable, image: torch.Tensor, small: torch.Tensor, batch: dict,
                         options: LossOptions) -> tuple[dict, tuple]:
         cam1, cam_rv1, f_proj1, cam_rv_down1 = net(image, upsample=False)
         cam2, cam_rv2, f_proj2, cam_rv_down2 = net(small, upsample=False)

@@ -16,7 +16,7 @@ def pcm_input(cam: torch.Tensor, bg_index: int) -> torch.Tensor:
     Foreground maps are scaled by their spatial maximum; the background becomes 1 − their maximum; then each pixel keeps
     only its strongest foreground class.
     """
-    cam = F.relu(cam.detach())
+    cam = F.relu(cam.detach().float())  # in 16 bits classes would tie for a pixel
     scaled = F.relu(cam - 1e-5) / (cam.amax((2, 3), keepdim=True) + 1e-5)
     foreground = torch.ones(NUM_CLASSES, dtype=torch.bool, device=cam.device)
     foreground[bg_index] = False

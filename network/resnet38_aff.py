@@ -40,7 +40,7 @@ class Net(ResNet38):
         mixed = torch.cat([F.elu(self.f8_3(taps['conv4'])), F.elu(self.f8_4(taps['conv5'])),
                            F.elu(self.f8_5(taps['conv6']))], dim=1)
         feature = F.elu(self.f9(mixed))
-        pairs = pair_affinity(feature)
+        pairs = pair_affinity(feature.float())  # differences of 16-bit features would lose most of their digits
         return dense_affinity(pairs[0], *feature.shape[2:]) if to_dense else pairs
 
 

@@ -13,7 +13,7 @@ from recipe import fill
 from tool import dist
 from tool.engine import fit
 from tool.log import RunLog
-from utils.training import segmentation_loss
+from utils.training import mean_labelled, segmentation_loss
 
 
 class _Random(torch.utils.data.Dataset):
@@ -33,11 +33,11 @@ def _train(prefix: str) -> None:
     device = dist.start('cpu')
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 3, padding=2))
-    model = dist.wrap(dist.sync_norms(net, device), device)
     log = RunLog(prefix) if dist.is_main() else None
     fit(net, torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9),
-        lambda batch, step: {'loss': segmentation_loss(model(batch['image']), batch['mask'])}, _Random(), batch_size=4,
-        max_steps=6, lr_factor=lambda step: 1, device=device, seed=3, num_workers=0, log=log)
+        lambda batch, step: {'loss': segmentation_loss(net(batch['image']), batch['mask'], batch['labelled'])},
+        _Random(), batch_size=4, whole=mean_labelled, max_steps=6, lr_factor=lambda step: 1, device=device, seed=3,
+        num_workers=0, log=log)
     if dist.is_main():
         torch.save(net.state_dict(), prefix + '.pth')
     dist.barrier()

@@ -89,20 +89,24 @@ def pair_labels(label: torch.Tensor, radius: int = RADIUS) -> tuple[torch.Tensor
     return equal & (start == 0), equal & (start != 0) & valid, ~equal & valid
 
 
-def affinity_loss(pairs: torch.Tensor, background: torch.Tensor, foreground: torch.Tensor,
-                  negative: torch.Tensor) -> dict[str, torch.Tensor]:
+def pair_counts(label: torch.Tensor) -> torch.Tensor:
+    """How many background, equal foreground and negative pairs a batch of labels [N, h, w] has: int64 [3]."""
+    return torch.stack([mask.sum() for mask in pair_labels(label)])
+
+
+def affinity_loss(pairs: torch.Tensor, background: torch.Tensor, foreground: torch.Tensor, negative: torch.Tensor,
+                  counts: torch.Tensor = None) -> dict[str, torch.Tensor]:
     """Cross-entropy of the pair affinities (method §4).
 
     Args:
         pairs: affinities in (0, 1], [N, offsets, pixels].
         background, foreground, negative: bool masks of the same shape, as `pair_labels` gives them.
+        counts: [3], what to divide their sums by: the `pair_counts` of a larger batch that these are a part of.
     Returns:
         Scalars 'loss_bg', 'loss_fg', 'loss_neg' (means over their pairs) and 'loss' = bg/4 + fg/4 + neg/2.
     """
     alike, apart = -torch.log(pairs + 1e-5), -torch.log(1 + 1e-5 - pairs)
-    terms = {'loss_bg': _mean(alike, background), 'loss_fg': _mean(alike, foreground), 'loss_neg': _mean(apart, negative)}
+    counts = torch.stack([mask.sum() for mask in (background, foreground, negative)]) if counts is None else counts
+    sums = (alike * background).sum(), (alike * foreground).sum(), (apart * negative).sum()
+    terms = {name: value / (count + 1e-5) for name, value, count in zip(('loss_bg', 'loss_fg', 'loss_neg'), sums, counts)}
     return {**terms, 'loss': terms['loss_bg'] / 4 + terms['loss_fg'] / 4 + terms['loss_neg'] / 2}
-
-
-def _mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return (values * mask).sum() / (mask.sum() + 1e-5)

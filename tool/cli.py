@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Callable
 
-from tool.errors import UserError
+from tool.errors import Interrupted, UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -15,7 +15,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, **kwargs)
 
     def error(self, message: str):
-        self.exit(2, f'{self.prog}: error: {message} (see {self.prog} --help)\n')
+        # under torchrun every process has the same command line
+        told = 'LOCAL_RANK' not in os.environ or os.environ.get('RANK') == '0'
+        self.exit(2, f'{self.prog}: error: {message} (see {self.prog} --help)\n' if told else None)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -26,13 +28,21 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
 
 
 def run(main: Callable, parse_args: Callable) -> None:
-    """Run `main(parse_args())`; a UserError becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+    """Run `main(parse_args())`; a UserError becomes one line on stderr and exit code 2, Ctrl-C exit code 130.
+
+    Training that SIGTERM or Ctrl-C stopped in good order says so and exits with 143 or 130.
+    """
     name = os.path.basename(sys.argv[0])
     try:
         main(parse_args())
     except UserError as error:
         sys.stdout.flush()
         sys.exit(_fail(f'{name}: error: {error}'))
+    except Interrupted as stop:
+        sys.stdout.flush()
+        if str(stop):
+            print(f'{name}: {stop}', file=sys.stderr)
+        sys.exit(stop.code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output (head, less) has left
@@ -79,7 +89,8 @@ def add_train_flags(parser: argparse.ArgumentParser, width: str) -> None:
                         help='ImageNet ResNet-38 (.params of MXNet), a state dict (.pth), or scratch')
     parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
     parser.add_argument('--session_name', required=True, help='path prefix of everything the run writes')
-    parser.add_argument('--batch_size', type=number(int, 1), default=8, help='images a step, all processes together')
+    parser.add_argument('--batch_size', type=number(int, 1), default=8,
+                        help='images a step, all processes of torchrun together')
     parser.add_argument('--max_steps', type=number(int, 1),
                         help='train this many steps, learning-rate schedule included, instead of counting epochs')
     parser.add_argument('--lr', type=number(float, 0), default=0.01, help='learning rate of the backbone; new layers take 10×')
@@ -90,8 +101,20 @@ def add_train_flags(parser: argparse.ArgumentParser, width: str) -> None:
     parser.add_argument('--seed', type=number(int, 0), default=0, help='decides every random choice')
     add_device_flag(parser)
     parser.add_argument('--save_every', type=number(int, 0), default=500,
-                        help='steps between two training states to continue from; 0 for none')
-    parser.add_argument('--no_resume', action='store_true', help='start over instead of continuing from a training state')
+                        help='steps between two training states to continue from; SIGTERM and Ctrl-C write one too; 0 for none')
+    parser.add_argument('--no_resume', action='store_true',
+                        help='start over instead of continuing from a training state (a completed run has none left: its '
+                        'command trains again)')
+
+
+AMP = ('off', 'bf16', 'fp16')  # what a network computes in
+
+
+def add_precision_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--amp', choices=AMP, default=AMP[0],
+                        help='run the network in 16 bits with channels-last tensors: bf16 (CPU too) or fp16 (GPU only); '
+                        'losses and weights stay float32. The published figures are float32 (off)')
+    parser.add_argument('--compile', action='store_true', help='torch.compile the network: minutes to start, then faster steps')
 
 
 def add_workers_flag(parser: argparse.ArgumentParser) -> None:

@@ -1,21 +1,25 @@
 """The training loop of every stage: batches by step, losses kept on the device, poly learning rate, states to continue from."""
-import glob
-import os
-import re
-from typing import Callable
+import contextlib
+import signal
+import sys
+from typing import Callable, Iterator
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from tool import dist
-from tool.errors import UserError
-from tool.files import atomic
+from tool import dist, interrupts
+from tool.errors import Interrupted, UserError
 from tool.log import RunLog, progress
 from tool.optim import set_lr
+from tool.precision import same_bits
 from tool.seeding import StepSampler, mixed_seed
+from tool.states import States, run_settings
 
-LOG_EVERY = 20  # steps between two reads of the losses from the device
+__all__ = ['States', 'fit', 'per_process', 'run_settings', 'steps_of']
+
+LOG_EVERY = 20   # steps between two reads of the losses from the device
+FAILED = 1000    # above the number of every signal
 
 
 def steps_of(images: int, batch_size: int, max_epochs: int, max_steps: int = None) -> int:
@@ -29,122 +33,131 @@ def steps_of(images: int, batch_size: int, max_epochs: int, max_steps: int = Non
     return max_steps or images // batch_size * max_epochs
 
 
-_NO_DECISION = ('weights', 'voc12_root', 'session_name', 'num_workers', 'device', 'tblog_dir', 'save_every', 'no_resume')
+def per_process(batch_size: int, accumulate: int = 1, name: str = '--batch_size') -> int:
+    """Images of a batch that each process works on, `accumulate` parts one after the other.
 
-
-def run_settings(args, **more) -> dict:
-    """The settings of a run that decide its weights: its flags but for where files lie and how fast it goes, and `more`."""
-    return {**{key: value for key, value in vars(args).items() if key not in _NO_DECISION}, **more}
-
-
-class States:
-    """Training states on disk: `<session>.state-<step>.pth` (network, optimiser, step, settings), the last two kept.
-
-    Args:
-        settings: what decides the weights; a state of other settings is refused.
-        every: steps between two states; 0 writes none.
+    Raises:
+        UserError: the batch cannot be split so.
     """
+    parts = dist.world() * accumulate
+    if batch_size % parts:
+        how = f'{dist.world()} processes' + f' and {accumulate} parts each' * (accumulate > 1)
+        raise UserError(f'{name} {batch_size}: cannot be split over {how}; make it a multiple of {parts}')
+    return batch_size // dist.world()
 
-    def __init__(self, session: str, settings: dict, every: int):
-        self.session, self.settings, self.every = session, settings, every
 
-    def _files(self) -> list[tuple[int, str]]:
-        pattern = re.compile(re.escape(os.path.basename(self.session)) + r'\.state-(\d+)\.pth$')
-        found = glob.glob(glob.escape(self.session) + '.state-*.pth')
-        return sorted((int(m[1]), path) for path in found if (m := pattern.match(os.path.basename(path))))
+class _Losses(nn.Module):
+    """The losses as one module around the network, however often they call it, which is what DistributedDataParallel needs."""
 
-    def load(self) -> dict | None:
-        """The newest state, or None.
+    def __init__(self, net: nn.Module, losses: Callable):
+        super().__init__()
+        self.net, self.losses = net, losses
 
-        Raises:
-            UserError: it is damaged or of other settings; the message names the difference.
-        """
-        files = self._files()
-        if not files:
-            return None
-        path = files[-1][1]
-        try:
-            state = torch.load(path, map_location='cpu', weights_only=True)
-            before = state['settings']
-        except Exception as error:  # whatever a damaged file raises
-            raise UserError(f'{path}: damaged training state ({str(error)[:100]}); delete it or use --no_resume') from None
-        for key in {**before, **self.settings}:
-            if before.get(key) != self.settings.get(key):
-                raise UserError(f'{path}: is of a run with {key} = {before.get(key)}, now {key} = {self.settings.get(key)}; '
-                                'use --no_resume to start over, or another session name')
-        return state
-
-    def resume(self, net: nn.Module, optimizer: torch.optim.Optimizer, start_over: bool = False) -> int:
-        """Bring network and optimiser to the newest state and return its step (0: none). `start_over` removes all states."""
-        if start_over and dist.is_main():
-            self.clear()
-        dist.barrier()
-        state = self.load()
-        if state is None:
-            return 0
-        net.load_state_dict(state['net'])
-        optimizer.load_state_dict(state['optimizer'])
-        return state['step']
-
-    def save(self, step: int, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write the state after `step` steps and drop all but the last two."""
-        with atomic(f'{self.session}.state-{step}.pth') as temporary:
-            torch.save({'step': step, 'net': net.state_dict(), 'optimizer': optimizer.state_dict(),
-                        'settings': self.settings}, temporary)
-        for _, path in self._files()[:-2]:
-            os.unlink(path)
-
-    def clear(self) -> None:
-        """Remove all states of the session."""
-        for _, path in self._files():
-            os.unlink(path)
+    def forward(self, batch: dict, step: int) -> dict[str, torch.Tensor]:
+        return self.losses(batch, step)
 
 
 def fit(net: nn.Module, optimizer: torch.optim.Optimizer, losses: Callable, dataset: Dataset, *, batch_size: int,
         max_steps: int, lr_factor: Callable[[int], float], device: torch.device, seed: int, num_workers: int,
-        log: RunLog | None, start_step: int = 0, states: States = None, after_step: Callable[[int], None] = None) -> None:
+        log: RunLog | None, start_step: int = 0, states: States = None, after_step: Callable[[int], None] = None,
+        accumulate: int = 1, whole: Callable[[dict], dict] = None, scaler: torch.amp.GradScaler = None) -> None:
     """Train `net` for steps start_step … max_steps − 1; under torchrun each process works on its part of every batch.
 
     Args:
-        net: the network itself; what `losses` calls is `dist.wrap(net, device)`.
-        losses: losses(batch, step) → dict of scalar tensors; its 'loss' is minimised, all are logged.
+        losses: losses(batch, step) → dict of scalar tensors; its 'loss' is minimised, all are logged. It calls `net`. The mean
+            over the processes of the sum over the parts has to be the loss of the whole batch.
         dataset: indexed by (epoch, index); its items are dicts.
         lr_factor: factor on the groups' initial learning rates at a step.
         batch_size: images a step, all processes together.
         log: None in all processes but the main one.
-        states: writes training states as it goes.
+        states: writes training states as it goes, and when a signal ends the run.
         after_step: called with the number of steps done (evaluation pictures, extra checkpoints).
+        accumulate: parts that a process's share of a batch is worked on in, one after the other, to save memory.
+        whole: whole(batch) → what every part has to know of the process's share of a batch, added to each part.
+        scaler: gradient scaler of fp16.
     Raises:
-        UserError: a loss term became non-finite; names the step and the term.
+        UserError: a loss term or a weight became non-finite; names the step and which.
+        Interrupted: SIGTERM or SIGINT came; the step was finished and its state written.
     """
-    if batch_size % dist.world():
-        raise UserError(f'a batch of {batch_size} cannot be split over {dist.world()} processes; make it a multiple of them')
+    per_process(batch_size, accumulate)
+    same_bits(device)
     sampler = StepSampler(len(dataset), batch_size, max_steps, seed, start_step, dist.rank(), dist.world())
-    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=device.type == 'cuda')
+    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=device.type == 'cuda',
+                        worker_init_fn=interrupts.ignore)
+    model = dist.wrap(_Losses(net, losses), device, static=accumulate == 1)
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
     net.train()
     pending: list[tuple[int, dict]] = []  # losses not yet read from the device
-    bar = progress(total=max_steps * batch_size, initial=start_step * batch_size, desc='train', quiet=not dist.is_main())
-    for step, batch in enumerate(loader, start_step):
-        batch = {key: value.to(device, non_blocking=True) if torch.is_tensor(value) else value
-                 for key, value in batch.items()}
-        torch.manual_seed(mixed_seed(seed, step))  # dropout and pixel sampling: a function of (seed, step)
-        terms = losses(batch, step)
-        optimizer.zero_grad(set_to_none=True)
-        terms['loss'].backward()
-        set_lr(optimizer, lr_factor(step))
-        optimizer.step()
-        pending.append((step, {name: value.detach() for name, value in terms.items()}))
-        bar.update(batch_size)
-        done = step + 1
-        saving = states is not None and states.every and done % states.every == 0 and done < max_steps
-        if len(pending) == LOG_EVERY or done == max_steps or saving:
-            _report(pending, optimizer, log, max_steps)
-            pending.clear()
-        if saving and dist.is_main():
-            states.save(done, net, optimizer)
-        if after_step is not None:
-            after_step(done)
-    bar.close()
+    done = start_step
+    bar = progress(total=max_steps * batch_size, initial=done * batch_size, desc='train', quiet=not dist.is_main())
+    with interrupts.Interrupts(quiet=not dist.is_main()) as wish, contextlib.closing(bar):
+        for step, batch in enumerate(_batches(loader, wish), start_step):
+            torch.manual_seed(mixed_seed(seed, step, 0, dist.rank()))  # dropout
+            set_lr(optimizer, lr_factor(step))
+            parts = _parts(batch, accumulate, device, whole)
+            pending.append((step, _update(model, optimizer, scaler, parts, step)))
+            bar.update(batch_size)
+            done = step + 1
+            saving = states is not None and states.every and done % states.every == 0 and done < max_steps
+            if len(pending) == LOG_EVERY or done == max_steps or saving:
+                _report(pending, optimizer, log, max_steps)
+                pending.clear()
+            if saving:
+                _save(states, done, net, optimizer)
+            if after_step is not None:
+                after_step(done)
+        if done < max_steps:
+            if pending:
+                _report(pending, optimizer, log, max_steps)
+            _stop(wish.signal, states, done, start_step, net, optimizer)
+    check_finite(done, net)
+
+
+def _batches(loader: DataLoader, wish: interrupts.Interrupts) -> Iterator[dict]:
+    """Batches until the last, or until a signal came to any process; bad input of one process ends them all."""
+    source = iter(loader)
+    while True:
+        batch = error = None
+        if not wish.signal:
+            try:
+                batch = next(source, None)
+            except UserError as raised:
+                error = raised
+        verdict = dist.highest(FAILED if error else wish.signal)
+        if error:
+            raise error
+        if verdict == FAILED:
+            sys.exit(2)  # the process that failed says why
+        if verdict or batch is None:
+            wish.signal = verdict
+            return
+        yield batch
+
+
+def _parts(batch: dict, count: int, device: torch.device, whole: Callable[[dict], dict] | None) -> list[dict]:
+    """The batch on the device, in `count` equal parts, each with what `whole` says of all of it."""
+    batch = {key: value.to(device, non_blocking=True) if torch.is_tensor(value) else value for key, value in batch.items()}
+    size = len(next(iter(batch.values()))) // count
+    common = whole(batch) if whole else {}
+    return [{**{key: value[first:first + size] for key, value in batch.items()}, **common}
+            for first in range(0, size * count, size)]
+
+
+def _update(model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, parts: list[dict],
+            step: int) -> dict[str, torch.Tensor]:
+    """One step of the optimiser on the gradients of all parts; returns the sums of their loss terms."""
+    optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, torch.Tensor] = {}
+    for part in parts:
+        # the processes exchange gradients once, with the last part
+        local = dist.world() > 1 and part is not parts[-1]
+        with model.no_sync() if local else contextlib.nullcontext():
+            terms = model(part, step)
+            scaler.scale(terms['loss']).backward()
+        sums = {name: sums.get(name, 0) + value.detach() for name, value in terms.items()}
+    scaler.step(optimizer)
+    scaler.update()
+    return sums
 
 
 def _report(pending: list[tuple[int, dict]], optimizer: torch.optim.Optimizer, log: RunLog | None, max_steps: int) -> None:
@@ -155,8 +168,7 @@ def _report(pending: list[tuple[int, dict]], optimizer: torch.optim.Optimizer, l
     for (step, _), row in zip(pending, table):
         for name, value in zip(names, row.tolist()):
             if not torch.isfinite(torch.tensor(value)):
-                raise UserError(f'step {step}: {name} is {value}; the run stops here and writes no weights '
-                                '(a lower --lr, or another --seed, may help)')
+                raise UserError(f'step {step}: {name} is {value}; {_STOPS}')
     if log is None:
         return
     lr = optimizer.param_groups[0]['lr']
@@ -165,3 +177,31 @@ def _report(pending: list[tuple[int, dict]], optimizer: torch.optim.Optimizer, l
     log.scalars(step, {**means, 'lr': lr})
     log.say(f'step {step + 1}/{max_steps}  ' + '  '.join(f'{name} {value:.4f}' for name, value in means.items())
             + f'  lr {lr:.3g}')
+
+
+_STOPS = 'the run stops here and writes no weights (a lower --lr, or another --seed, may help)'
+
+
+def check_finite(done: int, net: nn.Module) -> None:
+    """UserError if a value of the network is not finite after `done` steps: a finite loss can have gradients that are not."""
+    values = {name: value for name, value in net.state_dict().items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all() for value in values.values()]).tolist()
+    if not all(finite):
+        raise UserError(f'step {done - 1}: {list(values)[finite.index(False)]} has values that are not finite; {_STOPS}')
+
+
+def _save(states: States, done: int, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    check_finite(done, net)
+    if dist.is_main():
+        states.save(done, net, optimizer)
+
+
+def _stop(number: int, states: States | None, done: int, start_step: int, net: nn.Module,
+          optimizer: torch.optim.Optimizer) -> None:
+    """Write the state of a run that a signal ends, and end it."""
+    written = states is not None and states.every
+    if written and done > start_step:
+        _save(states, done, net, optimizer)
+    line = f'stopped by {signal.Signals(number).name} after step {done}; ' + (
+        'the same command continues from there' if written else 'no training state was asked for, the run cannot continue')
+    raise Interrupted(number, line if dist.is_main() else '')

@@ -1,4 +1,4 @@
-"""The one kind of error a user sees: a single line that names the file and the fix, and exit code 2."""
+"""The one kind of error a user sees: a single line that names the file and the fix, and exit code 2; and a wished-for stop."""
 
 
 class UserError(Exception):
@@ -13,3 +13,15 @@ class UserError(Exception):
         if 'Original Traceback' in message and marker in message:
             message = message.rsplit(marker, 1)[1]
         super().__init__(' '.join(message.split()))
+
+
+class Interrupted(Exception):
+    """A run that ended early in good order because a signal asked for it; `tool.cli.run` exits with 128 + its number.
+
+    Args:
+        message: what to tell the user; '' tells nothing.
+    """
+
+    def __init__(self, signal: int, message: str):
+        super().__init__(message)
+        self.code = 128 + signal

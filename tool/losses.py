@@ -4,6 +4,8 @@ Maps are [N, 21, h, w] with the background in channel `bg_index` (0 for SEAM, 20
 [N, 20]. After × label only a picture's own classes are non-zero, so where `max_classes` tells how many a picture has at
 most, only those channels are upsampled and compared: the result is the same, and nothing waits for the device.
 """
+from typing import Callable
+
 import torch
 import torch.nn.functional as F
 
@@ -230,8 +232,9 @@ def intra_view_loss(logits: torch.Tensor, labels: torch.Tensor, random_key: torc
 def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: torch.Tensor, cam_rv_down2: torch.Tensor,
                   label: torch.Tensor, *, bg_index: int = 0, bg_threshold: float = 0.20, temperature: float = 0.1,
                   weight: float = 0.1, top_fraction: float = 1 / 8, random_keys: torch.Tensor = None,
-                  generator: torch.Generator = None, cross_prototype: bool = True, cross_cam: bool = True,
-                  intra_view: bool = True, semi_hard: bool = True, hard_pixels: bool = True) -> dict[str, torch.Tensor]:
+                  generator: torch.Generator = None, gather: Callable[[torch.Tensor], torch.Tensor] = lambda part: part,
+                  cross_prototype: bool = True, cross_cam: bool = True, intra_view: bool = True, semi_hard: bool = True,
+                  hard_pixels: bool = True) -> dict[str, torch.Tensor]:
     """Pixel-to-prototype contrast across and within two views (method §3.3, paper §3.2–3.3).
 
     Args:
@@ -241,15 +244,17 @@ def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: to
         bg_threshold: the background's constant score.
         top_fraction: pixels of a prototype as a share of one picture's h·w.
         random_keys: [2, N·16·16], see `intra_view_loss`; drawn from `generator` when None.
+        gather: makes of a process's part of a batch [n, …] all of it [N, …], with gradient (`tool.dist.gather`): prototypes,
+            pixels and pairs are those of the batch of all processes, and each of them computes the same loss.
         cross_prototype, cross_cam, intra_view, semi_hard, hard_pixels: the paper's ablations; a term that is off is 0.
     Returns:
         'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view' and 'loss_nce', their sum.
     """
-    size = f_proj2.shape[2:]
+    size, label = f_proj2.shape[2:], gather(label)
     pixels, labels, protos = [], [], []
     for f_proj, cam_rv in ((f_proj1, cam_rv_down1), (f_proj2, cam_rv_down2)):
-        feature = _resize(f_proj, size).permute(0, 2, 3, 1).flatten(0, 2)
-        scores = contrast_scores(_resize(cam_rv.detach(), size), bg_index, bg_threshold)
+        feature = gather(_resize(f_proj, size)).permute(0, 2, 3, 1).flatten(0, 2)
+        scores = gather(contrast_scores(_resize(cam_rv.detach(), size), bg_index, bg_threshold))
         pixels.append(F.normalize(feature, dim=1))
         labels.append(pseudo_labels(scores, label, bg_index))
         protos.append(prototypes(feature.detach(), scores, top_fraction))

@@ -17,28 +17,36 @@ from torch import nn
 from datasets import generate_dataset
 from net import generate_net
 from tool import cli, dist
-from tool.engine import States, fit
+from tool.engine import States, fit, per_process
 from tool.errors import UserError
 from tool.files import save_checkpoint
 from tool.log import RunLog
 from tool.manifest import fingerprint
 from tool.optim import param_groups, poly
+from tool.precision import fast_forward, grad_scaler
 from utils.config import NO_DECISION, add_config_flags, names_of, read_config
 from voc12.classes import IGNORE, PALETTE
 
 IMAGE_EVERY = 200  # iterations between two pictures in TensorBoard
 
 
-def segmentation_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy averaged over the labelled pixels of the batch of all processes together.
+def mean_labelled(batch: dict) -> dict[str, torch.Tensor]:
+    """'labelled': labelled pixels of the batch of all processes, for each of them; at least 1 in all."""
+    return {'labelled': dist.total((batch['mask'] != IGNORE).sum()).clamp(min=1) / dist.world()}
+
+
+def segmentation_loss(logits: torch.Tensor, mask: torch.Tensor, labelled: torch.Tensor = None) -> torch.Tensor:
+    """Cross-entropy averaged over the labelled pixels.
 
     Args:
         logits: [N, C, H, W]; mask: int64 [N, H, W], 255 = ignore.
+        labelled: what to divide the sum by: the `mean_labelled` of a larger batch that these are a part of.
     Returns:
-        Scalar whose mean over the processes is that average; 0 where no pixel is labelled.
+        Scalar; 0 where no pixel is labelled.
     """
-    labelled = dist.total((mask != IGNORE).sum()).clamp(min=1)
-    return F.cross_entropy(logits.float(), mask, ignore_index=IGNORE, reduction='sum') * dist.world() / labelled
+    labelled = (mask != IGNORE).sum().clamp(min=1) if labelled is None else labelled
+    # summed here because F.cross_entropy sums in any order on a GPU
+    return F.cross_entropy(logits, mask, ignore_index=IGNORE, reduction='none').sum() / labelled
 
 
 class Pictures:
@@ -85,31 +93,35 @@ def main(args: argparse.Namespace) -> None:
     batch, iterations = config['TRAIN_BATCHES'], config['TRAIN_ITERATION']
     if batch > len(dataset):
         raise UserError(f'TRAIN_BATCHES = {batch}: more than the {len(dataset)} images of the list; use a smaller one')
-    if batch < 2 * dist.world():
-        raise UserError(f'TRAIN_BATCHES = {batch}: BatchNorm needs at least 2 pictures a process ({dist.world()} processes)')
+    parts = config['TRAIN_ACCUMULATE']
+    share = per_process(batch, parts, 'TRAIN_BATCHES =')
+    if share < 2 * parts:
+        raise UserError(f'TRAIN_BATCHES = {batch}: BatchNorm needs at least 2 pictures at a time '
+                        f'({dist.world()} processes, {parts} parts each)')
 
     torch.manual_seed(config['TRAIN_SEED'])  # the new layers' initial weights
     net = dist.sync_norms(generate_net(config), device).to(device)
-    model, optimizer = dist.wrap(net, device), make_optimizer(net, config)
+    optimizer, scaler = make_optimizer(net, config), grad_scaler(config['TRAIN_AMP'])
+    forward = fast_forward(net, device, config['TRAIN_AMP'], config['TRAIN_COMPILE'])
     prefix, pretrain = os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME']), config['MODEL_BACKBONE_PRETRAIN']
     settings = {key: value for key, value in config.items() if key not in NO_DECISION and not key.startswith('TEST_')}
     settings['backbone weights'] = fingerprint(pretrain) if pretrain else ''
     settings['image list'] = hashlib.sha256(' '.join(dataset.names).encode()).hexdigest()[:16]
-    states = States(prefix, settings, config['TRAIN_SAVE_ITERS'])
+    states = States(prefix, settings, config['TRAIN_SAVE_ITERS'], scaler=scaler)
     start = states.resume(net, optimizer, args.no_resume)
 
     log = RunLog(prefix, prefix + '_tblog' if config['TRAIN_TBLOG'] else None, start) if dist.is_main() else None
     if log:
-        log.header(device=device, processes=f'{dist.world()} with {batch // dist.world()} pictures each', config=config,
+        log.header(device=device, processes=f'{dist.world()} with {share} pictures each', config=config,
                    images=len(dataset), starts_at=start,
                    backbone=f'weights of {pretrain}' if pretrain else 'no weights, trained from scratch '
                    '(MODEL_BACKBONE_PRETRAIN = False); the published figures start from ImageNet weights')
     pictures = Pictures(log, config)
 
     def losses(batch: dict, step: int) -> dict[str, torch.Tensor]:
-        logits = model(batch['image'])
+        logits = forward(batch['image'])
         pictures.add(step, batch, logits)
-        return {'loss': segmentation_loss(logits, batch['mask'])}
+        return {'loss': segmentation_loss(logits, batch['mask'], batch['labelled'])}
 
     def after_step(done: int) -> None:
         every = config['TRAIN_SAVE_ITERS']
@@ -118,15 +130,15 @@ def main(args: argparse.Namespace) -> None:
 
     fit(net, optimizer, losses, dataset, batch_size=batch, max_steps=iterations, device=device, log=log,
         lr_factor=lambda step: poly(step, iterations + 1, config['TRAIN_POWER']), seed=config['TRAIN_SEED'],
-        num_workers=min(config['DATA_WORKERS'], cli.default_jobs()), start_step=start, states=states, after_step=after_step)
+        num_workers=min(config['DATA_WORKERS'], cli.default_jobs()), start_step=start, states=states, after_step=after_step,
+        accumulate=parts, whole=mean_labelled, scaler=scaler)
     if log:
         save_checkpoint(prefix + '.pth', net.state_dict())
         states.clear()
         log.say(f'wrote {prefix}.pth')
         log.close()
-    dist.stop()
 
 
 def train(config: dict) -> None:
     """Run an experiment's train.py."""
-    cli.run(main, lambda: parse_args(config))
+    dist.run(main, lambda: parse_args(config))
