@@ -17,9 +17,10 @@ from tool import cli
 from tool.errors import UserError
 from tool.files import read_list
 from tool.log import progress
-from tool.manifest import claim, fingerprint, missing
+from tool.manifest import claim_all, fingerprint, missing
 from tool.pool import Pool
 from tool.random_walk import random_walk
+from tool.shard import is_first, own_share
 from tool.walk_output import write_walk
 from voc12.aff_data import WalkSet
 from voc12.layout import check_images, check_maps, image_path
@@ -49,25 +50,23 @@ def parse_args():
 def main(args):
     if not args.out_rw and not args.out_rw_prob:
         raise UserError('nothing to write: give --out_rw, --out_rw_prob or both')
-    if args.alpha is not None:
+    if args.alpha is not None and is_first():
         print(f'--alpha {args.alpha:g} is unused here: the walk takes its background from --bg_score {args.bg_score}')
     device = cli.pick_device(args.device)
     names = read_list(args.infer_list)
     check_images(args.voc12_root, names)
+    names = own_share(names, args.overwrite)
     check_maps(args.cam_dir, args.voc12_root, names, 'make the CAMs with contrast_infer.py --out_cam')
     net = net_from_checkpoint(args.network, args.weights).to(device)
 
     settings = {'stage': 'aff_infer', 'weights': fingerprint(args.weights), 'cam_dir': fingerprint(args.cam_dir),
                 'beta': args.beta, 'logt': args.logt, 'bg_score': args.bg_score}
-    outputs = []
-    if args.out_rw:
-        claim(args.out_rw, {**settings, 'crf': args.crf}, args.overwrite)
-        outputs.append((args.out_rw, '.png'))
-    if args.out_rw_prob:
-        claim(args.out_rw_prob, settings, args.overwrite)
-        outputs.append((args.out_rw_prob, '.npy'))
+    wanted = [(folder, extension, decides) for folder, extension, decides in (
+        (args.out_rw, '.png', {**settings, 'crf': args.crf}), (args.out_rw_prob, '.npy', settings)) if folder]
+    claim_all([(folder, decides) for folder, _, decides in wanted], args.overwrite)
+    outputs = [(folder, extension) for folder, extension, _ in wanted]
     todo = missing(names, outputs)
-    bar = progress(total=len(names), initial=len(names) - len(todo), desc='aff_infer')
+    bar = progress(total=len(names), initial=len(names) - len(todo), desc='aff_infer', quiet=not is_first())
     loader = DataLoader(WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score), batch_size=None,
                         num_workers=args.num_workers, pin_memory=device.type == 'cuda')
     with Pool(args.jobs) as pool:
@@ -80,8 +79,9 @@ def main(args):
         for _ in pool.finish():
             bar.update()
     bar.close()
-    print(f'{len(names)} pictures ({args.infer_list}): {len(todo)} made, {len(names) - len(todo)} were there; in '
-          + ' and '.join(folder for folder, _ in outputs))
+    if is_first():
+        print(f'{len(names)} pictures ({args.infer_list}): {len(todo)} made, {len(names) - len(todo)} were there; in '
+              + ' and '.join(folder for folder, _ in outputs))
 
 
 @torch.inference_mode()

@@ -15,8 +15,9 @@ from tool.crf import affinity_maps
 from tool.errors import UserError
 from tool.files import read_cam, read_image, read_list, write_npy
 from tool.log import progress
-from tool.manifest import claim, fingerprint, missing
+from tool.manifest import claim_all, fingerprint, missing
 from tool.pool import pool_map
+from tool.shard import is_first, own_share
 from voc12.layout import check_images, check_maps, image_path
 
 
@@ -44,24 +45,27 @@ def main(args):
         raise UserError('--alpha: at most two decimals, the folders are named by them')
     names = read_list(args.infer_list)
     check_images(args.voc12_root, names)
+    names = own_share(names, args.overwrite)
     check_maps(args.cam_dir, args.voc12_root, names, 'make the CAMs with contrast_infer.py --out_cam')
 
     settings = {'stage': 'aff_prepare', 'cam_dir': fingerprint(args.cam_dir), 'crf_iters': args.crf_iters,
                 'unary': args.unary, 'dtype': args.dtype}
     todo: dict[str, dict[str, float]] = {}  # name → output file → α
+    claim_all([(os.path.join(args.out_crf, folder), {**settings, 'alpha': alpha}) for folder, alpha in folders.items()],
+              args.overwrite)
     for folder, alpha in folders.items():
         folder = os.path.join(args.out_crf, folder)
-        claim(folder, {**settings, 'alpha': alpha}, args.overwrite)
         for name in missing(names, [(folder, '.npy')]):
             todo.setdefault(name, {})[os.path.join(folder, name + '.npy')] = alpha
     tasks = [(image_path(args.voc12_root, name), os.path.join(args.cam_dir, name + '.npy'), outputs, args.unary,
               args.crf_iters, args.dtype) for name, outputs in todo.items()]
-    bar = progress(total=len(names), initial=len(names) - len(todo), desc='aff_prepare')
+    bar = progress(total=len(names), initial=len(names) - len(todo), desc='aff_prepare', quiet=not is_first())
     for _ in pool_map(prepare, tasks, args.jobs):
         bar.update()
     bar.close()
-    print(f'{len(names)} pictures ({args.infer_list}), α {" ".join(folders)}: {len(todo)} made, '
-          f'{len(names) - len(todo)} were there; in {args.out_crf}')
+    if is_first():
+        print(f'{len(names)} pictures ({args.infer_list}), α {" ".join(folders)}: {len(todo)} made, '
+              f'{len(names) - len(todo)} were there; in {args.out_crf}')
 
 
 def prepare(task: tuple) -> None:

@@ -17,9 +17,10 @@ from tool import cli
 from tool.errors import UserError
 from tool.files import load_checkpoint, read_labels, read_list
 from tool.log import progress
-from tool.manifest import claim, fingerprint, missing
+from tool.manifest import claim_all, fingerprint, missing
 from tool.pool import Pool
 from tool.seeds import SeedOutputs, write_seed
+from tool.shard import is_first, own_share
 from voc12.data import MultiScaleSet, pick_labels
 from voc12.layout import check_images, image_path
 
@@ -59,16 +60,18 @@ def main(args):
     net = net_from_checkpoint(args.network or baseline.network, args.weights, state).to(device)
     threshold = baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha
     outputs = SeedOutputs(args.out_cam, args.out_cam_pred, args.out_crf, threshold, args.crf_iters)
+    share = own_share(names, args.overwrite)
     claim_outputs(args, outputs)
-    wanted = set(missing(names, outputs.files()))
+    wanted = set(missing(share, outputs.files()))
     todo = [index for index, name in enumerate(names) if name in wanted]
-    print(f'{baseline.name} baseline ({why}), width {net.width}, {device}; {len(names)} images, '
-          f'{len(names) - len(todo)} already complete', flush=True)
+    if is_first():
+        print(f'{baseline.name} baseline ({why}), width {net.width}, {device}; {len(share)} of {len(names)} images here, '
+              f'{len(share) - len(todo)} already complete', flush=True)
 
     dataset = Subset(MultiScaleSet(args.voc12_root, names, labels, args.scales), todo)
     loader = DataLoader(dataset, batch_size=None, num_workers=args.num_workers, pin_memory=device.type == 'cuda')
     with Pool(args.jobs) as pool:
-        for item in progress(loader, desc='infer'):
+        for item in progress(loader, desc='infer', quiet=not is_first()):
             cam = seeds(net, baseline, item, device)
             pool.submit(write_seed, item['name'], cam, item['size'], image_path(args.voc12_root, item['name']), outputs)
 
@@ -87,10 +90,8 @@ def claim_outputs(args, outputs: SeedOutputs) -> None:
     """Make the output folders this run's own, or refuse."""
     settings = {'stage': 'contrast_infer', 'weights': fingerprint(args.weights), 'scales': args.scales}
     masks = {**settings, 'alpha': outputs.threshold}
-    for folder, decides in ((outputs.cam, settings), (outputs.png, masks),
-                            (outputs.crf, {**masks, 'crf_iters': args.crf_iters})):
-        if folder:
-            claim(folder, decides, args.overwrite)
+    folders = ((outputs.cam, settings), (outputs.png, masks), (outputs.crf, {**masks, 'crf_iters': args.crf_iters}))
+    claim_all([(folder, decides) for folder, decides in folders if folder], args.overwrite)
 
 
 if __name__ == '__main__':

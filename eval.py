@@ -21,6 +21,8 @@ from tool.files import atomic, read_cam, read_list, read_mask, write_text
 from tool.log import progress
 from tool.metrics import THRESHOLDS, cam_prediction, confusion, curve_confusions, curve_histogram, iou, scores, table
 from tool.pool import pool_map
+from tool.shard import is_first, own_share, shard_index
+from voc12.classes import NUM_CLASSES
 from voc12.layout import check_files
 
 CHUNK = 8  # pictures a pool call
@@ -54,13 +56,9 @@ def main(args):
     names = read_list(args.list)
     check_files(args.predict_dir, names, '.' + args.type, f'check --predict_dir and {args.list}')
     check_files(args.gt_dir, names, '.png', f'check --gt_dir and {args.list}')
-    chunks = [names[i:i + CHUNK] for i in range(0, len(names), CHUNK)]
-    count = functools.partial(count_chunk, args.predict_dir, args.gt_dir, args.type, args.t, args.curve)
-    with progress(total=len(names), desc='eval') as bar:
-        total = 0
-        for part, pictures in pool_map(count, chunks, args.jobs if len(chunks) > 1 else 0):
-            total = total + part
-            bar.update(pictures)
+    total = count_all(args, own_share(names))
+    if not is_first():
+        return
 
     result = {'list': args.list, 'images': len(names), 'gt_dir': args.gt_dir, 'predict_dir': args.predict_dir}
     if args.comment:
@@ -80,6 +78,25 @@ def main(args):
     result |= scores(total)
     text.append(table(scores(total)))
     write_results(args, result, '\n'.join(text))
+
+
+def count_all(args, names: list[str]) -> np.ndarray:
+    """Summed counts of the pictures; under torchrun `names` are this process's and the sum is over all processes."""
+    chunks = [names[i:i + CHUNK] for i in range(0, len(names), CHUNK)]
+    count = functools.partial(count_chunk, args.predict_dir, args.gt_dir, args.type, args.t, args.curve)
+    total = np.zeros((NUM_CLASSES, NUM_CLASSES, len(THRESHOLDS) + 1) if args.curve else (NUM_CLASSES, NUM_CLASSES + 1), np.int64)
+    with progress(total=len(names), desc='eval', quiet=not is_first()) as bar:
+        for part, pictures in pool_map(count, chunks, args.jobs if len(chunks) > 1 else 0):
+            total += part
+            bar.update(pictures)
+    if shard_index()[1] > 1:
+        import torch  # only several processes need it
+
+        from tool import dist
+        dist.start('cpu')
+        total = dist.total(torch.from_numpy(total)).numpy()
+        dist.stop()
+    return total
 
 
 def count_chunk(predict_dir: str, gt_dir: str, kind: str, threshold: float, curve: bool,

@@ -221,6 +221,36 @@ def test_pool_and_workers_write_the_same_bytes(data, weights, tmp_path, run):
     assert contents[0] == contents[1] and len(contents[0]) == 10
 
 
+def test_shards_write_the_same_bytes(data, weights, tmp_path):
+    """Two torchrun processes: each picture once, the bytes of a single process; eval sums over both."""
+    def start(folder, *launcher):
+        for script, flags in (('contrast_infer.py', infer_flags(data, weights, '--out_cam', folder / 'cam')),
+                              ('eval.py', eval_flags(data, folder / 'cam', '--type', 'npy', '--curve', '--json', folder / 'r.json'))):
+            subprocess.run([*launcher, str(ROOT / script), *map(str, flags)], check=True, capture_output=True)
+        result = json.loads((folder / 'r.json').read_text())
+        return {path.name: path.read_bytes() for path in (folder / 'cam').iterdir()}, result['curve_mIoU']
+
+    single = start(tmp_path / 'one', sys.executable)
+    shared = start(tmp_path / 'two', sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2')
+    assert single == shared and len(single[0]) == 5
+
+
+def test_shards_are_a_partition(monkeypatch):
+    from tool.errors import UserError
+    from tool.shard import own_share
+    listed, parts = list('abcdefg'), []
+    monkeypatch.setenv('WORLD_SIZE', '3')
+    for rank in range(3):
+        monkeypatch.setenv('RANK', str(rank))
+        parts += own_share(listed)
+    assert sorted(parts) == listed
+    with pytest.raises(UserError, match='not with 3 processes'):
+        own_share(listed, overwrite=True)
+    monkeypatch.setenv('RANK', '3')
+    with pytest.raises(UserError, match='RANK=3 WORLD_SIZE=3'):
+        own_share(listed)
+
+
 def test_folder_of_other_settings_is_refused(data, weights, tmp_path, run, refused):
     cam = tmp_path / 'cam'
     assert run('contrast_infer', *infer_flags(data, weights, '--out_cam', cam))[0] == 0
@@ -250,6 +280,7 @@ def test_inference_refuses_bad_input(data, weights, tmp_path, refused):
         assert not out.exists()
 
     refused('contrast_infer', infer_flags(data, weights), 'nothing to write')
+    check('is given for two outputs', flags=['--out_cam_pred', tmp_path / 'other' / '..' / 'out'])
     check('none.pth: no such file', weights=tmp_path / 'none.pth')
     (tmp_path / 'text.pth').write_text('hello')
     check('text.pth: not a PyTorch checkpoint', weights=tmp_path / 'text.pth')

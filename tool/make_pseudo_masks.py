@@ -14,6 +14,7 @@ from tool.files import need_folder, read_list, read_maps, write_mask
 from tool.log import progress
 from tool.manifest import claim, fingerprint, missing
 from tool.pool import pool_map
+from tool.shard import is_first, own_share
 from voc12.layout import check_files
 
 
@@ -37,12 +38,14 @@ def main(args):
         names = sorted(name[:-4] for name in os.listdir(args.crf_dir) if name.endswith('.npy'))
         if not names:
             raise UserError(f'{args.crf_dir}: holds no .npy file; {fix}')
+    names = own_share(names, args.overwrite)
     claim(args.out_dir, {'stage': 'make_pseudo_masks', 'crf_dir': fingerprint(args.crf_dir)}, args.overwrite)
     todo = missing(names, [(args.out_dir, '.png')])
     tasks = [(os.path.join(args.crf_dir, name + '.npy'), os.path.join(args.out_dir, name + '.png')) for name in todo]
-    for _ in progress(pool_map(make_mask, tasks, args.jobs), total=len(tasks), desc='pseudo masks'):
+    for _ in progress(pool_map(make_mask, tasks, args.jobs), total=len(tasks), desc='pseudo masks', quiet=not is_first()):
         pass
-    print(f'{len(names)} pictures: {len(todo)} made, {len(names) - len(todo)} were there; in {args.out_dir}')
+    if is_first():
+        print(f'{len(names)} pictures: {len(todo)} made, {len(names) - len(todo)} were there; in {args.out_dir}')
 
 
 def make_mask(task: tuple[str, str]) -> None:

@@ -2,7 +2,6 @@
 import hashlib
 import json
 import os
-import re
 
 from tool.errors import UserError
 from tool.files import write_text
@@ -24,38 +23,63 @@ def fingerprint(path: str) -> str:
 
 
 def claim(folder: str, settings: dict, overwrite: bool = False) -> None:
-    """Make `folder` the output of a stage run with `settings`.
+    """`claim_all` of one folder."""
+    claim_all([(folder, settings)], overwrite)
+
+
+def claim_all(folders: list[tuple[str, dict]], overwrite: bool = False) -> None:
+    """Make each folder the output of a stage run with the settings beside it; when one is refused, none is touched.
 
     A folder of the same settings is left as it is, so what is complete can be skipped. One that holds output of other
     settings, or output without a manifest, is refused; with `overwrite` its .npy and .png files are removed first.
 
     Args:
-        settings: JSON values that decide the bytes written (weights fingerprint, scales, α, …), not the image list.
+        folders: (folder, settings): JSON values that decide the bytes written (weights fingerprint, scales, α, …), not the
+            image list.
     Raises:
-        UserError: the folder holds files of other settings; the message names the first difference.
+        UserError: a folder holds files of other settings (names the first difference), or is given twice.
     """
-    path = os.path.join(folder, MANIFEST)
-    try:
-        with open(path, encoding='utf-8') as file:
-            before = dict(json.load(file))
-    except FileNotFoundError:
-        before = None
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f'{path}: unreadable manifest ({error}); use --overwrite or another folder') from None
-    outputs = [name for name in os.listdir(folder) if re.search(r'\.(npy|png)$', name)] if os.path.isdir(folder) else []
-    settings = json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
-    if before == settings and not overwrite:
-        return
-    if outputs and not overwrite:
+    paths = [os.path.realpath(folder) for folder, _ in folders]
+    for (folder, _), path in zip(folders, paths):
+        if paths.count(path) > 1:
+            raise UserError(f'{folder}: is given for two outputs; each needs a folder of its own')
+    for folder, settings in folders if not overwrite else ():
+        before, outputs = _read(folder), _outputs(folder)
+        settings = _as_json(settings)
+        if not outputs or before == settings:
+            continue
         if before is None:
             raise UserError(f'{folder}: holds {len(outputs)} files that this stage did not write; '
                             'use --overwrite to replace them or another folder')
         key = next(key for key in {**before, **settings} if before.get(key) != settings.get(key))
         raise UserError(f'{folder}: was made with {key} = {before.get(key)}, now {key} = {settings.get(key)}; '
                         'use --overwrite to replace it or another folder')
-    for name in outputs:
-        os.unlink(os.path.join(folder, name))
-    write_text(path, json.dumps(settings, indent=1) + '\n')
+    for folder, settings in folders:
+        if overwrite:
+            for name in _outputs(folder):
+                os.unlink(os.path.join(folder, name))
+        if overwrite or _read(folder) != _as_json(settings):
+            write_text(os.path.join(folder, MANIFEST), json.dumps(settings, indent=1) + '\n')
+
+
+def _as_json(settings: dict) -> dict:
+    """Settings as they will be when read back (tuples become lists)."""
+    return json.loads(json.dumps(settings))
+
+
+def _outputs(folder: str) -> list[str]:
+    return [name for name in os.listdir(folder) if name.endswith(('.npy', '.png'))] if os.path.isdir(folder) else []
+
+
+def _read(folder: str) -> dict | None:
+    path = os.path.join(folder, MANIFEST)
+    try:
+        with open(path, encoding='utf-8') as file:
+            return dict(json.load(file))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f'{path}: unreadable manifest ({error}); use --overwrite or another folder') from None
 
 
 def missing(names: list[str], outputs: list[tuple[str, str]]) -> list[str]:

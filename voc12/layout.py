@@ -5,6 +5,7 @@ from collections import Counter
 from tool.errors import UserError
 from tool.files import image_size, maps_size, need_folder
 from tool.log import progress
+from tool.shard import is_first
 
 
 def image_path(root: str, name: str) -> str:
@@ -29,7 +30,7 @@ def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
     """
     check_files(folder, names, '.npy', fix)
     layouts = Counter()
-    for name in progress(names, desc=f'checking {folder}', unit='file'):
+    for name in progress(names, desc=f'checking {folder}', unit='file', quiet=not is_first()):
         path = os.path.join(folder, name + '.npy')
         size, layout = maps_size(path)
         layouts[layout] += 1
