@@ -19,6 +19,7 @@ from tool.files import load_checkpoint, read_labels, read_list
 from tool.log import progress
 from tool.manifest import claim_all, fingerprint, missing
 from tool.pool import Pool
+from tool.precision import amp_dtype
 from tool.seeds import SeedOutputs, write_seed
 from tool.shard import is_first, own_share
 from voc12.data import MultiScaleSet, pick_labels
@@ -42,6 +43,7 @@ def parse_args():
     parser.add_argument('--scales', type=cli.number(float, 0.1, 8), nargs='+', default=[0.5, 1.0, 1.5, 2.0],
                         help='factors on the image size; each is run with its mirror image')
     cli.add_workers_flag(parser)
+    cli.add_amp_flag(parser)
     cli.add_device_flag(parser)
     cli.add_jobs_flag(parser, 'writing and the CRF')
     parser.add_argument('--overwrite', action='store_true', help='replace what other weights or settings have written')
@@ -52,12 +54,15 @@ def main(args):
     if not (args.out_cam or args.out_cam_pred or args.out_crf):
         raise UserError('nothing to write: give --out_cam, --out_cam_pred or --out_crf')
     device = cli.pick_device(args.device)
+    dtype = amp_dtype(args.amp, device)
     names = read_list(args.infer_list)
     labels = pick_labels(read_labels(args.cls_labels), names, args.cls_labels)
     check_images(args.voc12_root, names)
     state = load_checkpoint(args.weights)
     baseline, why = baseline_of(state, args.weights, args.baseline)
     net = net_from_checkpoint(args.network or baseline.network, args.weights, state).to(device)
+    if dtype is not None:
+        net.to(memory_format=torch.channels_last)
     threshold = baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha
     outputs = SeedOutputs(args.out_cam, args.out_cam_pred, args.out_crf, threshold, args.crf_iters)
     share = own_share(names, args.overwrite)
@@ -72,23 +77,26 @@ def main(args):
     loader = DataLoader(dataset, batch_size=None, num_workers=args.num_workers, pin_memory=device.type == 'cuda')
     with Pool(args.jobs) as pool:
         for item in progress(loader, desc='infer', quiet=not is_first()):
-            cam = seeds(net, baseline, item, device)
+            cam = seeds(net, baseline, item, device, dtype)
             pool.submit(write_seed, item['name'], cam, item['size'], image_path(args.voc12_root, item['name']), outputs)
 
 
 @torch.inference_mode()
-def seeds(net, baseline, item: dict, device: torch.device) -> dict:
-    """CAM dict {class 0…19: float32 [H, W]} of one item of MultiScaleSet."""
+def seeds(net, baseline, item: dict, device: torch.device, dtype: torch.dtype = None) -> dict:
+    """CAM dict {class 0…19: float32 [H, W]} of one item of MultiScaleSet; the network computes in `dtype`."""
     if not item['classes']:
         return {}
-    maps = sum(baseline.maps(net, view.to(device, non_blocking=True), item['classes'], item['size'])
-               for view in item['views'])
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        maps = sum(baseline.maps(net, view.to(device, non_blocking=True), item['classes'], item['size'])
+                   for view in item['views'])
     return dict(zip(item['classes'], baseline.finish(maps).cpu().numpy()))
 
 
 def claim_outputs(args, outputs: SeedOutputs) -> None:
     """Make the output folders this run's own, or refuse."""
     settings = {'stage': 'contrast_infer', 'weights': fingerprint(args.weights), 'scales': args.scales}
+    if args.amp != 'off':
+        settings['amp'] = args.amp
     masks = {**settings, 'alpha': outputs.threshold}
     folders = ((outputs.cam, settings), (outputs.png, masks), (outputs.crf, {**masks, 'crf_iters': args.crf_iters}))
     claim_all([(folder, decides) for folder, decides in folders if folder], args.overwrite)

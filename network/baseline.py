@@ -1,6 +1,6 @@
 """What a baseline is: everything that differs between SEAM and EPS, behind one interface."""
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -79,9 +79,9 @@ class Baseline:
         raise NotImplementedError
 
     def maps(self, net: ResNet38, view: torch.Tensor, classes: list[int], size: tuple[int, int]) -> torch.Tensor:
-        """Maps [K, H, W] of the foreground classes from one scale: `view` [2, 3, h, w] is the picture and its mirror image."""
+        """Maps [K, H, W] of the foreground classes from one scale; `view` [2, 3, h, w]: the picture and its mirror image."""
         channels = torch.tensor([c + (self.bg_index == 0) for c in classes], device=view.device)
-        maps = F.interpolate(self.pass_maps(net, view, channels), size, mode='bilinear', align_corners=False)
+        maps = F.interpolate(self.pass_maps(net, view, channels).float(), size, mode='bilinear', align_corners=False)
         return maps[0] + maps[1].flip(2)
 
     def pass_maps(self, net: ResNet38, view: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:

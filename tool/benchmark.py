@@ -3,22 +3,30 @@
 Prints a table of ratios. Quote the ratios: seconds are of this machine alone.
 """
 import json
+import multiprocessing
 import os
 import platform
+import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import torch
 
-from tool import cli, losses, plain
+from network import cam_net
+from network.baseline import LossOptions
+from network.baselines import BASELINES
+from network.weights import find_net
+from tool import cli, crf, losses, plain
 from tool import random_walk as walk
-from tool.crf import affinity_maps
 from tool.files import read_cam, read_mask, write_mask, write_npy, write_text
 from tool.log import versions
-from tool.metrics import THRESHOLDS, curve_confusions, curve_histogram, iou
+from tool.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
+from tool.optim import param_groups, published_sgd
+from tool.precision import amp_dtype, fast_forward
 from voc12.classes import NUM_CLASSES
 
 BENCHMARKS: dict[str, Callable[[], list[dict]]] = {}
@@ -123,7 +131,7 @@ def affinity_crf() -> list[dict]:
     cam, alphas = dict(zip((7, 14), smooth(2, 5))), [4, 8, 16, 24, 32]
     results = {}
     theirs = seconds(lambda: results.update(plain=plain.affinity_maps(image, cam, alphas)), 1)
-    ours = seconds(lambda: results.update(ours=affinity_maps(image, cam, alphas)), 3)
+    ours = seconds(lambda: results.update(ours=crf.affinity_maps(image, cam, alphas)), 3)
     with tempfile.TemporaryDirectory() as folder:
         path, sizes = os.path.join(folder, 'maps.npy'), []
         for maps in (results['plain'][0], results['ours'][0],
@@ -133,6 +141,132 @@ def affinity_crf() -> list[dict]:
     return [row('aff_prepare, five α a picture', 's', theirs, ours, 'two classes, 500×375; against five CRFs of 21 labels'),
             row('la/ha file, float32', 'MB', sizes[0], sizes[1], 'background and two classes against 21 maps'),
             row('la/ha file, float16', 'MB', sizes[0], sizes[2], 'the same with --dtype float16')]
+
+
+@benchmark
+def dense_crf() -> list[dict]:
+    """Seeds of two classes, 500×375, ten iterations: 21 labels against the present ones and a stand-in."""
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (500, 375), interpolation=cv2.INTER_CUBIC)
+    label = cv2.resize(rng.choice([0, 8, 15], (12, 16)).astype(np.uint8), (500, 375), interpolation=cv2.INTER_NEAREST)
+    every = list(range(NUM_CLASSES))
+    theirs = seconds(lambda: crf.crf_from_labels(image, [label], every, crf.SEED_CRF), 1)
+    ours = seconds(lambda: crf.crf_from_labels(image, [label], [0, 8, 15], crf.SEED_CRF), 3)
+    return [row('dense CRF from labels, 500×375', 's', theirs, ours, 'two classes; against all 21 labels')]
+
+
+@benchmark
+def eval_png() -> list[dict]:
+    """One picture of 500×375."""
+    rng = np.random.default_rng(0)
+    prediction, truth = (rng.integers(0, NUM_CLASSES, (375, 500)).astype(np.uint8) for _ in range(2))
+    theirs = seconds(lambda: plain.confusion_counts(prediction, truth), 20)
+    return [row('eval of a mask, 500×375', 's', theirs, seconds(lambda: confusion(prediction, truth), 20),
+                'counting only, without reading')]
+
+
+@benchmark
+def training_step() -> list[dict]:
+    """SEAM with the contrast, crop 448, batch 2: forward, losses, backward, update."""
+    rows = []
+    for width in (1.0, 0.25):
+        times = {}
+        for amp in ('plain', 'off', 'bf16'):
+            torch.manual_seed(0)
+            net = find_net('network.resnet38_contrast')(width).train()
+            optimizer = published_sgd(param_groups(net, net.new_layers(), 1e-4, 5e-4), 1e-4, 5e-4)
+            batch = {'image': torch.randn(2, 3, 448, 448), 'label': torch.eye(20)[[3, 7]]}
+            forward = fast_forward(net, torch.device('cpu'), 'off' if amp == 'plain' else amp)
+            losses_of = _plain_step if amp == 'plain' else BASELINES['seam'].losses
+
+            def step():
+                optimizer.zero_grad()
+                losses_of(forward, batch, LossOptions(max_classes=1))['loss'].backward()
+                optimizer.step()
+            times[amp] = seconds(step, 1 if width == 1 else 3)
+        rows += [row(f'training step, width {width:g}, {amp}', 's', times['plain'], times[amp], note) for amp, note in
+                 (('off', 'float32'), ('bf16', 'bf16 + channels_last'))]
+    return rows
+
+
+def _plain_step(forward: Callable, batch: dict, options: LossOptions) -> dict:
+    small = plain.upsample(batch['image'], (options.view2_size,) * 2)
+    cam1, cam_rv1, f_proj1, _ = forward(batch['image'], upsample=False)
+    cam2, cam_rv2, f_proj2, _ = forward(small, upsample=False)
+    terms = plain.seam_loss(cam1, cam_rv1, cam2, cam_rv2, batch['label'], (448, 448), (options.view2_size,) * 2)
+    return {'loss': sum(terms.values()) + plain.contrast_loss(f_proj1, cam_rv1, f_proj2, cam_rv2, batch['label'])}
+
+
+@benchmark
+def pcm() -> list[dict]:
+    """The PCM at scale 2 of a picture of 500×375 (94×125 features), time and peak memory."""
+    (theirs, theirs_mb), (ours, ours_mb) = (in_a_process(_run_pcm, kind) for kind in ('plain', 'ours'))
+    note = 'slabs of columns against the whole hw × hw matrix'
+    return [row('PCM at scale 2', 's', theirs, ours, note), row('PCM at scale 2, memory', 'MB', theirs_mb, ours_mb, note)]
+
+
+def _run_pcm(kind: str) -> Callable:
+    if kind == 'plain':
+        cam_net.SLAB = 1 << 60
+    generator = torch.Generator().manual_seed(0)
+    maps, feature = (torch.rand(1, channels, 94, 125, generator=generator) for channels in (21, 192))
+    return torch.inference_mode()(lambda: cam_net.correlate(maps, feature))
+
+
+@benchmark
+def cam_inference() -> list[dict]:
+    """All scales and mirrors of a picture of 500×375 with two classes at width 1, and the peak memory of the process."""
+    results = {kind: in_a_process(_run_inference, kind) for kind in ('plain', 'off', 'bf16')}
+    rows = []
+    for kind, note in (('off', 'float32, against eight passes one by one'), ('bf16', 'bf16 + channels_last')):
+        rows.append(row(f'CAM inference, width 1, {kind}', 's', results['plain'][0], results[kind][0], note))
+        rows.append(row(f'CAM inference, width 1, {kind}, memory', 'MB', results['plain'][1], results[kind][1], 'weights included'))
+    return rows
+
+
+def _run_inference(kind: str) -> Callable:
+    torch.manual_seed(0)
+    net = find_net('network.resnet38_contrast')().eval()
+    views = [torch.randn(2, 3, round(375 * scale), round(500 * scale)) for scale in (0.5, 1, 1.5, 2)]
+    if kind == 'plain':
+        cam_net.SLAB = 1 << 60
+        return lambda: plain.seam_seeds(net, views, (375, 500), torch.eye(20)[[3, 7]].sum(0))
+    dtype = amp_dtype(kind, torch.device('cpu'))
+    if dtype is not None:
+        net.to(memory_format=torch.channels_last)
+
+    def run():
+        with torch.inference_mode(), torch.autocast('cpu', dtype, enabled=dtype is not None):
+            return sum(BASELINES['seam'].maps(net, view, [3, 7], (375, 500)) for view in views)
+    return run
+
+
+def in_a_process(function: Callable, *arguments) -> tuple[float, float]:
+    """(seconds, MB of memory at its peak) of what function(*arguments) prepares, in a process of its own."""
+    context = multiprocessing.get_context('spawn')
+    queue = context.Queue()
+    process = context.Process(target=_measure, args=(queue, function, arguments))
+    process.start()
+    result = queue.get()
+    process.join()
+    return result
+
+
+def _measure(queue, function: Callable, arguments: tuple) -> None:
+    torch.set_flush_denormal(True)
+    before = peak_memory()  # of Python and torch themselves
+    run = function(*arguments)
+    start = time.perf_counter()
+    run()
+    queue.put((time.perf_counter() - start, peak_memory() - before))
+
+
+def peak_memory() -> float:
+    """MB of this process at its peak."""
+    if os.path.exists('/proc/self/status'):  # getrusage's value is the parent's at first
+        with open('/proc/self/status', encoding='ascii') as file:
+            return next(int(line.split()[1]) / 1024 for line in file if line.startswith('VmHWM'))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # macOS counts bytes
 
 
 def parse_args():

@@ -2,7 +2,7 @@
 import argparse
 import os
 import sys
-from typing import Callable
+from collections.abc import Callable
 
 from tool.errors import Interrupted, UserError
 
@@ -93,7 +93,8 @@ def add_train_flags(parser: argparse.ArgumentParser, width: str) -> None:
                         help='images a step, all processes of torchrun together')
     parser.add_argument('--max_steps', type=number(int, 1),
                         help='train this many steps, learning-rate schedule included, instead of counting epochs')
-    parser.add_argument('--lr', type=number(float, 0), default=0.01, help='learning rate of the backbone; new layers take 10×')
+    parser.add_argument('--lr', type=number(float, 0), default=0.01,
+                        help='learning rate of the backbone; new layers take 10×')
     parser.add_argument('--wt_dec', type=number(float, 0), default=5e-4, help='weight decay')
     parser.add_argument('--crop_size', type=number(int, 64), default=448, help='side of the training crops in pixels')
     parser.add_argument('--width', type=number(float, 0), help=width)
@@ -101,7 +102,7 @@ def add_train_flags(parser: argparse.ArgumentParser, width: str) -> None:
     parser.add_argument('--seed', type=number(int, 0), default=0, help='decides every random choice')
     add_device_flag(parser)
     parser.add_argument('--save_every', type=number(int, 0), default=500,
-                        help='steps between two training states to continue from; SIGTERM and Ctrl-C write one too; 0 for none')
+                        help='steps between two training states to continue from, which SIGTERM and Ctrl-C write too; 0: none')
     parser.add_argument('--no_resume', action='store_true',
                         help='start over instead of continuing from a training state (a completed run has none left: its '
                         'command trains again)')
@@ -110,11 +111,15 @@ def add_train_flags(parser: argparse.ArgumentParser, width: str) -> None:
 AMP = ('off', 'bf16', 'fp16')  # what a network computes in
 
 
-def add_precision_flags(parser: argparse.ArgumentParser) -> None:
+def add_amp_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--amp', choices=AMP, default=AMP[0],
                         help='run the network in 16 bits with channels-last tensors: bf16 (CPU too) or fp16 (GPU only); '
                         'losses and weights stay float32. The published figures are float32 (off)')
-    parser.add_argument('--compile', action='store_true', help='torch.compile the network: minutes to start, then faster steps')
+
+
+def add_precision_flags(parser: argparse.ArgumentParser) -> None:
+    add_amp_flag(parser)
+    parser.add_argument('--compile', action='store_true', help='torch.compile the network: slow to start, then faster')
 
 
 def add_workers_flag(parser: argparse.ArgumentParser) -> None:

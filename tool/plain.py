@@ -103,19 +103,41 @@ def contrast_loss(f_proj1, cam_rv_down1, f_proj2, cam_rv_down2, label, *, bg_ind
 
 def miou(cam_dir: str, gt_dir: str, names: list[str], threshold: float) -> float:
     """mIoU of CAM files at one background score, with 21 comparisons for every picture."""
-    hits, predicted, true = np.zeros(NUM_CLASSES), np.zeros(NUM_CLASSES), np.zeros(NUM_CLASSES)
+    total = 0
     for name in names:
         truth = read_mask(os.path.join(gt_dir, name + '.png'))
         stack = np.zeros((NUM_CLASSES, *truth.shape), np.float32)
         for key, cam in read_cam(os.path.join(cam_dir, name + '.npy')).items():
             stack[key + 1] = cam
         stack[0] = threshold
-        prediction, valid = stack.argmax(0), truth != IGNORE
-        for c in range(NUM_CLASSES):
-            hits[c] += ((prediction == c) & (truth == c) & valid).sum()
-            predicted[c] += ((prediction == c) & valid).sum()
-            true[c] += ((truth == c) & valid).sum()
+        total = total + confusion_counts(stack.argmax(0), truth)
+    hits, predicted, true = total
     return float(np.mean(100 * hits / np.maximum(predicted + true - hits, 1)))
+
+
+def confusion_counts(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Hits, predicted and true pixels [3, 21] of one picture, a comparison for each class."""
+    valid, counts = truth != IGNORE, np.zeros((3, NUM_CLASSES))
+    for c in range(NUM_CLASSES):
+        counts[:, c] = [((prediction == c) & (truth == c) & valid).sum(), ((prediction == c) & valid).sum(),
+                        ((truth == c) & valid).sum()]
+    return counts
+
+
+@torch.inference_mode()
+def seam_seeds(net, views: list[torch.Tensor], size: tuple[int, int], label: torch.Tensor) -> torch.Tensor:
+    """Maps [20, H, W] summed over all views, one pass each with every channel brought to full size (method §5).
+
+    Args:
+        views: [2, 3, h, w] a scale, a picture and its mirror image. label: [20].
+    """
+    total = 0
+    for view in views:
+        for mirrored in (0, 1):
+            cam_rv = net(view[mirrored:mirrored + 1])[1][0, 1:]
+            maps = F.interpolate(cam_rv[None], size, mode='bilinear', align_corners=False)[0] * label[:, None, None]
+            total = total + (maps.flip(2) if mirrored else maps)
+    return total
 
 
 def random_walk(cam: torch.Tensor, pairs: torch.Tensor, beta: float, logt: int) -> torch.Tensor:

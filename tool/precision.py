@@ -1,6 +1,6 @@
-"""How a training step computes: automatic mixed precision, channels-last tensors, torch.compile, the same bits every time."""
+"""How a training step computes: mixed precision, channels-last tensors, torch.compile, the same bits every time."""
 import os
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -8,6 +8,17 @@ from torch import nn
 from tool.errors import UserError
 
 DTYPES = {'off': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}  # of cli.AMP
+
+
+def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    """What --amp computes in, None for float32.
+
+    Raises:
+        UserError: fp16 without a GPU.
+    """
+    if amp == 'fp16' and device.type != 'cuda':
+        raise UserError('amp fp16: needs a GPU; use bf16 or off on a CPU')
+    return DTYPES[amp]
 
 
 def fast_forward(net: nn.Module, device: torch.device, amp: str = 'off', compiled: bool = False) -> Callable:
@@ -18,9 +29,7 @@ def fast_forward(net: nn.Module, device: torch.device, amp: str = 'off', compile
     Raises:
         UserError: fp16 without a GPU.
     """
-    dtype = DTYPES[amp]
-    if dtype == torch.float16 and device.type != 'cuda':
-        raise UserError('amp fp16: needs a GPU; use bf16 or off on a CPU')
+    dtype = amp_dtype(amp, device)
     memory = torch.contiguous_format if dtype is None else torch.channels_last
     net.to(memory_format=memory)
     if compiled:
@@ -31,6 +40,13 @@ def fast_forward(net: nn.Module, device: torch.device, amp: str = 'off', compile
             outputs = net(image.contiguous(memory_format=memory), **options)
         return outputs.float() if torch.is_tensor(outputs) else tuple(output.float() for output in outputs)
     return forward
+
+
+def described(amp: str, device: torch.device) -> str:
+    """`amp` for the log, with a warning where 16 bits are emulated."""
+    if amp == 'bf16' and device.type == 'cpu' and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return 'bf16 (slower than off here: this processor has no 16-bit instructions)'
+    return amp
 
 
 def grad_scaler(amp: str) -> torch.amp.GradScaler:
