@@ -1,6 +1,6 @@
 """Where a network's weights come from: ImageNet `.params`, a bare state dict, or scratch; widths are read from the weights."""
+from collections.abc import Callable
 from importlib import import_module
-from typing import Callable
 
 import torch
 from torch import nn

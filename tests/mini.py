@@ -3,8 +3,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from recipe import uniform
 
+from recipe import uniform
 from tool.files import write_mask, write_npy
 
 ROOT = Path(__file__).parents[1]
@@ -14,7 +14,7 @@ GOLDEN = Path(__file__).parent / 'golden'
 
 
 def make_voc(root: Path, count: int = 4) -> list[str]:
-    """Write `count` pictures with a coloured box of class 1 + i % 2 (every third also class 12), masks, saliency, list, labels."""
+    """Write `count` pictures with a coloured box of class 1 + i % 2 (every third also class 12), masks, saliency, labels."""
     names, labels = [f'2007_{i:06d}' for i in range(count)], {}
     (root / 'JPEGImages').mkdir(parents=True)
     for i, name in enumerate(names):

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mini import E2E, ROOT
 from PIL import Image
 
+from mini import E2E, ROOT
 from network.resnet38_aff import Net
 from network.resnet38_contrast import Net as CamNet
 from recipe import fill, uniform

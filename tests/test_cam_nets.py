@@ -2,13 +2,13 @@
 import numpy as np
 import pytest
 import torch
-from mini import GOLDEN
-from recipe import fill, normal
 
+from mini import GOLDEN
 from network import cam_net, resnet38_contrast, resnet38_contrast_eps
 from network.baselines import BASELINES, baseline_of, pick_baseline
 from network.resnet38_aff import Net as AffNet
 from network.weights import find_net, net_for_training, net_from_checkpoint
+from recipe import fill, normal
 from tool.errors import UserError
 from tool.files import save_checkpoint
 

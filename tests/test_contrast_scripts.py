@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from mini import E2E, ROOT, make_voc
 from PIL import Image
-from recipe import fill
 
+from mini import E2E, ROOT, make_voc
 from network import resnet38_contrast
 from network.resnet38_aff import Net as AffNet
+from recipe import fill
 from tool.files import read_cam, read_mask, save_checkpoint, write_npy
 from tool.metrics import cam_prediction
 
@@ -225,7 +225,8 @@ def test_shards_write_the_same_bytes(data, weights, tmp_path):
     """Two torchrun processes: each picture once, the bytes of a single process; eval sums over both."""
     def start(folder, *launcher):
         for script, flags in (('contrast_infer.py', infer_flags(data, weights, '--out_cam', folder / 'cam')),
-                              ('eval.py', eval_flags(data, folder / 'cam', '--type', 'npy', '--curve', '--json', folder / 'r.json'))):
+                              ('eval.py', eval_flags(data, folder / 'cam', '--type', 'npy', '--curve', '--json',
+                                                     folder / 'r.json'))):
             subprocess.run([*launcher, str(ROOT / script), *map(str, flags)], check=True, capture_output=True)
         result = json.loads((folder / 'r.json').read_text())
         return {path.name: path.read_bytes() for path in (folder / 'cam').iterdir()}, result['curve_mIoU']

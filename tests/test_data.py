@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 import torch
-from mini import make_voc
 from PIL import Image
 from torchvision.transforms import functional
 
+from mini import make_voc
 from tool.errors import UserError
 from tool.files import read_labels, read_mask
 from voc12 import transforms

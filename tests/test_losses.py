@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mini import GOLDEN
-from recipe import normal, uniform
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from mini import GOLDEN
+from recipe import normal, uniform
 from tool import losses, plain
 
 CLOSE = {'rtol': 1e-4, 'atol': 1e-5}

@@ -1,7 +1,7 @@
 """Stand-in saliency maps."""
 import numpy as np
-from mini import make_voc
 
+from mini import make_voc
 from tool.files import read_gray, read_mask
 from voc12.data import check_saliency
 

@@ -1,4 +1,6 @@
-"""Ours against the plain formulation (tool.plain), same inputs, one run: python -m tool.benchmark [--only NAME ...] [--json FILE]
+"""Ours against the plain formulation (tool.plain), same inputs, one run.
+
+    python -m tool.benchmark [--only NAME ...] [--json FILE]
 
 Prints a table of ratios. Quote the ratios: seconds are of this machine alone.
 """
@@ -170,23 +172,25 @@ def training_step() -> list[dict]:
     """SEAM with the contrast, crop 448, batch 2: forward, losses, backward, update."""
     rows = []
     for width in (1.0, 0.25):
-        times = {}
-        for amp in ('plain', 'off', 'bf16'):
-            torch.manual_seed(0)
-            net = find_net('network.resnet38_contrast')(width).train()
-            optimizer = published_sgd(param_groups(net, net.new_layers(), 1e-4, 5e-4), 1e-4, 5e-4)
-            batch = {'image': torch.randn(2, 3, 448, 448), 'label': torch.eye(20)[[3, 7]]}
-            forward = fast_forward(net, torch.device('cpu'), 'off' if amp == 'plain' else amp)
-            losses_of = _plain_step if amp == 'plain' else BASELINES['seam'].losses
-
-            def step():
-                optimizer.zero_grad()
-                losses_of(forward, batch, LossOptions(max_classes=1))['loss'].backward()
-                optimizer.step()
-            times[amp] = seconds(step, 1 if width == 1 else 3)
-        rows += [row(f'training step, width {width:g}, {amp}', 's', times['plain'], times[amp], note) for amp, note in
+        times = {kind: _time_step(width, kind) for kind in ('plain', 'off', 'bf16')}
+        rows += [row(f'training step, width {width:g}, {kind}', 's', times['plain'], times[kind], note) for kind, note in
                  (('off', 'float32'), ('bf16', 'bf16 + channels_last'))]
     return rows
+
+
+def _time_step(width: float, kind: str) -> float:
+    torch.manual_seed(0)
+    net = find_net('network.resnet38_contrast')(width).train()
+    optimizer = published_sgd(param_groups(net, net.new_layers(), 1e-4, 5e-4), 1e-4, 5e-4)
+    batch = {'image': torch.randn(2, 3, 448, 448), 'label': torch.eye(20)[[3, 7]]}
+    forward = fast_forward(net, torch.device('cpu'), 'off' if kind == 'plain' else kind)
+    losses_of = _plain_step if kind == 'plain' else BASELINES['seam'].losses
+
+    def step():
+        optimizer.zero_grad()
+        losses_of(forward, batch, LossOptions(max_classes=1))['loss'].backward()
+        optimizer.step()
+    return seconds(step, 1 if width == 1 else 3)
 
 
 def _plain_step(forward: Callable, batch: dict, options: LossOptions) -> dict:
@@ -220,7 +224,8 @@ def cam_inference() -> list[dict]:
     rows = []
     for kind, note in (('off', 'float32, against eight passes one by one'), ('bf16', 'bf16 + channels_last')):
         rows.append(row(f'CAM inference, width 1, {kind}', 's', results['plain'][0], results[kind][0], note))
-        rows.append(row(f'CAM inference, width 1, {kind}, memory', 'MB', results['plain'][1], results[kind][1], 'weights included'))
+        rows.append(row(f'CAM inference, width 1, {kind}, memory', 'MB', results['plain'][1], results[kind][1],
+                        'weights included'))
     return rows
 
 

@@ -6,7 +6,8 @@ str/int keys to numeric arrays, a checkpoint holds tensors only. Anything else i
 import contextlib
 import os
 import tempfile
-from typing import BinaryIO, Iterator
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError

@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-from typing import Iterable
+from collections.abc import Iterable
 
 from tqdm import tqdm
 

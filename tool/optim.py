@@ -1,5 +1,5 @@
 """SGD with polynomial decay and the published parameter groups (method §4)."""
-from typing import Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import nn

@@ -1,7 +1,7 @@
 """Work on a process pool: bounded, in order of completion, first error stops everything."""
 import concurrent.futures
 import multiprocessing
-from typing import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tool.errors import UserError
 

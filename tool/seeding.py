@@ -1,5 +1,5 @@
 """One seed, one result: every random choice is a function of the seed and of what it is for, never of who draws it."""
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
