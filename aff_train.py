@@ -20,7 +20,7 @@ from tool.files import read_list, save_checkpoint
 from tool.log import RunLog
 from tool.manifest import fingerprint
 from tool.optim import param_groups, poly, published_sgd
-from tool.precision import fast_forward, grad_scaler
+from tool.precision import described, fast_forward, grad_scaler
 from voc12.aff_data import AffinityTrainSet
 from voc12.layout import check_images, check_maps
 
@@ -62,7 +62,8 @@ def main(args):
 
     log = RunLog(args.session_name, args.tblog_dir, start) if dist.is_main() else None
     if log:
-        log.header(seed=args.seed, device=device, amp=args.amp, images=f'{len(names)} ({args.train_list})',
+        log.header(seed=args.seed, device=device, amp=described(args.amp, device),
+                   images=f'{len(names)} ({args.train_list})',
                    batch=f'{args.batch_size} ({dist.world()} × {share}, {args.accumulate} parts)',
                    steps=f'{start} … {steps}' if start else steps)
         for folder, counts in layouts.items():
@@ -93,8 +94,8 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str
     """(names, {maps folder: {layout: files}}) of the images to train on, once all their files are known to be there."""
     names = read_list(args.train_list)
     check_images(args.voc12_root, names)
-    return names, {folder: check_maps(folder, args.voc12_root, names, 'make the maps with aff_prepare.py from these pictures')
-                   for folder in (args.la_crf_dir, args.ha_crf_dir)}
+    fix = 'make the maps with aff_prepare.py from these pictures'
+    return names, {folder: check_maps(folder, args.voc12_root, names, fix) for folder in (args.la_crf_dir, args.ha_crf_dir)}
 
 
 LAYOUTS = {'dict': 'dicts of background and present classes', 'array': 'arrays of all 21 maps (the older layout)'}

@@ -23,7 +23,7 @@ from tool.files import read_labels, read_list, save_checkpoint
 from tool.log import RunLog
 from tool.manifest import fingerprint
 from tool.optim import param_groups, poly, published_sgd
-from tool.precision import fast_forward, grad_scaler
+from tool.precision import described, fast_forward, grad_scaler
 from tool.seeding import mixed_seed
 from voc12.data import TrainSet, check_saliency, pick_labels
 from voc12.layout import check_images
@@ -84,7 +84,7 @@ def main(args):
 
     log = RunLog(args.session_name, args.tblog_dir, start) if dist.is_main() else None
     if log:
-        log.header(baseline=f'{baseline.name} ({why})', seed=args.seed, device=device, amp=args.amp,
+        log.header(baseline=f'{baseline.name} ({why})', seed=args.seed, device=device, amp=described(args.amp, device),
                    images=f'{len(names)} ({args.train_list})', batch=f'{args.batch_size} ({dist.world()} × {share})',
                    steps=f'{start} … {steps}' if start else steps, schedule_steps=schedule)
         for line in said:

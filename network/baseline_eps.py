@@ -1,5 +1,5 @@
 """The EPS baseline: saliency maps as a second supervision (method §2.2, §3.4, §5)."""
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F

@@ -1,5 +1,5 @@
 """The SEAM baseline (method §2.1, §3.2, §5)."""
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F

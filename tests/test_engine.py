@@ -1,12 +1,14 @@
 """tool/engine.py: a continued run equals an uninterrupted one bit by bit, and a run that breaks leaves no weights."""
 import json
+import os
+import signal
 
 import pytest
 import torch
 from torch import nn
 
 from tool.engine import LOG_EVERY, States, fit, run_settings, steps_of
-from tool.errors import UserError
+from tool.errors import Interrupted, UserError
 from tool.log import RunLog
 from tool.optim import param_groups, poly, published_sgd
 from tool.seeding import sample_rng
@@ -182,3 +184,96 @@ def test_settings_are_the_flags_that_decide():
         def __init__(self):
             self.lr, self.seed, self.device, self.num_workers, self.voc12_root = 0.1, 0, 'cpu', 4, '/data'
     assert run_settings(Args(), weights_hash='ab') == {'lr': 0.1, 'seed': 0, 'weights_hash': 'ab'}
+
+
+# ---------------------------------------------------------------- parts of a batch, signals, weights that are not finite
+
+def quiet_net():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1))
+
+
+def fitted(session, losses, net, max_steps=STEPS, **options):
+    """`fit` of a net without dropout on `Noise`, `losses` given the net's outputs too."""
+    optimizer = published_sgd(param_groups(net, [net[2]], LR, 5e-4), LR, 0.9)
+    log = RunLog(str(session))
+    try:
+        fit(net, optimizer, lambda batch, step: losses(net(batch['x'])[:, 0], batch, step), Noise(), batch_size=4,
+            max_steps=max_steps, lr_factor=lambda step: 1, device=torch.device('cpu'), seed=3, num_workers=0, log=log,
+            **options)
+    finally:
+        log.close()
+    return net.state_dict()
+
+
+def test_parts_of_a_batch_equal_the_whole(tmp_path):
+    """A mean over the images of class 1, of which every part has another number."""
+    def losses(x, batch, step):
+        return {'loss': (x ** 2 * batch['y']).sum() / batch['count'], 'images': batch['y'].new_tensor(len(x))}
+    weights = [fitted(tmp_path / str(parts), losses, quiet_net(), accumulate=parts,
+                      whole=lambda batch: {'count': batch['y'].sum() + 1}) for parts in (1, 2, 4)]
+    for other in weights[1:]:
+        for key, value in weights[0].items():
+            torch.testing.assert_close(other[key], value, rtol=1e-5, atol=1e-7)
+    assert [[record['images'] for record in records(tmp_path / str(parts))] for parts in (1, 4)] == [[4] * STEPS] * 2
+    for one, four in zip(records(tmp_path / '1'), records(tmp_path / '4')):
+        assert four['loss'] == pytest.approx(one['loss'], rel=1e-5)
+    with pytest.raises(UserError, match='--batch_size 4: cannot be split over 1 processes and 3 parts each'):
+        fitted(tmp_path / '3', losses, quiet_net(), accumulate=3)
+
+
+@pytest.mark.parametrize('bad_step, kept', [(4, []), (5, [5]), (STEPS - 1, [15, 20])])
+def test_gradients_that_are_not_finite_leave_no_state_and_no_weights(tmp_path, bad_step, kept):
+    """The loss √(x − x) is 0, its gradient is not a number; the next step's loss is not looked at before the state is."""
+    def losses(x, batch, step):
+        return {'loss': (x - x).abs().sum().sqrt() if step == bad_step else (x ** 2).mean()}
+    with pytest.raises(UserError, match=f'step {bad_step}: 0.weight has values that are not finite; the run stops here|'
+                                        f'step {bad_step + 1}: loss is nan'):
+        fitted(tmp_path / 'run', losses, quiet_net(), states=States(str(tmp_path / 'run'), {}, every=5))
+    assert states_of(tmp_path) == [f'run.state-{step}.pth' for step in kept]
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('every', [0, 5])
+def test_a_signal_ends_the_run_after_the_step(tmp_path, number, every):
+    states = States(str(tmp_path / 'run'), {}, every)
+    before = signal.getsignal(number)
+
+    def losses(x, batch, step):
+        if step == 7:
+            os.kill(os.getpid(), number)
+        return {'loss': (x ** 2).mean()}
+    with pytest.raises(Interrupted, match=f'stopped by {number.name} after step 8; ') as stop:
+        fitted(tmp_path / 'run', losses, quiet_net(), states=states)
+    assert stop.value.code == 128 + number and ('continues from there' in str(stop.value)) == bool(every)
+    assert states_of(tmp_path) == (['run.state-5.pth', 'run.state-8.pth'] if every else [])
+    assert [record['step'] for record in records(tmp_path / 'run')] == list(range(8))
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_in_the_last_step_lets_the_run_complete(tmp_path):
+    def losses(x, batch, step):
+        if step == STEPS - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {'loss': (x ** 2).mean()}
+    fitted(tmp_path / 'run', losses, quiet_net())
+    assert len(records(tmp_path / 'run')) == STEPS
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
+    for name in ('.run.state-5.pth.ab12.tmp', '.run.pth.ab12.tmp', '.run2.pth.ab12.tmp', '.run.npy.ab12.tmp'):
+        (tmp_path / name).write_bytes(b'half')
+    assert States(str(tmp_path / 'run'), {}, 5).resume(*make()) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['.run.npy.ab12.tmp', '.run2.pth.ab12.tmp']
+
+
+def test_more_than_network_and_optimiser_comes_back(tmp_path):
+    net, optimizer = make()
+    scaler = torch.amp.GradScaler('cpu', init_scale=8.0)
+    scaler.scale(net[3].bias.sum()).backward()
+    scaler.step(optimizer)
+    scaler.update(2.0)
+    States(str(tmp_path / 'run'), {}, 4, scaler=scaler).save(4, net, optimizer)
+    fresh = torch.amp.GradScaler('cpu', init_scale=8.0)
+    assert States(str(tmp_path / 'run'), {}, 4, scaler=fresh).resume(net, optimizer) == 4
+    assert fresh.get_scale() == 2.0

@@ -102,7 +102,7 @@ def add_train_flags(parser: argparse.ArgumentParser, width: str) -> None:
     parser.add_argument('--seed', type=number(int, 0), default=0, help='decides every random choice')
     add_device_flag(parser)
     parser.add_argument('--save_every', type=number(int, 0), default=500,
-                        help='steps between two training states to continue from, which SIGTERM and Ctrl-C write too; 0: none')
+                        help='steps between two training states to continue from; SIGTERM and Ctrl-C write one; 0: none')
     parser.add_argument('--no_resume', action='store_true',
                         help='start over instead of continuing from a training state (a completed run has none left: its '
                         'command trains again)')

@@ -3,10 +3,10 @@
 Without torchrun everything here is the one-process case, so callers need no second code path.
 """
 import argparse
-import contextlib
 import os
 import sys
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as process_group
@@ -60,13 +60,17 @@ _joined: dict[str, process_group.Store] = {}  # the store all processes of this 
 
 def _first_to_fail() -> bool:
     """True for the one process that is to say what went wrong."""
-    return 'store' not in _joined or _joined['store'].add('failed', 1) == 1
+    try:
+        return 'store' not in _joined or _joined['store'].add('failed', 1) == 1
+    except RuntimeError:  # the store ended with the process that keeps it
+        return False
 
 
 def _another_failed() -> bool:
-    with contextlib.suppress(RuntimeError):  # the store went with the main process
+    try:
         return 'store' in _joined and _joined['store'].check(['failed'])
-    return False
+    except RuntimeError:
+        return True
 
 
 def stop() -> None:

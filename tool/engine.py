@@ -1,8 +1,8 @@
-"""The training loop of every stage: batches by step, losses kept on the device, poly learning rate, states to continue from."""
+"""The training loop of every stage: batches by step, losses kept on the device, poly learning rate, training states."""
 import contextlib
 import signal
 import sys
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -47,7 +47,7 @@ def per_process(batch_size: int, accumulate: int = 1, name: str = '--batch_size'
 
 
 class _Losses(nn.Module):
-    """The losses as one module around the network, however often they call it, which is what DistributedDataParallel needs."""
+    """The losses as one module around the network, however often they call it: what DistributedDataParallel needs."""
 
     def __init__(self, net: nn.Module, losses: Callable):
         super().__init__()
@@ -64,8 +64,8 @@ def fit(net: nn.Module, optimizer: torch.optim.Optimizer, losses: Callable, data
     """Train `net` for steps start_step … max_steps − 1; under torchrun each process works on its part of every batch.
 
     Args:
-        losses: losses(batch, step) → dict of scalar tensors; its 'loss' is minimised, all are logged. It calls `net`. The mean
-            over the processes of the sum over the parts has to be the loss of the whole batch.
+        losses: losses(batch, step) → dict of scalar tensors; its 'loss' is minimised, all are logged. It calls `net`. The
+            mean over the processes of the sum over the parts has to be the loss of the whole batch.
         dataset: indexed by (epoch, index); its items are dicts.
         lr_factor: factor on the groups' initial learning rates at a step.
         batch_size: images a step, all processes together.
@@ -183,7 +183,7 @@ _STOPS = 'the run stops here and writes no weights (a lower --lr, or another --s
 
 
 def check_finite(done: int, net: nn.Module) -> None:
-    """UserError if a value of the network is not finite after `done` steps: a finite loss can have gradients that are not."""
+    """UserError if a value of the network is not finite after `done` steps: a finite loss can have other gradients."""
     values = {name: value for name, value in net.state_dict().items() if value.is_floating_point()}
     finite = torch.stack([value.isfinite().all() for value in values.values()]).tolist()
     if not all(finite):

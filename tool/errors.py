@@ -1,4 +1,4 @@
-"""The one kind of error a user sees: a single line that names the file and the fix, and exit code 2; and a wished-for stop."""
+"""How a run ends early: the one kind of error a user sees, a single line with exit code 2; and a stop by signal."""
 
 
 class UserError(Exception):

@@ -4,7 +4,7 @@ Maps are [N, 21, h, w] with the background in channel `bg_index` (0 for SEAM, 20
 [N, 20]. After × label only a picture's own classes are non-zero, so where `max_classes` tells how many a picture has at
 most, only those channels are upsampled and compared: the result is the same, and nothing waits for the device.
 """
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F

@@ -23,7 +23,7 @@ from tool.files import save_checkpoint
 from tool.log import RunLog
 from tool.manifest import fingerprint
 from tool.optim import param_groups, poly
-from tool.precision import fast_forward, grad_scaler
+from tool.precision import described, fast_forward, grad_scaler
 from utils.config import NO_DECISION, add_config_flags, names_of, read_config
 from voc12.classes import IGNORE, PALETTE
 
@@ -112,8 +112,8 @@ def main(args: argparse.Namespace) -> None:
 
     log = RunLog(prefix, prefix + '_tblog' if config['TRAIN_TBLOG'] else None, start) if dist.is_main() else None
     if log:
-        log.header(device=device, processes=f'{dist.world()} with {share} pictures each', config=config,
-                   images=len(dataset), starts_at=start,
+        log.header(device=device, amp=described(config['TRAIN_AMP'], device), config=config,
+                   processes=f'{dist.world()} with {share} pictures each', images=len(dataset), starts_at=start,
                    backbone=f'weights of {pretrain}' if pretrain else 'no weights, trained from scratch '
                    '(MODEL_BACKBONE_PRETRAIN = False); the published figures start from ImageNet weights')
     pictures = Pictures(log, config)
