@@ -61,20 +61,39 @@ def test_two_runs_are_the_same_whoever_loads_the_pictures(data, whole, tmp_path)
 @pytest.mark.slow
 def test_killed_at_random_moments(data, whole, tmp_path):
     session, draw, killed = tmp_path / 'run', random.Random(5), 0
-    for _ in range(6):
+    for _ in range(5):
         process = start(data, session)
-        time.sleep(draw.uniform(0, whole[1] / 2))
+        time.sleep(draw.uniform(0.05, 0.5) * whole[1])
         process.kill()
         killed += end(process) == -signal.SIGKILL
-    process = start(data, session, '--no_resume')
-    wait_for(process, lambda: list(tmp_path.glob('.run.state-*.tmp')))  # most likely while a state is being written
-    process.kill()
-    end(process)
-    assert killed
+        if session.with_suffix('.pth').exists():
+            break
+    else:
+        assert end(start(data, session)) == 0
+    assert killed and session.with_suffix('.out').read_text().count(f'… {STEPS}')  # a run went on from a state
+    check_equal(whole[0], session)
+
+
+@pytest.mark.slow
+def test_killed_as_a_state_is_written(data, whole, tmp_path):
+    session = tmp_path / 'run'
+    for step in (6, 15):
+        def writing(before=frozenset(tmp_path.glob('.*.tmp')), step=step):  # noqa: B008
+            past = (tmp_path / f'run.state-{step - 3}.pth').exists()
+            return past and set(tmp_path.glob('.*.tmp')) - before or (tmp_path / f'run.state-{step}.pth').exists()
+        process = start(data, session)
+        assert wait_for(process, writing)
+        process.kill()
+        assert end(process) == -signal.SIGKILL
     assert end(start(data, session)) == 0
-    assert same(weights(whole[0]), weights(session))
-    assert (tmp_path / 'run.jsonl').read_bytes() == whole[0].with_suffix('.jsonl').read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['run.jsonl', 'run.log', 'run.out', 'run.pth']
+    check_equal(whole[0], session)
+
+
+def check_equal(whole, session):
+    """A run that went on to its end is the uninterrupted one, and nothing else is left of it."""
+    assert same(weights(whole), weights(session))
+    assert session.with_suffix('.jsonl').read_bytes() == whole.with_suffix('.jsonl').read_bytes()
+    assert sorted(path.name for path in session.parent.iterdir()) == ['run.jsonl', 'run.log', 'run.out', 'run.pth']
 
 
 @pytest.mark.slow
