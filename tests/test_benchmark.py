@@ -3,11 +3,11 @@ import json
 
 import pytest
 import torch
-from recipe import fill, normal
 
 from network import cam_net
 from network.baselines import BASELINES
 from network.resnet38_contrast import Net
+from recipe import fill, normal
 from tool import benchmark, plain
 
 

@@ -5,11 +5,11 @@ import socket
 
 import torch
 import torch.multiprocessing as multiprocessing
-from segmentation_toy import config_of
 from torch import nn
 
 from net import generate_net
 from recipe import fill
+from segmentation_toy import config_of
 from tool import dist
 from tool.engine import fit
 from tool.log import RunLog

@@ -1,7 +1,7 @@
 """Config keys: the published values, overrides from the command line, and what is refused."""
 import pytest
-from segmentation_toy import EXPERIMENTS, config_of
 
+from segmentation_toy import EXPERIMENTS, config_of
 from tool.errors import UserError
 from utils.config import KEYS, names_of, read_config
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from segmentation_toy import config_of, make_devkit
 
 from datasets import TestSet as Views  # pytest would collect a class named Test…
 from datasets import generate_dataset
 from datasets.voc import shift_hsv
+from segmentation_toy import config_of, make_devkit
 from tool.errors import UserError
 from utils.config import names_of
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from segmentation_toy import EXPERIMENTS, ROOT, config_of
 
 from net import generate_net, load_net
 from net.build import BACKBONES
@@ -17,6 +16,7 @@ from net.resnet import ResNet
 from network.resnet38_contrast import Net as SeamNet
 from network.resnet38d import ResNet38
 from recipe import fill, normal
+from segmentation_toy import EXPERIMENTS, ROOT, config_of
 from tool.errors import UserError
 from utils.training import make_optimizer
 

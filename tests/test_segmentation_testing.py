@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from segmentation_toy import config_of, make_devkit, run_script
 
 from net import generate_net
+from segmentation_toy import config_of, make_devkit, run_script
 from tool.crf import DEEPLAB_CRF, TEST_CRFS, CrfPreset
 from tool.errors import UserError
 from tool.files import read_mask, write_mask

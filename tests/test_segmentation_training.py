@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from segmentation_toy import config_of, make_devkit, run_script
 
+from segmentation_toy import config_of, make_devkit, run_script
 from tool.errors import UserError
 from tool.files import read_mask
 from tool.metrics import confusion, iou
