@@ -35,13 +35,12 @@ def correlate(maps: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
     n, channels, h, w = maps.shape
     feature = feature.flatten(2)
     feature = feature / (feature.norm(dim=1, keepdim=True) + 1e-5)
-    rows, maps = feature.transpose(1, 2), maps.flatten(2)
+    rows = feature.transpose(1, 2)
+    maps = torch.cat([maps.flatten(2), maps.new_ones(n, 1, h * w)], 1)  # the last row gives the columns' sums
     columns = h * w if torch.is_grad_enabled() else max(1, SLAB // (n * h * w))
-    slabs = []
-    for part in feature.split(columns, dim=2):
-        affinity = F.relu(rows @ part)
-        slabs.append(maps @ affinity / (affinity.sum(1, keepdim=True) + 1e-5))
-    return torch.cat(slabs, 2).view(n, channels, h, w)
+    slabs = [maps @ F.relu(rows @ part, inplace=True) for part in feature.split(columns, dim=2)]
+    spread, sums = torch.cat(slabs, 2).split(channels, 1)
+    return (spread / (sums + 1e-5)).view(n, channels, h, w)
 
 
 class CamNet(ResNet38):
