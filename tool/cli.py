@@ -119,7 +119,8 @@ def add_amp_flag(parser: argparse.ArgumentParser) -> None:
 
 def add_precision_flags(parser: argparse.ArgumentParser) -> None:
     add_amp_flag(parser)
-    parser.add_argument('--compile', action='store_true', help='torch.compile the network: slow to start, then faster')
+    parser.add_argument('--compile', action='store_true',
+                        help='torch.compile the network: for GPUs and long runs, it takes minutes to start')
 
 
 def add_workers_flag(parser: argparse.ArgumentParser) -> None:

@@ -33,7 +33,7 @@ def fast_forward(net: nn.Module, device: torch.device, amp: str = 'off', compile
     memory = torch.contiguous_format if dtype is None else torch.channels_last
     net.to(memory_format=memory)
     if compiled:
-        net.compile()
+        net.compile(dynamic=False)  # a step has one size, or the two of its views
 
     def forward(image: torch.Tensor, **options):
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
