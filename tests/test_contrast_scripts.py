@@ -221,8 +221,9 @@ def test_pool_and_workers_write_the_same_bytes(data, weights, tmp_path, run):
     assert contents[0] == contents[1] and len(contents[0]) == 10
 
 
-def test_shards_write_the_same_bytes(data, weights, tmp_path):
+def test_shards_write_the_same_bytes(data, weights, tmp_path, monkeypatch):
     """Two torchrun processes: each picture once, the bytes of a single process; eval sums over both."""
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')  # as torchrun sets it: the number of threads decides the order of sums
     def start(folder, *launcher):
         for script, flags in (('contrast_infer.py', infer_flags(data, weights, '--out_cam', folder / 'cam')),
                               ('eval.py', eval_flags(data, folder / 'cam', '--type', 'npy', '--curve', '--json',
