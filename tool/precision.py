@@ -42,9 +42,14 @@ def fast_forward(net: nn.Module, device: torch.device, amp: str = 'off', compile
     return forward
 
 
+def emulated(amp: str, device: torch.device) -> bool:
+    """True where 16 bits are emulated, which is slower than float32."""
+    return amp == 'bf16' and device.type == 'cpu' and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def described(amp: str, device: torch.device) -> str:
     """`amp` for the log, with a warning where 16 bits are emulated."""
-    if amp == 'bf16' and device.type == 'cpu' and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if emulated(amp, device):
         return 'bf16 (slower than off here: this processor has no 16-bit instructions)'
     return amp
 
