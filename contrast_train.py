@@ -64,10 +64,8 @@ def main(args):
     baseline, why = pick_baseline(args.baseline)
     names, labels = dist.once(lambda: read_inputs(args, baseline))
     share = engine.per_process(args.batch_size)
-    schedule = args.max_steps or engine.steps_of(len(names), args.batch_size, args.max_epochs or baseline.max_epochs)
+    schedule = engine.steps_of(len(names), args.batch_size, args.max_epochs or baseline.max_epochs, args.max_steps)
     steps = args.max_steps or args.max_iters or baseline.max_steps or schedule
-    if args.max_steps:
-        engine.steps_of(len(names), args.batch_size, 1)
 
     torch.manual_seed(args.seed)  # the initial weights of new layers
     said = []  # the log opens once nothing can be refused any more

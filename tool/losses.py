@@ -44,8 +44,6 @@ def _own_classes(label: torch.Tensor, max_classes: int | None) -> tuple[torch.Te
 
 
 def _gather(foreground: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    if index.shape[1] == NUM_FOREGROUND:  # all of them, only in another order
-        return foreground.gather(1, index.expand_as(foreground))
     return foreground.gather(1, index.expand(-1, -1, *foreground.shape[2:]))
 
 
