@@ -1,5 +1,6 @@
 """tool/engine.py: a continued run equals an uninterrupted one bit by bit, and a run that breaks leaves no weights."""
 import json
+import multiprocessing
 import os
 import signal
 
@@ -91,6 +92,26 @@ def test_every_step_draws_its_own_random_numbers(tmp_path):
 def test_loader_processes_change_nothing(tmp_path):
     plain, parallel = train(tmp_path / 'a', max_steps=6), train(tmp_path / 'b', max_steps=6, workers=2)
     assert all(torch.equal(value, parallel.state_dict()[key]) for key, value in plain.state_dict().items())
+
+
+@pytest.mark.parametrize('how', [{'stop': 2}, {'max_steps': 3}])
+def test_no_loader_process_is_left(tmp_path, how):
+    """They would keep Python from exiting; the traceback held here is what used to keep them."""
+    caught = None
+    try:
+        train(tmp_path / 'run', workers=2, **how)
+    except KeyboardInterrupt as error:
+        caught = error
+    assert multiprocessing.active_children() == [] and (caught is None) == ('stop' not in how)
+
+
+def test_a_loader_process_that_fails_leaves_none(tmp_path, monkeypatch):
+    def broken(self, key):
+        raise UserError('a.jpg: damaged')
+    monkeypatch.setattr(Noise, '__getitem__', broken)
+    with pytest.raises(UserError, match='a.jpg') as caught:
+        train(tmp_path / 'run', workers=2)
+    assert multiprocessing.active_children() == [] and caught.traceback
 
 
 def test_training_does_what_sgd_does(tmp_path):

@@ -90,8 +90,9 @@ def fit(net: nn.Module, optimizer: torch.optim.Optimizer, losses: Callable, data
     pending: list[tuple[int, dict]] = []  # losses not yet read from the device
     done = start_step
     bar = progress(total=max_steps * batch_size, initial=done * batch_size, desc='train', quiet=not dist.is_main())
-    with interrupts.Interrupts(quiet=not dist.is_main()) as wish, contextlib.closing(bar):
-        for step, batch in enumerate(_batches(loader, wish), start_step):
+    with (interrupts.Interrupts(quiet=not dist.is_main()) as wish, contextlib.closing(bar),
+          contextlib.closing(_batches(loader, wish)) as batches):
+        for step, batch in enumerate(batches, start_step):
             torch.manual_seed(mixed_seed(seed, step, 0, dist.rank()))  # dropout
             set_lr(optimizer, lr_factor(step))
             parts = _parts(batch, accumulate, device, whole)
@@ -116,22 +117,28 @@ def fit(net: nn.Module, optimizer: torch.optim.Optimizer, losses: Callable, data
 def _batches(loader: DataLoader, wish: interrupts.Interrupts) -> Iterator[dict]:
     """Batches until the last, or until a signal came to any process; bad input of one process ends them all."""
     source = iter(loader)
-    while True:
-        batch = error = None
-        if not wish.signal:
-            try:
-                batch = next(source, None)
-            except UserError as raised:
-                error = raised
-        verdict = dist.highest(FAILED if error else wish.signal)
-        if error:
-            raise error
-        if verdict == FAILED:
-            sys.exit(2)  # the process that failed says why
-        if verdict or batch is None:
-            wish.signal = verdict
-            return
-        yield batch
+    try:
+        while True:
+            batch = error = None
+            if not wish.signal:
+                try:
+                    batch = next(source, None)
+                except UserError as raised:
+                    error = raised
+            verdict = dist.highest(FAILED if error else wish.signal)
+            if error:
+                raise error
+            if verdict == FAILED:
+                sys.exit(2)  # the process that failed says why
+            if verdict or batch is None:
+                wish.signal = verdict
+                return
+            yield batch
+    finally:
+        # The loader's processes ignore the SIGTERM that Python ends them with at exit (interrupts.ignore), and an error's
+        # traceback keeps the loader from being collected before: left to themselves both sides wait for ever.
+        if loader.num_workers:
+            source._shutdown_workers()
 
 
 def _parts(batch: dict, count: int, device: torch.device, whole: Callable[[dict], dict] | None) -> list[dict]:
