@@ -19,7 +19,7 @@ from tool.errors import UserError
 from tool.files import read_list, save_checkpoint
 from tool.log import RunLog
 from tool.manifest import fingerprint
-from tool.optim import param_groups, poly, published_sgd
+from tool.optim import make_optimizer, param_groups, poly, warm_up
 from tool.precision import described, fast_forward, grad_scaler
 from voc12.aff_data import AffinityTrainSet
 from voc12.layout import check_images, check_maps
@@ -52,8 +52,9 @@ def main(args):
     said = []  # the log opens once nothing can be refused any more
     net = dist.sync_norms(net_for_training(args.network, args.weights, args.width, said.append).to(device), device)
     forward, scaler = fast_forward(net, device, args.amp, args.compile), grad_scaler(args.amp)
-    groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune)
-    optimizer = published_sgd(groups, args.lr, args.wt_dec)
+    groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune,
+                          new_factor=args.lr_new_factor)
+    optimizer = make_optimizer(args.optimizer, groups, args.lr, args.wt_dec, args.momentum)
     settings = engine.run_settings(
         args, steps=steps, weights=args.weights if args.weights == 'scratch' else fingerprint(args.weights),
         la_crf_dir=fingerprint(args.la_crf_dir), ha_crf_dir=fingerprint(args.ha_crf_dir))
@@ -76,8 +77,9 @@ def main(args):
 
     dataset = AffinityTrainSet(args.voc12_root, names, args.la_crf_dir, args.ha_crf_dir, args.crop_size, args.seed)
     engine.fit(net, optimizer, losses, dataset, batch_size=args.batch_size, max_steps=steps,
-               lr_factor=lambda step: poly(step, steps), device=device, seed=args.seed, num_workers=args.num_workers,
-               log=log, start_step=start, states=states, accumulate=args.accumulate, whole=mean_counts, scaler=scaler)
+               lr_factor=lambda step: warm_up(step, args.warmup_steps) * poly(step, steps), device=device,
+               seed=args.seed, num_workers=args.num_workers, log=log, start_step=start,
+               states=states, accumulate=args.accumulate, whole=mean_counts, scaler=scaler)
     if log:
         save_checkpoint(args.session_name + '.pth', net.state_dict())
         states.clear()

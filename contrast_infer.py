@@ -42,6 +42,8 @@ def parse_args():
     parser.add_argument('--crf_iters', type=cli.number(int, 1), default=10, help='mean-field iterations of the CRF')
     parser.add_argument('--scales', type=cli.number(float, 0.1, 8), nargs='+', default=[0.5, 1.0, 1.5, 2.0],
                         help='factors on the image size; each is run with its mirror image')
+    parser.add_argument('--gate_pcm', action='store_true',
+                        help='classes that the image labels do not name take no part in the PCM (not published; SEAM only)')
     cli.add_workers_flag(parser)
     cli.add_amp_flag(parser)
     cli.add_device_flag(parser)
@@ -60,6 +62,8 @@ def main(args):
     check_images(args.voc12_root, names)
     state = load_checkpoint(args.weights)
     baseline, why = baseline_of(state, args.weights, args.baseline)
+    if args.gate_pcm and not baseline.pcm_seeds:
+        raise UserError(f'--gate_pcm: the seeds of the {baseline.name} baseline are not made by the PCM; leave the flag out')
     net = net_from_checkpoint(args.network or baseline.network, args.weights, state).to(device)
     if dtype is not None:
         net.to(memory_format=torch.channels_last)
@@ -77,17 +81,18 @@ def main(args):
     loader = DataLoader(dataset, batch_size=None, num_workers=args.num_workers, pin_memory=device.type == 'cuda')
     with Pool(args.jobs) as pool:
         for item in progress(loader, desc='infer', quiet=not is_first()):
-            cam = seeds(net, baseline, item, device, dtype)
+            cam = seeds(net, baseline, item, device, dtype, args.gate_pcm)
             pool.submit(write_seed, item['name'], cam, item['size'], image_path(args.voc12_root, item['name']), outputs)
 
 
 @torch.inference_mode()
-def seeds(net, baseline, item: dict, device: torch.device, dtype: torch.dtype = None) -> dict:
+def seeds(net, baseline, item: dict, device: torch.device, dtype: torch.dtype = None,
+          gate_pcm: bool = False) -> dict:
     """CAM dict {class 0…19: float32 [H, W]} of one item of MultiScaleSet; the network computes in `dtype`."""
     if not item['classes']:
         return {}
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
-        maps = sum(baseline.maps(net, view.to(device, non_blocking=True), item['classes'], item['size'])
+        maps = sum(baseline.maps(net, view.to(device, non_blocking=True), item['classes'], item['size'], gate_pcm)
                    for view in item['views'])
     return dict(zip(item['classes'], baseline.finish(maps).cpu().numpy()))
 
@@ -97,6 +102,8 @@ def claim_outputs(args, outputs: SeedOutputs) -> None:
     settings = {'stage': 'contrast_infer', 'weights': fingerprint(args.weights), 'scales': args.scales}
     if args.amp != 'off':
         settings['amp'] = args.amp
+    if args.gate_pcm:
+        settings['gate_pcm'] = True
     masks = {**settings, 'alpha': outputs.threshold}
     folders = ((outputs.cam, settings), (outputs.png, masks), (outputs.crf, {**masks, 'crf_iters': args.crf_iters}))
     claim_all([(folder, decides) for folder, decides in folders if folder], args.overwrite)

@@ -10,6 +10,7 @@ Writes <session_name>.pth (a bare state dict), <session_name>.log, <session_name
 There is no gradient accumulation: prototypes and pixel sampling are those of a whole batch, which parts would not have.
 """
 import argparse
+import dataclasses
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ from network.baseline import Baseline, LossOptions
 from network.baselines import BASELINES, pick_baseline
 from network.weights import net_for_training
 from tool import cli, dist, engine
+from tool.contrast import PROTOTYPES
 from tool.errors import UserError
 from tool.files import read_labels, read_list, save_checkpoint
 from tool.log import RunLog
 from tool.manifest import fingerprint
-from tool.optim import param_groups, poly, published_sgd
+from tool.optim import make_optimizer, param_groups, poly, warm_up
 from tool.precision import described, fast_forward, grad_scaler
 from tool.seeding import mixed_seed
 from voc12.data import TrainSet, check_saliency, pick_labels
@@ -45,6 +47,13 @@ def parse_args():
                         help='end after this many steps of that schedule (default: seam all of it, eps 20000)')
     parser.add_argument('--view2_size', type=cli.number(int, 32),
                         help='side of the small second view in pixels (default: half the crop, at most 128)')
+    parser.add_argument('--loss_size', type=cli.number(int, 8),
+                        help='side of the square grid the two views are compared on (default: the views\' own pixels; 32 '
+                        'is faster)')
+    parser.add_argument('--prototypes', choices=PROTOTYPES, default=PROTOTYPES[0],
+                        help='label_aware (not in the paper): a class\'s prototype is made only of pictures that hold it')
+    parser.add_argument('--contrast_start', type=cli.number(float, 0, 1), default=0.0,
+                        help='the contrast counts after this part of the steps')
     parser.add_argument('--bg_threshold', type=cli.number(float, 0, 1),
                         help='background score of the pseudo labels, 0…1 (default: seam 0.20, eps 0.10)')
     parser.add_argument('--tau', type=cli.number(float, 0, 1), default=0.4,
@@ -72,9 +81,14 @@ def main(args):
     net = net_for_training(args.network or baseline.network, args.weights, args.width, said.append).to(device)
     net = dist.sync_norms(net, device)
     forward, scaler = fast_forward(net, device, args.amp, args.compile), grad_scaler(args.amp)
-    groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune)
-    optimizer = published_sgd(groups, args.lr, args.wt_dec)
-    options = loss_options(args, labels)
+    groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune,
+                          new_factor=args.lr_new_factor)
+    optimizer = make_optimizer(args.optimizer, groups, args.lr, args.wt_dec, args.momentum)
+    if args.loss_size and not baseline.upsampled:
+        raise UserError(f'--loss_size: the {baseline.name} baseline compares its maps at feature size; leave the flag out')
+    options, contrast_from = loss_options(args, labels), round(steps * args.contrast_start)
+    # a weight of 0 leaves the step's form as it is, which DistributedDataParallel relies on
+    without = dataclasses.replace(options, contrast=options.contrast and {**options.contrast, 'weight': 0.0})
     settings = engine.run_settings(args, baseline=baseline.name, steps=steps, weights=(
         args.weights if args.weights == 'scratch' else fingerprint(args.weights)))
     states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
@@ -91,12 +105,15 @@ def main(args):
 
     def losses(batch, step):
         generator.manual_seed(mixed_seed(args.seed, step, 1))  # the same in every process
-        return baseline.losses(forward, batch, options, generator)
+        return baseline.losses(forward, batch, options if step >= contrast_from else without, generator)
+
+    def lr_factor(step):
+        return warm_up(step, args.warmup_steps) * poly(min(step, schedule - 1), schedule)
 
     dataset = TrainSet(args.voc12_root, names, labels, args.crop_size, args.seed,
                        args.saliency_root if baseline.saliency else None)
     engine.fit(net, optimizer, losses, dataset, batch_size=args.batch_size, max_steps=steps,
-               lr_factor=lambda step: poly(min(step, schedule - 1), schedule), device=device, seed=args.seed,
+               lr_factor=lr_factor, device=device, seed=args.seed,
                num_workers=args.num_workers, log=log, start_step=start, states=states, scaler=scaler)
     if log:
         save_checkpoint(args.session_name + '.pth', net.state_dict())
@@ -121,12 +138,14 @@ def loss_options(args: argparse.Namespace, labels: np.ndarray) -> LossOptions:
     if not args.no_contrast:
         contrast = {term: not getattr(args, f'no_{term}')
                     for term in ('cross_prototype', 'cross_cam', 'intra_view', 'semi_hard', 'hard_pixels')}
+        contrast['prototypes'] = args.prototypes
         if args.bg_threshold is not None:
             contrast['bg_threshold'] = args.bg_threshold
     view2_size = args.view2_size or min(128, args.crop_size // 2 // 8 * 8)
     if view2_size > args.crop_size:
         raise UserError(f'--view2_size {view2_size}: must not be larger than --crop_size {args.crop_size}')
-    return LossOptions(view2_size, max(1, int(labels.sum(1).max())), args.tau, not args.no_seam, contrast)
+    return LossOptions(view2_size, max(1, int(labels.sum(1).max())), args.tau, not args.no_seam, contrast,
+                       args.loss_size)
 
 
 if __name__ == '__main__':

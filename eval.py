@@ -19,13 +19,14 @@ from tool import cli
 from tool.errors import UserError
 from tool.files import atomic, read_cam, read_list, read_mask, write_text
 from tool.log import progress
-from tool.metrics import THRESHOLDS, cam_prediction, confusion, curve_confusions, curve_histogram, iou, scores, table
+from tool.metrics import THRESHOLDS, cam_prediction, confusion, curve_confusions, curve_histogram, iou, occurring, scores, table
 from tool.pool import pool_map
 from tool.shard import is_first, own_share, shard_index
-from voc12.classes import NUM_CLASSES
+from voc12.classes import CLASSES, NUM_CLASSES
 from voc12.layout import check_files
 
 CHUNK = 8  # pictures a pool call
+OCCURRING = 'occurring'  # a value of --classes
 
 
 def parse_args():
@@ -37,6 +38,9 @@ def parse_args():
     parser.add_argument('--t', type=cli.number(float, 0, 1), help='background score for --type npy')
     parser.add_argument('--curve', type=cli.boolean, nargs='?', const=True, default=False,
                         help='score all 60 background scores (--type npy); --curve, --curve True and --curve False work')
+    parser.add_argument('--classes', nargs='+', metavar='CLASS',
+                        help='classes the mean is over, or "occurring": those with more than 1,000 ground-truth pixels '
+                        '(default: all 21)')
     parser.add_argument('--comment', help='a remark for the log')
     parser.add_argument('--logfile', help='text file the result is appended to')
     parser.add_argument('--json', help='file for the result as JSON, IoU in percent')
@@ -47,6 +51,9 @@ def parse_args():
         parser.error('--curve needs --type npy: masks have no threshold left to vary')
     if args.plot and not args.curve:
         parser.error('--plot draws the curve: give --curve too')
+    unknown = [name for name in args.classes or () if name not in (*CLASSES, OCCURRING)]
+    if unknown or args.classes and OCCURRING in args.classes and len(args.classes) > 1:
+        parser.error(f'--classes {" ".join(args.classes)}: give "{OCCURRING}" alone, or any of {", ".join(CLASSES)}')
     if args.type == 'npy' and args.t is None and not args.curve:
         parser.error('--type npy needs a background score: --t 0.26, or --curve for all of them')
     return args
@@ -64,19 +71,26 @@ def main(args):
     if args.comment:
         result['comment'] = args.comment
     text = [f'{len(names)} images of {args.list}, predictions {args.predict_dir}, ground truth {args.gt_dir}']
+    confusions = curve_confusions(total) if args.curve else total[None]
+    classes = occurring(confusions[0]) if args.classes == [OCCURRING] else args.classes or list(CLASSES)
+    if not classes:
+        raise UserError(f'{args.gt_dir}: no class has more than 1,000 ground-truth pixels; leave --classes out')
+    if args.classes:
+        result['classes'] = classes
+        text[0] += f', mean over {len(classes)} classes: {", ".join(classes)}'
     if args.curve:
-        confusions = curve_confusions(total)
-        curve = iou(confusions).mean(1)
+        curve = iou(confusions)[:, [CLASSES.index(name) for name in classes]].mean(1)
         best = int(curve.argmax())
         text += [f'background score {t:.2f}  mIoU {value:.3f}' for t, value in zip(THRESHOLDS, curve)]
         text += [f'best: background score {THRESHOLDS[best]:.2f}']
         result |= {'t': float(THRESHOLDS[best]), 'curve_t': THRESHOLDS.tolist(), 'curve_mIoU': curve.tolist()}
-        total = confusions[best]
+        confusions = confusions[best:]
     elif args.type == 'npy':
         text[0] += f', background score {args.t}'
         result['t'] = args.t
-    result |= scores(total)
-    text.append(table(scores(total)))
+    found = scores(confusions[0], classes)
+    result |= found | {'pixels': dict(zip(CLASSES, confusions[0].sum(1).tolist()))}
+    text.append(table(found))
     write_results(args, result, '\n'.join(text))
 
 

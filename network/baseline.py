@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from network.resnet38d import ResNet38
 from tool import dist
-from tool.losses import contrast_loss
+from tool.contrast import contrast_loss
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,15 @@ class LossOptions:
 
     view2_size: side of the second view in pixels. max_classes: most classes a picture of the list has. tau: EPS's share.
     consistency: the baseline's two-view losses (off: plain classification). contrast: keyword arguments of contrast_loss,
-    or None for no contrast.
+    or None for no contrast. loss_size: side of the square that the views' maps are upsampled to and compared at (None: that
+    of the views, as published).
     """
     view2_size: int = 128
     max_classes: int | None = None
     tau: float = 0.4
     consistency: bool = True
     contrast: dict | None = field(default_factory=dict)
+    loss_size: int | None = None
 
 
 class Baseline:
@@ -34,6 +36,7 @@ class Baseline:
         bg_threshold, top_fraction: of the contrast. png_threshold: background score of CAM PNGs.
         max_epochs: epochs of the schedule. max_steps: steps of a run, None for all epochs.
         saliency: needs saliency maps.
+        upsampled: its two-view losses compare upsampled maps. pcm_seeds: its seeds are maps of the PCM.
     """
     name: str
     network: str
@@ -45,6 +48,8 @@ class Baseline:
     max_epochs: int
     max_steps: int | None = None
     saliency: bool = False
+    upsampled: bool = False
+    pcm_seeds: bool = False
 
     def losses(self, net: Callable, batch: dict, options: LossOptions, generator: torch.Generator = None) -> dict:
         """All loss terms of a batch ('image' [N, 3, H, W], 'label' [N, 20], …) and their sum 'loss'.
@@ -78,16 +83,20 @@ class Baseline:
         """(loss terms, (f_proj1, cam_rv_down1, f_proj2, cam_rv_down2)) of two views of the images."""
         raise NotImplementedError
 
-    def maps(self, net: ResNet38, view: torch.Tensor, classes: list[int], size: tuple[int, int]) -> torch.Tensor:
-        """Maps [K, H, W] of the foreground classes from one scale; `view` [2, 3, h, w]: the picture and its mirror image."""
+    def maps(self, net: ResNet38, view: torch.Tensor, classes: list[int], size: tuple[int, int],
+             gate_pcm: bool = False) -> torch.Tensor:
+        """Maps [K, H, W] of the foreground classes from one scale; `view` [2, 3, h, w]: the picture and its mirror image.
+
+        With `gate_pcm` the other classes take no part in the PCM (not published).
+        """
         channels = torch.tensor([c + (self.bg_index == 0) for c in classes], device=view.device)
         # on a CPU a batch of two was no faster than two passes, and its peak memory half as high again
         passes = view.split(1) if view.device.type == 'cpu' else [view]
-        maps = torch.cat([self.pass_maps(net, part, channels).float() for part in passes])
+        maps = torch.cat([self.pass_maps(net, part, channels, gate_pcm).float() for part in passes])
         maps = F.interpolate(maps, size, mode='bilinear', align_corners=False)
         return maps[0] + maps[1].flip(2)
 
-    def pass_maps(self, net: ResNet38, view: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
+    def pass_maps(self, net: ResNet38, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool) -> torch.Tensor:
         """Maps [2, K, h', w'] of the given channels from one pass of the network."""
         raise NotImplementedError
 

@@ -10,17 +10,18 @@ PROJECTION_DIM = 128
 SLAB = 1 << 23  # affinity entries held at once in inference (32 MB of float32)
 
 
-def pcm_input(cam: torch.Tensor, bg_index: int) -> torch.Tensor:
+def pcm_input(cam: torch.Tensor, bg_index: int, gate: torch.Tensor = None) -> torch.Tensor:
     """The maps the PCM spreads, [N, 21, h, w] without gradient (method §2.1, `m`).
 
     Foreground maps are scaled by their spatial maximum; the background becomes 1 − their maximum; then each pixel keeps
-    only its strongest foreground class.
+    only its strongest foreground class. `gate` names the foreground channels [K] that may be one (None: all, as published).
     """
     cam = F.relu(cam.detach().float())  # in 16 bits classes would tie for a pixel
     scaled = F.relu(cam - 1e-5) / (cam.amax((2, 3), keepdim=True) + 1e-5)
     foreground = torch.ones(NUM_CLASSES, dtype=torch.bool, device=cam.device)
     foreground[bg_index] = False
-    masked = scaled * foreground.view(1, -1, 1, 1)
+    allowed = foreground if gate is None else torch.zeros_like(foreground).index_fill(0, gate, True)
+    masked = scaled * allowed.view(1, -1, 1, 1)
     strongest = masked.amax(1, keepdim=True)
     kept = masked * (masked == strongest)
     return torch.where(foreground.view(1, -1, 1, 1), kept, 1 - strongest)
@@ -83,9 +84,12 @@ class CamNet(ResNet38):
         return self.f9(torch.cat([small, low, high], 1))
 
     def refine(self, x: torch.Tensor, taps: dict[str, torch.Tensor], cam: torch.Tensor,
-               classes: torch.Tensor = None) -> torch.Tensor:
-        """PCM-refined maps at feature size, [N, 21, h, w], or [N, K, h, w] of the K channels asked for."""
-        maps = pcm_input(cam, self.bg_index)
+               classes: torch.Tensor = None, gate: bool = False) -> torch.Tensor:
+        """PCM-refined maps at feature size, [N, 21, h, w], or [N, K, h, w] of the K foreground channels asked for.
+
+        With `gate` the other foreground channels take no part.
+        """
+        maps = pcm_input(cam, self.bg_index, classes if gate else None)
         if classes is not None:
             maps = maps[:, classes]
         return correlate(maps, self.pcm_feature(x, taps))

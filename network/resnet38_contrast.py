@@ -34,8 +34,8 @@ class Net(CamNet):
         cam_rv = F.interpolate(cam_rv_down, x.shape[2:], mode='bilinear', align_corners=True)
         return F.interpolate(cam, x.shape[2:], mode='bilinear', align_corners=True), cam_rv, f_proj, cam_rv_down
 
-    def forward_cam_rv(self, x: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """cam_rv [N, K, H, W] of the K channels `classes` only: what inference needs."""
+    def forward_cam_rv(self, x: torch.Tensor, classes: torch.Tensor, gate: bool = False) -> torch.Tensor:
+        """cam_rv [N, K, H, W] of the K channels `classes` only: what inference needs; `gate`: see `refine`."""
         taps = self.features(x)
-        cam_rv = self.refine(x, taps, self.fc8(self.dropout7(taps['conv6'])), classes)
+        cam_rv = self.refine(x, taps, self.fc8(self.dropout7(taps['conv6'])), classes, gate)
         return F.interpolate(cam_rv, x.shape[2:], mode='bilinear', align_corners=True)

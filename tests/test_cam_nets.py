@@ -32,9 +32,21 @@ def test_seam_net_is_the_published_one():
     with torch.no_grad():
         cam, cam_rv, f_proj, cam_rv_down = net(x)
         only = net.forward_cam_rv(x, torch.tensor([3, 7]))
+        gated = net.forward_cam_rv(x, torch.tensor([3, 7]), gate=True)
     check({'cam': cam[..., ::4, ::4], 'cam_rv': cam_rv[..., ::4, ::4], 'f_proj': f_proj, 'cam_rv_down': cam_rv_down},
           np.load(GOLDEN / 'net.seam.npz'))
     torch.testing.assert_close(only, cam_rv[:, [3, 7]])
+    assert (gated.sum((2, 3)) > only.sum((2, 3))).all()  # pixels that other classes had won
+
+
+def test_a_gated_pcm_knows_the_named_classes_only():
+    cam = normal('cam', 2, 21, 6, 7)
+    maps = cam_net.pcm_input(cam, 0, torch.tensor([3, 7]))
+    absent = cam.clone()
+    absent[:, [c for c in range(1, 21) if c not in (3, 7)]] = 0
+    expected = cam_net.pcm_input(absent, 0)
+    torch.testing.assert_close(maps, expected)
+    assert (maps[:, 1:].sum(1) > 0).any() and (maps[:, [1, 2, 20]] == 0).all()
 
 
 def test_eps_net_is_the_published_one():

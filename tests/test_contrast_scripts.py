@@ -141,6 +141,21 @@ def test_contrast_ablations(data, weights, tmp_path, run, off, term):
             assert records[1][name] == records[0][name]
 
 
+def test_options_of_this_project(data, weights, tmp_path, run, refused):
+    """Each leads to other weights than the published way and fits into the log's terms; the contrast waits for its start."""
+    kinds = {'published': [], 'start': ['--contrast_start', 0.5], 'aware': ['--prototypes', 'label_aware'],
+             'grid': ['--loss_size', 16], 'adamw': ['--optimizer', 'adamw', '--lr', 1e-3, '--lr_new_factor', 4],
+             'warm': ['--warmup_steps', 3], 'momentum': ['--momentum', 0.9]}
+    ends = {}
+    for kind, flags in kinds.items():
+        assert run('contrast_train', *train_flags(data, tmp_path / kind, *flags, weights=weights))[0] == 0
+        ends[kind] = torch.load(tmp_path / f'{kind}.pth', weights_only=True)['fc8.weight']
+    assert len({value.sum().item() for value in ends.values()}) == len(kinds)
+    records = [json.loads(line) for line in open(tmp_path / 'start.jsonl')]
+    assert [record['loss_nce'] > 0 for record in records] == [False, False, True, True]
+    refused('contrast_train', train_flags(data, tmp_path / 'eps', '--loss_size', 16, '--baseline', 'eps'), '--loss_size', 'eps')
+
+
 def test_non_finite_loss_stops_the_run(data, tmp_path, refused):
     net = fill(resnet38_contrast.Net(0.0625))
     net.fc8.weight.data[:] = float('nan')
@@ -269,6 +284,12 @@ def test_inference_of_both_baselines(data, trained, tmp_path, run, refused):
     code, out, _ = run('contrast_infer', *infer_flags(data, f'{session}.pth', '--out_cam_pred', tmp_path / 'png'))
     assert code == 0 and f'{baseline} baseline' in out and 'width 0.0625' in out
     assert '0.22' in (tmp_path / 'png' / '.manifest.json').read_text() if baseline == 'eps' else True
+    gated = infer_flags(data, f'{session}.pth', '--out_cam_pred', tmp_path / 'gated', '--gate_pcm')
+    if baseline == 'eps':
+        refused('contrast_infer', gated, '--gate_pcm', 'not made by the PCM')
+    else:
+        assert run('contrast_infer', *gated)[0] == 0
+        assert 'gate_pcm' in (tmp_path / 'gated' / '.manifest.json').read_text()
     other = 'eps' if baseline == 'seam' else 'seam'
     refused('contrast_infer', infer_flags(data, f'{session}.pth', '--out_cam', tmp_path / 'cam', '--baseline', other),
             f'is a checkpoint of the {baseline} baseline')
@@ -325,6 +346,27 @@ def test_eval_of_masks(data, run, tmp_path):
     assert code == 0 and result['mIoU'] == pytest.approx(400 / 21) and result['images'] == 4  # background and 3 classes occur
     assert str(data / 'list.txt') in out and str(data / 'SegmentationClass') in out and '4 images' in out
     assert 'perfect' in (tmp_path / 'log' / 'eval.txt').read_text()
+
+
+def test_eval_of_some_classes(data, cams, run, tmp_path, refused):
+    def means(*classes):
+        code, out, _ = run('eval', *eval_flags(data, data / 'SegmentationClass', '--json', tmp_path / 'r.json',
+                                               '--classes', *classes))
+        assert code == 0 and f'mean over {len(result()["classes"])} classes: {", ".join(result()["classes"])}' in out
+        return result()['mIoU']
+
+    def result():
+        return json.loads((tmp_path / 'r.json').read_text())
+    run('eval', *eval_flags(data, data / 'SegmentationClass', '--json', tmp_path / 'r.json'))
+    pixels = result()['pixels']
+    counted = sum((read_mask(str(data / 'SegmentationClass' / f'{name}.png')) == 0).sum() for name in names(data))
+    assert pixels['background'] == counted and 'classes' not in result()
+    found, absent = ([name for name, count in pixels.items() if bool(count) == there] for there in (True, False))
+    assert means(*found) == 100 and means(*absent) == 0 and means('background', absent[0]) == 50
+    assert means('occurring') == 100 and result()['classes'] == [name for name in found if pixels[name] > 1000]
+    code, out, _ = run('eval', *eval_flags(data, cams, '--type', 'npy', '--curve', '--classes', *found))
+    assert 'background score 0.00  mIoU 100.000' in out
+    refused('eval', eval_flags(data, cams, '--classes', 'dog', 'unicorn'), '--classes dog unicorn', 'aeroplane')
 
 
 @pytest.mark.parametrize('curve', [['--curve'], ['--curve', 'True']])

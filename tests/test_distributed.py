@@ -19,7 +19,7 @@ from recipe import fill, normal, uniform
 from tool import dist
 from tool.affinity import affinity_loss, pair_labels
 from tool.engine import _Losses, _parts, _update
-from tool.optim import param_groups, published_sgd
+from tool.optim import make_optimizer, param_groups
 from tool.precision import grad_scaler
 from tool.seeding import mixed_seed
 
@@ -68,7 +68,7 @@ def one_step(case, accumulate=1, whole=None):
     share = len(batch['image']) // dist.world()
     batch = {key: value[dist.rank() * share:][:share] for key, value in batch.items()}
     model = dist.wrap(_Losses(net, losses), CPU, static=accumulate == 1)
-    optimizer = published_sgd(param_groups(net, net.new_layers(), 0, 0), 0, 0)
+    optimizer = make_optimizer('sgd', param_groups(net, net.new_layers(), 0, 0), 0, 0)
     for step in (0, 1):  # the second step shows what a first one does not: how static_graph goes on
         terms = _update(model, optimizer, grad_scaler('off'), _parts(batch, accumulate, CPU, whole), step)
     return ({name: (dist.total(value) / dist.world()).item() for name, value in terms.items()},

@@ -11,7 +11,7 @@ from torch import nn
 from tool.engine import LOG_EVERY, States, fit, run_settings, steps_of
 from tool.errors import Interrupted, UserError
 from tool.log import RunLog
-from tool.optim import param_groups, poly, published_sgd
+from tool.optim import make_optimizer, param_groups, poly
 from tool.seeding import sample_rng
 
 STEPS, LR = 23, 0.002
@@ -32,7 +32,7 @@ def make():
     """A net with dropout and BatchNorm, and its optimiser (momentum 0.9, so that its state matters)."""
     torch.manual_seed(1)
     net = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 1))
-    return net, published_sgd(param_groups(net, [net[3]], LR, 5e-4, norm_affine=True), LR, 0.9)
+    return net, make_optimizer('sgd', param_groups(net, [net[3]], LR, 5e-4, norm_affine=True), LR, 0.9)
 
 
 def train(session, states=None, max_steps=STEPS, start=0, net=None, optimizer=None, stop=None, bad_step=None, workers=0):
@@ -216,7 +216,7 @@ def quiet_net():
 
 def fitted(session, losses, net, max_steps=STEPS, **options):
     """`fit` of a net without dropout on `Noise`, `losses` given the net's outputs too."""
-    optimizer = published_sgd(param_groups(net, [net[2]], LR, 5e-4), LR, 0.9)
+    optimizer = make_optimizer('sgd', param_groups(net, [net[2]], LR, 5e-4), LR, 0.9)
     log = RunLog(str(session))
     try:
         fit(net, optimizer, lambda batch, step: losses(net(batch['x'])[:, 0], batch, step), Noise(), batch_size=4,

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mini import GOLDEN
 from recipe import normal, uniform
-from tool import losses, plain
+from tool import contrast, losses, plain
 
 CLOSE = {'rtol': 1e-4, 'atol': 1e-5}
 
@@ -95,9 +95,9 @@ def test_prototypes_and_pseudo_labels_are_the_published_ones():
     x = leaves('seam.a')
     for view in (1, 2):
         feature = plain.upsample(x[f'f_proj{view}'].detach(), (16, 16)).permute(0, 2, 3, 1).flatten(0, 2)
-        scores = losses.contrast_scores(plain.upsample(x[f'cam_rv{view}'].detach(), (16, 16)), 0, 0.20)
-        np.testing.assert_allclose(losses.prototypes(feature, scores, 1 / 8).numpy(), data[f'prototypes{view}'], **CLOSE)
-        pseudo = losses.pseudo_labels(scores, label, 0).view(4, 16, 16)
+        scores = contrast.contrast_scores(plain.upsample(x[f'cam_rv{view}'].detach(), (16, 16)), 0, 0.20)
+        np.testing.assert_allclose(contrast.class_prototypes(feature, scores, 1 / 8).numpy(), data[f'prototypes{view}'], **CLOSE)
+        pseudo = contrast.pseudo_labels(scores, label, 0).view(4, 16, 16)
         assert (pseudo.numpy() == data[f'pseudo_label{view}']).all()
 
 
@@ -122,7 +122,7 @@ def test_rank_in_class_counts_from_zero_in_every_class():
     labels = torch.tensor([3, 0, 3, 3, 0])
     counts = torch.zeros(21, dtype=torch.long)
     counts[0], counts[3] = 2, 3
-    ranks = losses.rank_in_class(torch.tensor([0.5, 0.1, 0.2, 0.5, 0.05]), labels, counts)
+    ranks = contrast.rank_in_class(torch.tensor([0.5, 0.1, 0.2, 0.5, 0.05]), labels, counts)
     assert ranks.tolist() == [1, 1, 0, 2, 0]  # equal keys keep their order
 
 
@@ -140,10 +140,90 @@ def test_intra_view_closed_form():
         return -math.log(own / (own + negatives))
 
     expected = ((value(1) + value(1)) / 2 + (value(3) + value(2)) / 2) / 3
-    assert losses.intra_view_loss(logits, labels, keys).item() == pytest.approx(expected, rel=1e-5)
+    assert contrast.intra_view_loss(logits, labels, keys).item() == pytest.approx(expected, rel=1e-5)
     plain_mean = torch.stack([F.cross_entropy(logits[labels == c], labels[labels == c]) for c in range(3)]).mean()
-    ablated = losses.intra_view_loss(logits, labels, keys, semi_hard=False, hard_pixels=False)
+    ablated = contrast.intra_view_loss(logits, labels, keys, semi_hard=False, hard_pixels=False)
     torch.testing.assert_close(ablated, plain_mean)
+
+
+def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard):
+    """The label-aware contrast in loops over pictures, classes and pixels; maps already at one size."""
+    n, side = len(label), x['cam_rv1'].shape[2]
+    channel = {c: c + (bg_index == 0) for c in range(20)}
+    present = sorted({bg_index} | {channel[c] for c in range(20) if label[:, c].any()})
+    views = []
+    for view in (1, 2):
+        feature = x[f'f_proj{view}'].permute(0, 2, 3, 1).reshape(-1, 128)
+        rows = {c: torch.zeros(n, side * side) for c in present}
+        pseudo = torch.full((n, side * side), bg_index)
+        best = torch.full((n, side * side), bg_threshold)
+        for image in range(n):
+            for c in range(20):
+                if label[image, c]:
+                    cam = x[f'cam_rv{view}'][image, channel[c]].detach().flatten()
+                    score = (cam - cam.min() - 1e-5) / (cam.max() - cam.min() + 1e-5)
+                    pseudo[image][score > best[image]] = channel[c]
+                    best[image] = best[image].maximum(score)
+                    rows[channel[c]][image] = score.clamp(min=0)
+        rows[bg_index] = 1 - torch.stack([rows[c] for c in present if c != bg_index]).amax(0)
+        protos = {}
+        for c in present:
+            weight, index = rows[c].flatten().sort(descending=True)
+            weight, index = weight[:side * side // 8], index[:side * side // 8]
+            protos[c] = F.normalize((weight[:, None] * feature[index].detach()).sum(0), dim=0)
+        views.append((F.normalize(feature, dim=1), pseudo.flatten().tolist(), protos))
+
+    def cross(pixels, labels, protos):
+        logits = torch.stack([pixels @ protos[c] / 0.1 for c in present], 1)
+        return F.cross_entropy(logits, torch.tensor([present.index(c) for c in labels]))
+
+    intra = 0
+    for (pixels, labels, protos), key in zip(views, keys):
+        classes = sorted(set(labels))
+        for c in classes:
+            own = [i for i, found in enumerate(labels) if found == c]
+            logits = {k: pixels[own] @ protos[k] / 0.1 for k in present}
+            others = torch.stack([logits[k] for k in present if k != c], 1)
+            if semi_hard:
+                others = others.sort(1, descending=True).values[:, :int(0.6 * (len(present) - 1))]
+            value = torch.cat([logits[c][:, None], others], 1).logsumexp(1) - logits[c]
+            half = len(own) // 2
+            drawn = sorted(range(len(own)), key=lambda i: key[own[i]])[:half]
+            hard = sorted(range(len(own)), key=lambda i: logits[c][i])[:len(own) * 6 // 10][-half:] if half else []
+            intra = intra + (value[drawn].mean() + value[hard].mean()) / 2 / len(classes) if half else intra
+    (pixels1, labels1, protos1), (pixels2, labels2, protos2) = views
+    return {'loss_cross_prototype': 0.05 * (cross(pixels1, labels1, protos2) + cross(pixels2, labels2, protos1)),
+            'loss_cross_cam': 0.05 * (cross(pixels1, labels2, protos1) + cross(pixels2, labels1, protos2)),
+            'loss_intra_view': 0.05 * intra}
+
+
+@pytest.mark.parametrize('bg_index, semi_hard', [(0, True), (20, True), (0, False)])
+def test_label_aware_contrast_by_hand(bg_index, semi_hard):
+    x = {name: normal(f'aware.{name}', 4, channels, 8, 8).abs().requires_grad_()
+         for name, channels in (('cam_rv1', 21), ('cam_rv2', 21), ('f_proj1', 128), ('f_proj2', 128))}
+    label = torch.zeros(4, 20)
+    for image, classes in enumerate(([0, 3], [3], [7, 11, 19], [0])):
+        label[image, classes] = 1
+    keys = uniform('aware.keys', 2, 256)
+    loss = losses.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label, bg_index=bg_index,
+                                bg_threshold=0.45, random_keys=keys, prototypes='label_aware', semi_hard=semi_hard)
+    expected = label_aware_by_hand(x, label, bg_index, 0.45, keys.tolist(), semi_hard)
+    ours = torch.autograd.grad(loss['loss_nce'], (x['f_proj1'], x['f_proj2']))
+    theirs = torch.autograd.grad(sum(expected.values()), (x['f_proj1'], x['f_proj2']))
+    for name, value in expected.items():
+        assert loss[name].item() == pytest.approx(value.item(), rel=1e-5), name
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+def test_label_aware_contrast_of_one_class_and_of_empty_maps():
+    """One class against the background leaves no semi-hard negative; maps of zeros give no prototype: still finite."""
+    label = F.one_hot(torch.tensor([2, 2]), 20).float()
+    feature = normal('aware.f', 2, 128, 8, 8).abs().requires_grad_()
+    for maps in (normal('aware.m', 2, 21, 8, 8).abs(), torch.zeros(2, 21, 8, 8)):
+        loss = losses.contrast_loss(feature, maps, feature, maps, label, prototypes='label_aware')
+        assert loss['loss_intra_view'] == 0 and loss['loss_nce'].isfinite()
+        assert torch.autograd.grad(loss['loss_nce'], feature)[0].isfinite().all()
 
 
 @pytest.mark.parametrize('off', ['cross_prototype', 'cross_cam', 'intra_view'])
@@ -185,7 +265,8 @@ def test_nothing_waits_for_the_device():
              (('cam1', 21, 12), ('cam_rv1', 21, 12), ('cam2', 21, 16), ('cam_rv2', 21, 16), ('f1', 128, 12), ('f2', 128, 16))}
         label = torch.rand(2, 20)
         losses.seam_loss(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, size1=(96, 96), max_classes=3)
-        losses.contrast_loss(x['f1'], x['cam_rv1'], x['f2'], x['cam_rv2'], label)
+        for prototypes in contrast.PROTOTYPES:
+            losses.contrast_loss(x['f1'], x['cam_rv1'], x['f2'], x['cam_rv2'], label, prototypes=prototypes)
         losses.eps_loss(x['cam1'], torch.rand(2, 1, 96, 96), label)
         losses.consistency_losses(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, bg_index=20)
         with pytest.raises(Exception, match='nonzero'):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from tool.optim import param_groups, poly, published_sgd, set_lr
+from tool.optim import make_optimizer, param_groups, poly, set_lr, warm_up
 
 
 class Net(nn.Module):
@@ -43,13 +43,33 @@ def test_empty_groups_are_left_out():
 def test_momentum_is_the_weight_decay():
     """Q2: two steps on f(w) = g·w: v1 = g + d·w0, w1 = w0 − lr·v1; v2 = m·v1 + g + d·w1, with m = 5e-4."""
     weight = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
-    sgd = published_sgd([{'params': [weight], 'lr': 0.1, 'weight_decay': 5e-4}], 0.1, 5e-4)
+    sgd = make_optimizer('sgd', [{'params': [weight], 'lr': 0.1, 'weight_decay': 5e-4}], 0.1, 5e-4)
+    assert make_optimizer('sgd', sgd.param_groups, 0.1, 5e-4, 0.9).defaults['momentum'] == 0.9
     for _ in range(2):
         weight.grad = torch.tensor([3.0], dtype=torch.float64)
         sgd.step()
     first = 3 + 5e-4 * 2
     w1 = 2 - 0.1 * first
     assert weight.item() == pytest.approx(w1 - 0.1 * (5e-4 * first + 3 + 5e-4 * w1), abs=1e-12)
+
+
+def test_adamw_decays_by_group_and_moves_by_the_sign_first():
+    decayed, free = (nn.Parameter(torch.tensor([2.0])) for _ in range(2))
+    adamw = make_optimizer('adamw', [{'params': [decayed], 'lr': 0.1, 'weight_decay': 0.5},
+                                     {'params': [free], 'lr': 0.2, 'weight_decay': 0.0}], 0.1, 0.5)
+    decayed.grad = free.grad = torch.tensor([-7.0])
+    adamw.step()
+    assert decayed.item() == pytest.approx(2 * (1 - 0.1 * 0.5) + 0.1) and free.item() == pytest.approx(2.2)
+
+
+def test_new_layers_take_their_own_factor():
+    net = Net()
+    groups = param_groups(net, [net.head], 0.1, 5e-4, new_factor=4)
+    assert [group['lr'] for group in groups] == pytest.approx([0.1, 0.2, 0.4, 0.8])
+
+
+def test_warm_up():
+    assert [warm_up(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1] and warm_up(0, 0) == 1
 
 
 def test_poly():
@@ -60,11 +80,11 @@ def test_poly():
 def test_set_lr_is_always_of_the_initial_rates():
     weight = nn.Parameter(torch.ones(1))
     other = nn.Parameter(torch.ones(1))
-    sgd = published_sgd([{'params': [weight], 'lr': 0.1}, {'params': [other], 'lr': 1.0}], 0.1, 0)
+    sgd = make_optimizer('sgd', [{'params': [weight], 'lr': 0.1}, {'params': [other], 'lr': 1.0}], 0.1, 0)
     for factor in (0.5, 0.25, 1.0, 0.1):
         set_lr(sgd, factor)
         assert [group['lr'] for group in sgd.param_groups] == pytest.approx([0.1 * factor, factor])
-    again = published_sgd([{'params': [weight], 'lr': 7.0}, {'params': [other], 'lr': 7.0}], 0.1, 0)
+    again = make_optimizer('sgd', [{'params': [weight], 'lr': 7.0}, {'params': [other], 'lr': 7.0}], 0.1, 0)
     again.load_state_dict(sgd.state_dict())  # a continued run knows the initial rates
     set_lr(again, 0.5)
     assert [group['lr'] for group in again.param_groups] == pytest.approx([0.05, 0.5])

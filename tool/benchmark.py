@@ -27,7 +27,7 @@ from tool import random_walk as walk
 from tool.files import read_cam, read_mask, write_mask, write_npy, write_text
 from tool.log import versions
 from tool.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
-from tool.optim import param_groups, published_sgd
+from tool.optim import make_optimizer, param_groups
 from tool.precision import amp_dtype, emulated, fast_forward
 from voc12.classes import NUM_CLASSES
 
@@ -190,7 +190,7 @@ def _precisions() -> list[tuple[str, str]]:
 def _time_step(width: float, kind: str) -> float:
     torch.manual_seed(0)
     net = find_net('network.resnet38_contrast')(width).train()
-    optimizer = published_sgd(param_groups(net, net.new_layers(), 1e-4, 5e-4), 1e-4, 5e-4)
+    optimizer = make_optimizer('sgd', param_groups(net, net.new_layers(), 1e-4, 5e-4), 1e-4, 5e-4)
     batch = {'image': torch.randn(2, 3, 448, 448), 'label': torch.eye(20)[[3, 7]]}
     forward = fast_forward(net, torch.device('cpu'), 'off' if kind == 'plain' else kind)
     losses_of = _plain_step if kind == 'plain' else BASELINES['seam'].losses

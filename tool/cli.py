@@ -93,8 +93,15 @@ def add_train_flags(parser: argparse.ArgumentParser, width: str) -> None:
                         help='images a step, all processes of torchrun together')
     parser.add_argument('--max_steps', type=number(int, 1),
                         help='train this many steps, learning-rate schedule included, instead of counting epochs')
-    parser.add_argument('--lr', type=number(float, 0), default=0.01,
-                        help='learning rate of the backbone; new layers take 10×')
+    parser.add_argument('--lr', type=number(float, 0), default=0.01, help='learning rate of the backbone\'s weights')
+    parser.add_argument('--lr_new_factor', type=number(float, 0), default=10.0,
+                        help='new layers take this times --lr; biases take twice their layer\'s')
+    parser.add_argument('--optimizer', choices=('sgd', 'adamw'), default='sgd',
+                        help='sgd as published; adamw (try --lr 0.002) learns much faster from scratch')
+    parser.add_argument('--momentum', type=number(float, 0, 1),
+                        help='of sgd (default: the value of --wt_dec, as in the published code: practically none)')
+    parser.add_argument('--warmup_steps', type=number(int, 0), default=0,
+                        help='steps over which the learning rate rises from 0')
     parser.add_argument('--wt_dec', type=number(float, 0), default=5e-4, help='weight decay')
     parser.add_argument('--crop_size', type=number(int, 64), default=448, help='side of the training crops in pixels')
     parser.add_argument('--width', type=number(float, 0), help=width)

@@ -1,4 +1,6 @@
 """mIoU: confusion matrices by one bincount, and the whole threshold curve of a CAM in one pass."""
+from collections.abc import Sequence
+
 import numpy as np
 
 from voc12.classes import CLASSES, IGNORE, NUM_CLASSES
@@ -65,6 +67,11 @@ def cam_prediction(cam: dict[int, np.ndarray], shape: tuple[int, int], threshold
     return prediction
 
 
+def occurring(matrix: np.ndarray, pixels: int = 1000) -> list[str]:
+    """Classes with more than so many ground-truth pixels in a confusion matrix [21, 22]."""
+    return [name for name, count in zip(CLASSES, matrix.sum(1)) if count > pixels]
+
+
 def iou(matrix: np.ndarray) -> np.ndarray:
     """Per-class IoU in percent, float64 [..., 21], of confusion matrices [..., 21, 22]; a class that never occurs has 0."""
     hits = matrix[..., :NUM_CLASSES].diagonal(axis1=-2, axis2=-1).astype(np.float64)
@@ -72,10 +79,15 @@ def iou(matrix: np.ndarray) -> np.ndarray:
     return 100 * hits / np.maximum(union, 1)
 
 
-def scores(matrix: np.ndarray) -> dict[str, float]:
-    """{class name: IoU %, …, 'mIoU': their mean over all 21 classes} of a confusion matrix [21, 22]."""
-    values = iou(matrix)
-    return {**dict(zip(CLASSES, values.tolist())), 'mIoU': float(values.mean())}
+def scores(matrix: np.ndarray, classes: Sequence[str] = CLASSES) -> dict[str, float]:
+    """{class name: IoU %, …, 'mIoU': their mean over `classes`} of a confusion matrix [21, 22]."""
+    values = dict(zip(CLASSES, iou(matrix).tolist()))
+    return {**values, 'mIoU': mean_iou(values, classes)}
+
+
+def mean_iou(values: dict[str, float], classes: Sequence[str] = CLASSES) -> float:
+    """Mean of the named classes' IoU."""
+    return sum(values[name] for name in classes) / len(classes)
 
 
 def table(result: dict[str, float]) -> str:

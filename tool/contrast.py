@@ -1,0 +1,173 @@
+"""The pixel-to-prototype contrast of the paper as pure functions, and its label-aware variant (method §3.3).
+
+Maps are [N, 21, h, w] with the background in channel `bg_index` (0 for SEAM, 20 for EPS), image labels are multi-hot
+[N, 20]. Nothing loops over classes or pixels or waits for the device.
+"""
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from tool.maps import resize, split, with_background
+from voc12.classes import NUM_CLASSES
+
+PROTOTYPES = ('published', 'label_aware')
+
+
+@torch.no_grad()
+def contrast_scores(cam_rv_down: torch.Tensor, bg_index: int, bg_threshold: float) -> torch.Tensor:
+    """Scores s [N, 21, h, w]: scaled maps (the floor is slightly negative, as published), the background a constant."""
+    scores = F.relu(cam_rv_down)
+    low, high = scores.amin((2, 3), keepdim=True), scores.amax((2, 3), keepdim=True)
+    scores = torch.where(scores < low + 1e-5, 0, scores)
+    scores = (scores - low - 1e-5) / (high - low + 1e-5)
+    scores[:, bg_index] = bg_threshold
+    return scores
+
+
+@torch.no_grad()
+def pseudo_labels(scores: torch.Tensor, label: torch.Tensor, bg_index: int, own_only: bool = False) -> torch.Tensor:
+    """Class of every pixel, [N·h·w] in (image, row, column) order: argmax of softmax(s · label).
+
+    With `own_only` it is always the background or a class of the picture (else one that ties with it may win).
+    """
+    own = with_background(label, torch.ones_like(label[:, :1]), bg_index)[..., None, None]
+    scores = scores * own
+    if own_only:
+        scores = scores.masked_fill(own == 0, -torch.inf)
+    return scores.softmax(1).argmax(1).flatten()
+
+
+@torch.no_grad()
+def label_aware_scores(scores: torch.Tensor, label: torch.Tensor, bg_index: int) -> torch.Tensor:
+    """Scores that choose and weight the pixels of label-aware prototypes (not in the paper), ≥ 0, [N, 21, h, w].
+
+    Foreground maps are those of a picture's own classes, zero elsewhere; the background is 1 − their maximum.
+    """
+    foreground = split(scores, bg_index)[1].clamp(min=0) * label[..., None, None]
+    return with_background(foreground, 1 - foreground.amax(1, keepdim=True), bg_index)
+
+
+@torch.no_grad()
+def class_prototypes(feature: torch.Tensor, scores: torch.Tensor, top_fraction: float) -> torch.Tensor:
+    """L2-normalised class prototypes [21, D]: mean of a class's best-scored pixels of the batch, weighted by the scores.
+
+    Args:
+        feature: projected features [N·h·w, D], not normalised.
+        scores: [N, 21, h, w].
+        top_fraction: pixels of a class as a share of one picture's h·w.
+    """
+    count = int(scores.shape[2] * scores.shape[3] * top_fraction)
+    weight, index = scores.transpose(0, 1).flatten(1).topk(count, dim=1)
+    total = weight.sum(1, keepdim=True)
+    mean = torch.einsum('ck,ckd->cd', weight, feature[index]) / torch.where(total == 0, 1, total)
+    return F.normalize(mean, dim=1)
+
+
+def rank_in_class(key: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Rank of each pixel among those of its class by ascending key, [M]; equal keys keep their order."""
+    order = key.argsort(stable=True)
+    order = order[labels[order].argsort(stable=True)]  # by class, inside a class by key
+    first = (counts.cumsum(0) - counts)[labels[order]]
+    ranks = torch.empty_like(order)
+    ranks[order] = torch.arange(len(order), device=order.device) - first
+    return ranks
+
+
+def semi_hard_negatives(logits: torch.Tensor, labels: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Logits [M, K] of each pixel's negatives: the prototypes ranked 4…13 of all 21, as published.
+
+    Among the classes `present` [21] only (label-aware prototypes) they are the int(0.6 · (present − 1)) most similar ones
+    without the pixel's own; the rest of the columns is −inf.
+    """
+    if present is None:
+        return logits.topk(13, dim=1).values[:, 3:]
+    others = logits.scatter(1, labels[:, None], -torch.inf).sort(1, descending=True).values
+    kept = torch.arange(NUM_CLASSES, device=logits.device) < (present.sum() - 1) * 6 // 10
+    return others.masked_fill(~kept, -torch.inf)
+
+
+def intra_view_loss(logits: torch.Tensor, labels: torch.Tensor, random_key: torch.Tensor, *, semi_hard: bool = True,
+                    hard_pixels: bool = True, present: torch.Tensor = None) -> torch.Tensor:
+    """Intra-view contrast with semi-hard prototype mining and hard pixel sampling (method §3.3, paper §3.3).
+
+    Args:
+        logits: q · Pᵀ / τ, [M, 21]; −inf where there is no prototype.
+        labels: pseudo labels [M].
+        random_key: [M]; in each class the n//2 pixels with the smallest keys are the random half.
+        semi_hard: negatives are those of `semi_hard_negatives`; off: all prototypes.
+        hard_pixels: a class's value is the mean over its random half and its hard half; off: over all its pixels.
+        present: [21], which classes have a prototype; None: all.
+    """
+    positive = logits.gather(1, labels[:, None])
+    negatives = semi_hard_negatives(logits, labels, present) if semi_hard else logits
+    value = (torch.cat([positive, negatives], 1) if semi_hard else negatives).logsumexp(1) - positive[:, 0]
+    counts = (labels[:, None] == torch.arange(NUM_CLASSES, device=labels.device)).sum(0)
+    found = (counts > 0).sum()
+    if not hard_pixels:
+        return (value / counts[labels]).sum() / found
+    half, least = counts // 2, counts * 6 // 10  # int(0.6 n) pixels least like their prototype; the last n//2 are taken
+    random_rank = rank_in_class(random_key, labels, counts)
+    hard_rank = rank_in_class(positive[:, 0].detach(), labels, counts)
+    drawn = (random_rank < half[labels]).to(value.dtype)
+    hard = ((hard_rank < least[labels]) & (hard_rank >= (least - half)[labels])).to(value.dtype)
+    return (value * (drawn + hard) / (2 * half[labels]).clamp(min=1)).sum() / found
+
+
+def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: torch.Tensor, cam_rv_down2: torch.Tensor,
+                  label: torch.Tensor, *, bg_index: int = 0, bg_threshold: float = 0.20, temperature: float = 0.1,
+                  weight: float = 0.1, top_fraction: float = 1 / 8, random_keys: torch.Tensor = None,
+                  generator: torch.Generator = None, gather: Callable[[torch.Tensor], torch.Tensor] = lambda part: part,
+                  cross_prototype: bool = True, cross_cam: bool = True, intra_view: bool = True, semi_hard: bool = True,
+                  hard_pixels: bool = True, prototypes: str = 'published') -> dict[str, torch.Tensor]:
+    """Pixel-to-prototype contrast across and within two views (method §3.3, paper §3.2–3.3).
+
+    Args:
+        f_proj1, f_proj2: projected features [N, D, h, w] of the views; view 1 is resized to view 2's size (16×16).
+        cam_rv_down1, cam_rv_down2: refined maps [N, 21, h, w].
+        label: [N, 20].
+        bg_threshold: the background's constant score.
+        top_fraction: pixels of a prototype as a share of one picture's h·w.
+        random_keys: [2, N·16·16], see `intra_view_loss`; drawn from `generator` when None.
+        gather: makes of a process's part of a batch [n, …] all of it [N, …], with gradient (`tool.dist.gather`): prototypes,
+            pixels and pairs are those of the batch of all processes, and each of them computes the same loss.
+        cross_prototype, cross_cam, intra_view, semi_hard, hard_pixels: the paper's ablations; a term that is off is 0.
+        prototypes: 'published', or 'label_aware' (not in the paper): a class's prototype is made of pictures that hold it
+            (`label_aware_scores`), and classes that no picture of the batch holds take no part.
+    Returns:
+        'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view' and 'loss_nce', their sum.
+    """
+    size, label = f_proj2.shape[2:], gather(label)
+    label_aware, present = prototypes == 'label_aware', None
+    if label_aware:
+        present = with_background(label.amax(0, True), torch.ones_like(label[:1, :1]), bg_index)[0] > 0
+    pixels, labels, protos = [], [], []
+    for f_proj, cam_rv in ((f_proj1, cam_rv_down1), (f_proj2, cam_rv_down2)):
+        feature = gather(resize(f_proj, size)).permute(0, 2, 3, 1).flatten(0, 2)
+        scores = gather(contrast_scores(resize(cam_rv.detach(), size), bg_index, bg_threshold))
+        pixels.append(F.normalize(feature, dim=1))
+        labels.append(pseudo_labels(scores, label, bg_index, label_aware))
+        weights = label_aware_scores(scores, label, bg_index) if label_aware else scores
+        protos.append(class_prototypes(feature.detach(), weights, top_fraction))
+    if random_keys is None:
+        random_keys = torch.rand(2, len(labels[0]), device=label.device, generator=generator)
+
+    def logits(pixel_view, prototype_view):
+        values = pixels[pixel_view] @ protos[prototype_view].T / temperature
+        return values.masked_fill(~present, -torch.inf) if label_aware else values
+
+    own = [logits(0, 0), logits(1, 1)]
+    zero = own[0].new_zeros(())
+    terms = {'loss_cross_prototype': zero, 'loss_cross_cam': zero, 'loss_intra_view': zero}
+    if cross_prototype:
+        terms['loss_cross_prototype'] = weight / 2 * (
+            F.cross_entropy(logits(0, 1), labels[0]) + F.cross_entropy(logits(1, 0), labels[1]))
+    if cross_cam:
+        terms['loss_cross_cam'] = weight / 2 * (
+            F.cross_entropy(own[0], labels[1]) + F.cross_entropy(own[1], labels[0]))
+    if intra_view:
+        terms['loss_intra_view'] = weight / 2 * sum(
+            intra_view_loss(own[view], labels[view], random_keys[view], semi_hard=semi_hard, hard_pixels=hard_pixels,
+                            present=present)
+            for view in (0, 1))
+    return {**terms, 'loss_nce': sum(terms.values())}
