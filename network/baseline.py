@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from network.resnet38d import ResNet38
+from network.backbone import Backbone
 from tool import dist
 from tool.contrast import contrast_loss
 
@@ -31,7 +31,8 @@ class Baseline:
     """One way of making CAMs. Attributes are constants of method.md; a subclass sets them and fills the methods in.
 
     Attributes:
-        name: value of --baseline. network: dotted module of its Net. projection: key of its projection head in checkpoints.
+        name: value of --baseline. network, timm_network: dotted modules of its Net over ResNet-38 and over timm's backbones.
+        projection: key of its projection head in checkpoints.
         bg_index: channel of the background in every map.
         bg_threshold, top_fraction: of the contrast. png_threshold: background score of CAM PNGs.
         max_epochs: epochs of the schedule. max_steps: steps of a run, None for all epochs.
@@ -40,6 +41,7 @@ class Baseline:
     """
     name: str
     network: str
+    timm_network: str
     projection: str
     bg_index: int
     bg_threshold: float
@@ -50,6 +52,10 @@ class Baseline:
     saliency: bool = False
     upsampled: bool = False
     pcm_seeds: bool = False
+
+    @property
+    def networks(self) -> tuple[str, str]:
+        return self.network, self.timm_network
 
     def losses(self, net: Callable, batch: dict, options: LossOptions, generator: torch.Generator = None) -> dict:
         """All loss terms of a batch ('image' [N, 3, H, W], 'label' [N, 20], …) and their sum 'loss'.
@@ -83,7 +89,7 @@ class Baseline:
         """(loss terms, (f_proj1, cam_rv_down1, f_proj2, cam_rv_down2)) of two views of the images."""
         raise NotImplementedError
 
-    def maps(self, net: ResNet38, view: torch.Tensor, classes: list[int], size: tuple[int, int],
+    def maps(self, net: Backbone, view: torch.Tensor, classes: list[int], size: tuple[int, int],
              gate_pcm: bool = False) -> torch.Tensor:
         """Maps [K, H, W] of the foreground classes from one scale; `view` [2, 3, h, w]: the picture and its mirror image.
 
@@ -96,7 +102,7 @@ class Baseline:
         maps = F.interpolate(maps, size, mode='bilinear', align_corners=False)
         return maps[0] + maps[1].flip(2)
 
-    def pass_maps(self, net: ResNet38, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool) -> torch.Tensor:
+    def pass_maps(self, net: Backbone, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool) -> torch.Tensor:
         """Maps [2, K, h', w'] of the given channels from one pass of the network."""
         raise NotImplementedError
 

@@ -4,14 +4,15 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from network.backbone import Backbone
 from network.baseline import Baseline, LossOptions
-from network.resnet38d import ResNet38
 from tool.losses import classification_loss, consistency_losses, eps_loss, rvmin_loss
 
 
 class Eps(Baseline):
     name = 'eps'
     network = 'network.resnet38_contrast_eps'
+    timm_network = 'network.timm_contrast_eps'
     projection = 'proj_fc'
     bg_index = 20
     bg_threshold = 0.10
@@ -42,7 +43,7 @@ class Eps(Baseline):
             terms['loss_er'], terms['loss_ecr'] = consistency_losses(cam1, cam_rv1, cam2, cam_rv2, label, **common)
         return terms, (f_proj1, cam_rv1, f_proj2, cam_rv2)
 
-    def pass_maps(self, net: ResNet38, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool) -> torch.Tensor:
+    def pass_maps(self, net: Backbone, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool) -> torch.Tensor:
         return net.forward_cam(view).softmax(1)[:, channels]
 
     def finish(self, maps: torch.Tensor) -> torch.Tensor:

@@ -4,14 +4,15 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from network.backbone import Backbone
 from network.baseline import Baseline, LossOptions
-from network.resnet38d import ResNet38
 from tool.losses import classification_loss, seam_loss
 
 
 class Seam(Baseline):
     name = 'seam'
     network = 'network.resnet38_contrast'
+    timm_network = 'network.timm_contrast'
     projection = 'fc_proj'
     bg_index = 0
     bg_threshold = 0.20
@@ -35,7 +36,7 @@ class Seam(Baseline):
             terms = {'loss_cls': terms['loss_cls']}
         return terms, (f_proj1, cam_rv_down1, f_proj2, cam_rv_down2)
 
-    def pass_maps(self, net: ResNet38, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool) -> torch.Tensor:
+    def pass_maps(self, net: Backbone, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool) -> torch.Tensor:
         return net.forward_cam_rv(view, channels, gate_pcm)
 
     def finish(self, maps: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""What every CAM network here shares: the class map fc8, the projection head and the pixel correlation module (method §2)."""
+"""CAM networks without their backbone: class map fc8, projection head, pixel correlation module; SEAM's and EPS's (method §2)."""
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from network.resnet38d import ResNet38
+from network.backbone import Backbone
 from voc12.classes import NUM_CLASSES
 
 PROJECTION_DIM = 128
@@ -44,17 +44,16 @@ def correlate(maps: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
     return (spread / (sums + 1e-5)).view(n, channels, h, w)
 
 
-class CamNet(ResNet38):
-    """ResNet-38 with fc8, a projection head of the given name, and the PCM's layers.
+class CamHeads(Backbone):
+    """fc8, a projection head of a given name, and the PCM's layers: stands before the backbone in a network's bases."""
 
-    Args:
-        width: see ResNet38; the heads' own channels do not scale.
-        projection: attribute (and checkpoint key) of the projection head.
-        bg_index: channel of the background in every map.
-    """
+    def add_heads(self, projection: str, bg_index: int) -> None:
+        """Make the heads, once the backbone is made.
 
-    def __init__(self, width: float, projection: str, bg_index: int):
-        super().__init__(width)
+        Args:
+            projection: attribute (and checkpoint key) of the projection head.
+            bg_index: channel of the background in every map.
+        """
         self.projection, self.bg_index = projection, bg_index
         conv4, conv5, conv6 = (self.channels[name] for name in ('conv4', 'conv5', 'conv6'))
         self.fc8 = nn.Conv2d(conv6, NUM_CLASSES, 1, bias=False)
@@ -93,3 +92,64 @@ class CamNet(ResNet38):
         if classes is not None:
             maps = maps[:, classes]
         return correlate(maps, self.pcm_feature(x, taps))
+
+
+class SeamHeads(CamHeads):
+    """SEAM's network; the background is channel 0 (method §2.1)."""
+
+    def add_heads(self, projection: str = 'fc_proj', bg_index: int = 0) -> None:
+        super().add_heads(projection, bg_index)
+        self.dropout7 = nn.Dropout2d(0.5)
+
+    def forward(self, x: torch.Tensor, upsample: bool = True, classify: bool = False):
+        """Maps and projected features of normalised images x [N, 3, H, W].
+
+        Returns:
+            cam [N, 21, H, W]: fc8 output (at feature size (h, w) when `upsample` is False).
+            cam_rv [N, 21, H, W]: PCM-refined maps, ≥ 0 (likewise).
+            f_proj [N, 128, h, w].
+            cam_rv_down [N, 21, h, w].
+        With `classify` only the spatial mean [N, 21] of cam is computed and returned (plain classification training).
+        """
+        taps = self.features(x)
+        feature = self.dropout7(taps['conv6'])
+        if classify:
+            return self.fc8(feature).mean((2, 3))
+        cam, f_proj = self.fc8(feature), self.project(feature)
+        cam_rv_down = self.refine(x, taps, cam)
+        if not upsample:
+            return cam, cam_rv_down, f_proj, cam_rv_down
+        cam_rv = F.interpolate(cam_rv_down, x.shape[2:], mode='bilinear', align_corners=True)
+        return F.interpolate(cam, x.shape[2:], mode='bilinear', align_corners=True), cam_rv, f_proj, cam_rv_down
+
+    def forward_cam_rv(self, x: torch.Tensor, classes: torch.Tensor, gate: bool = False) -> torch.Tensor:
+        """cam_rv [N, K, H, W] of the K channels `classes` only: what inference needs; `gate`: see `refine`."""
+        taps = self.features(x)
+        cam_rv = self.refine(x, taps, self.fc8(self.dropout7(taps['conv6'])), classes, gate)
+        return F.interpolate(cam_rv, x.shape[2:], mode='bilinear', align_corners=True)
+
+
+class EpsHeads(CamHeads):
+    """EPS's network; the background is channel 20, the last (method §2.2)."""
+
+    def add_heads(self, projection: str = 'proj_fc', bg_index: int = 20) -> None:
+        super().add_heads(projection, bg_index)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Class scores, maps and projected features of normalised images x [N, 3, H, W], all at feature size (h, w).
+
+        Returns:
+            pred [N, 21]: spatial mean of cam.
+            cam [N, 21, h, w]: fc8 output.
+            pred_rv [N, 21]: spatial mean of cam_rv.
+            cam_rv [N, 21, h, w]: PCM-refined maps, ≥ 0.
+            f_proj [N, 128, h, w].
+        """
+        taps = self.features(x)
+        cam = self.fc8(taps['conv6'])
+        cam_rv = self.refine(x, taps, cam)
+        return cam.mean((2, 3)), cam, cam_rv.mean((2, 3)), cam_rv, self.project(taps['conv6'])
+
+    def forward_cam(self, x: torch.Tensor) -> torch.Tensor:
+        """The fc8 map [N, 21, h, w] alone: what inference needs (no PCM)."""
+        return self.fc8(self.features(x)['conv6'])

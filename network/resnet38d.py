@@ -1,8 +1,11 @@
 """ResNet-38 (Wu et al., model A1) at output stride 8: the backbone of every ResNet-38 network here (method §1)."""
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from network.backbone import Backbone
 from tool.errors import UserError
 
 FULL_CHANNELS = 4096  # of the last feature map at width 1
@@ -78,14 +81,11 @@ class Bottleneck(nn.Module):
         return self.conv_branch1(first) + y, first
 
 
-class ResNet38(nn.Module):
+class ResNet38(Backbone):
     """The backbone. `features` holds what the heads read; attributes are named as in the published checkpoints.
 
     Args:
         width: factor on all channel counts (multiple of 1/32); 1 is the published network.
-    Attributes:
-        fine_tune: BatchNorm in eval mode with frozen affine, and conv1a … b2_2 frozen (the published way, from ImageNet
-            weights). `train_from_scratch()` switches it off.
     """
 
     def __init__(self, width: float = 1.0):
@@ -109,8 +109,11 @@ class ResNet38(nn.Module):
         self.b7 = Bottleneck(c2048, c4096, dilation=4, dropout=0.5)
         self.bn7 = nn.BatchNorm2d(c4096)
         self.channels = {'conv3': c256, 'conv4': c512, 'conv5': c1024, 'conv6': c4096}
-        self.fine_tune = True
-        self._freeze(True)
+        self.freeze(True)
+
+    @property
+    def description(self) -> str:
+        return f'ResNet-38 of width {self.width}'
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (stride 8, ceil(H/8))."""
@@ -124,26 +127,8 @@ class ResNet38(nn.Module):
         taps['conv6'] = _bn_relu(self.bn7, x)
         return taps
 
-    def train_from_scratch(self) -> None:
-        """No ImageNet weights: BatchNorm trains and nothing is frozen."""
-        self.fine_tune = False
-        self._freeze(False)
-        self.train(self.training)
-
-    def _freeze(self, frozen: bool) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.requires_grad_(not frozen)
-        for name in FROZEN:
-            getattr(self, name).requires_grad_(not frozen)
-
-    def train(self, mode: bool = True):
-        super().train(mode)
-        if self.fine_tune:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # SyncBatchNorm too
-                    module.eval()
-        return self
+    def early(self) -> Iterator[nn.Parameter]:
+        return (parameter for name in FROZEN for parameter in getattr(self, name).parameters())
 
 
 _TAPS = {'b4': 'conv3', 'b5': 'conv4', 'b6': 'conv5'}

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from network.resnet38_aff import Net, pair_affinity
+from network.aff_net import pair_affinity
+from network.resnet38_aff import Net
 from recipe import fill, normal, uniform
 from tool.affinity import (
     affinity_label,
