@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from network.weights import net_from_checkpoint
+from network.weights import AFFINITY, net_from_checkpoint
 from tool import cli
 from tool.errors import UserError
 from tool.files import read_list
@@ -29,7 +29,7 @@ from voc12.layout import check_images, check_maps, image_path
 def parse_args():
     parser = cli.Parser(__doc__)
     parser.add_argument('--weights', required=True, help='AffinityNet checkpoint (aff_train.py)')
-    parser.add_argument('--network', default='network.resnet38_aff', help='module of the network')
+    parser.add_argument('--network', help='module of the network (default: AffinityNet over the checkpoint\'s backbone)')
     parser.add_argument('--infer_list', default='voc12/train.txt', help='pictures to make masks of')
     parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
     parser.add_argument('--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)')
@@ -57,7 +57,7 @@ def main(args):
     check_images(args.voc12_root, names)
     names = own_share(names, args.overwrite)
     check_maps(args.cam_dir, args.voc12_root, names, 'make the CAMs with contrast_infer.py --out_cam')
-    net = net_from_checkpoint(args.network, args.weights).to(device)
+    net = net_from_checkpoint(args.network or AFFINITY, args.weights).to(device)
 
     settings = {'stage': 'aff_infer', 'weights': fingerprint(args.weights), 'cam_dir': fingerprint(args.cam_dir),
                 'beta': args.beta, 'logt': args.logt, 'bg_score': args.bg_score}
@@ -67,7 +67,7 @@ def main(args):
     outputs = [(folder, extension) for folder, extension, _ in wanted]
     todo = missing(names, outputs)
     bar = progress(total=len(names), initial=len(names) - len(todo), desc='aff_infer', quiet=not is_first())
-    loader = DataLoader(WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score), batch_size=None,
+    loader = DataLoader(WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score, net.normalisation), batch_size=None,
                         num_workers=args.num_workers, pin_memory=device.type == 'cuda')
     with Pool(args.jobs) as pool:
         for sample in loader:

@@ -12,7 +12,8 @@ import argparse
 
 import torch
 
-from network.weights import net_for_training
+from network.timm_weights import weights_fingerprint
+from network.weights import AFFINITY, net_for_training
 from tool import cli, dist, engine
 from tool.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
 from tool.errors import UserError
@@ -31,7 +32,7 @@ def parse_args():
     cli.add_precision_flags(parser)
     parser.add_argument('--accumulate', type=cli.number(int, 1), default=1,
                         help='work on each process\'s share of a batch in this many parts, to save memory; the same result')
-    parser.add_argument('--network', default='network.resnet38_aff', help='module of the network')
+    parser.add_argument('--network', help='module of the network (default: AffinityNet over the backbone)')
     parser.add_argument('--train_list', default='voc12/train_aug.txt', help='images to train on')
     parser.add_argument('--la_crf_dir', required=True, help='maps of the low α (aff_prepare.py), e.g. runs/aff_crf/4.00')
     parser.add_argument('--ha_crf_dir', required=True, help='maps of the high α, e.g. runs/aff_crf/24.00')
@@ -50,14 +51,15 @@ def main(args):
 
     torch.manual_seed(args.seed)  # the initial weights of new layers
     said = []  # the log opens once nothing can be refused any more
-    net = dist.sync_norms(net_for_training(args.network, args.weights, args.width, said.append).to(device), device)
+    net = net_for_training(args.network or AFFINITY, args.weights, args.width, said.append, args.backbone)
+    net = dist.sync_norms(net.to(device), device)
     forward, scaler = fast_forward(net, device, args.amp, args.compile), grad_scaler(args.amp)
     groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune,
                           new_factor=args.lr_new_factor)
     optimizer = make_optimizer(args.optimizer, groups, args.lr, args.wt_dec, args.momentum)
     settings = engine.run_settings(
-        args, steps=steps, weights=args.weights if args.weights == 'scratch' else fingerprint(args.weights),
-        la_crf_dir=fingerprint(args.la_crf_dir), ha_crf_dir=fingerprint(args.ha_crf_dir))
+        args, steps=steps, weights=weights_fingerprint(args.weights), la_crf_dir=fingerprint(args.la_crf_dir),
+        ha_crf_dir=fingerprint(args.ha_crf_dir))
     states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
     start = states.resume(net, optimizer, args.no_resume)
 
@@ -75,7 +77,8 @@ def main(args):
     def losses(batch, step):
         return affinity_loss(forward(batch['image']), *pair_labels(batch['label']), batch['counts'])
 
-    dataset = AffinityTrainSet(args.voc12_root, names, args.la_crf_dir, args.ha_crf_dir, args.crop_size, args.seed)
+    dataset = AffinityTrainSet(args.voc12_root, names, args.la_crf_dir, args.ha_crf_dir, args.crop_size, args.seed,
+                               net.normalisation)
     engine.fit(net, optimizer, losses, dataset, batch_size=args.batch_size, max_steps=steps,
                lr_factor=lambda step: warm_up(step, args.warmup_steps) * poly(step, steps), device=device,
                seed=args.seed, num_workers=args.num_workers, log=log, start_step=start,

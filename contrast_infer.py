@@ -64,7 +64,7 @@ def main(args):
     baseline, why = baseline_of(state, args.weights, args.baseline)
     if args.gate_pcm and not baseline.pcm_seeds:
         raise UserError(f'--gate_pcm: the seeds of the {baseline.name} baseline are not made by the PCM; leave the flag out')
-    net = net_from_checkpoint(args.network or baseline.network, args.weights, state).to(device)
+    net = net_from_checkpoint(args.network or baseline.networks, args.weights, state).to(device)
     if dtype is not None:
         net.to(memory_format=torch.channels_last)
     threshold = baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha
@@ -74,10 +74,10 @@ def main(args):
     wanted = set(missing(share, outputs.files()))
     todo = [index for index, name in enumerate(names) if name in wanted]
     if is_first():
-        print(f'{baseline.name} baseline ({why}), width {net.width}, {device}; {len(share)} of {len(names)} images here, '
+        print(f'{baseline.name} baseline ({why}), {net.description}, {device}; {len(share)} of {len(names)} images here, '
               f'{len(share) - len(todo)} already complete', flush=True)
 
-    dataset = Subset(MultiScaleSet(args.voc12_root, names, labels, args.scales), todo)
+    dataset = Subset(MultiScaleSet(args.voc12_root, names, labels, args.scales, net.normalisation), todo)
     loader = DataLoader(dataset, batch_size=None, num_workers=args.num_workers, pin_memory=device.type == 'cuda')
     with Pool(args.jobs) as pool:
         for item in progress(loader, desc='infer', quiet=not is_first()):

@@ -1,4 +1,4 @@
-"""Stage 1, training: a ResNet-38 CAM network with the pixel-to-prototype contrast loss, from image-level labels.
+"""Stage 1, training: a CAM network over any backbone with the pixel-to-prototype contrast loss, from image-level labels.
 
     python contrast_train.py --weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params --voc12_root VOC2012 --session_name runs/seam
     torchrun --nproc_per_node 4 contrast_train.py ...      (--batch_size is the batch of all processes together)
@@ -17,13 +17,13 @@ import torch
 
 from network.baseline import Baseline, LossOptions
 from network.baselines import BASELINES, pick_baseline
+from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
 from tool import cli, dist, engine
 from tool.contrast import PROTOTYPES
 from tool.errors import UserError
 from tool.files import read_labels, read_list, save_checkpoint
 from tool.log import RunLog
-from tool.manifest import fingerprint
 from tool.optim import make_optimizer, param_groups, poly, warm_up
 from tool.precision import described, fast_forward, grad_scaler
 from tool.seeding import mixed_seed
@@ -38,6 +38,9 @@ def parse_args():
     parser.add_argument('--baseline', choices=sorted(BASELINES),
                         help='what the contrast is added to (default: the git branch if it is called like one, else seam)')
     parser.add_argument('--network', help='module of the network (default: the baseline\'s)')
+    parser.add_argument('--output_stride', type=int, choices=(8, 16),
+                        help='picture pixels per feature cell of a timm backbone (default: that of the weights, else 16); '
+                        'ResNet-38 has 8')
     parser.add_argument('--train_list', default='voc12/train_aug.txt', help='images to train on')
     parser.add_argument('--cls_labels', default='voc12/cls_labels.npy', help='image-level labels')
     parser.add_argument('--saliency_root', default='SALImages', help='folder of saliency PNGs (EPS only)')
@@ -78,8 +81,9 @@ def main(args):
 
     torch.manual_seed(args.seed)  # the initial weights of new layers
     said = []  # the log opens once nothing can be refused any more
-    net = net_for_training(args.network or baseline.network, args.weights, args.width, said.append).to(device)
-    net = dist.sync_norms(net, device)
+    net = net_for_training(args.network or baseline.networks, args.weights, args.width, said.append, args.backbone,
+                           args.output_stride)
+    net = dist.sync_norms(net.to(device), device)
     forward, scaler = fast_forward(net, device, args.amp, args.compile), grad_scaler(args.amp)
     groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune,
                           new_factor=args.lr_new_factor)
@@ -89,8 +93,7 @@ def main(args):
     options, contrast_from = loss_options(args, labels), round(steps * args.contrast_start)
     # a weight of 0 leaves the step's form as it is, which DistributedDataParallel relies on
     without = dataclasses.replace(options, contrast=options.contrast and {**options.contrast, 'weight': 0.0})
-    settings = engine.run_settings(args, baseline=baseline.name, steps=steps, weights=(
-        args.weights if args.weights == 'scratch' else fingerprint(args.weights)))
+    settings = engine.run_settings(args, baseline=baseline.name, steps=steps, weights=weights_fingerprint(args.weights))
     states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
     start = states.resume(net, optimizer, args.no_resume)
 
@@ -111,7 +114,7 @@ def main(args):
         return warm_up(step, args.warmup_steps) * poly(min(step, schedule - 1), schedule)
 
     dataset = TrainSet(args.voc12_root, names, labels, args.crop_size, args.seed,
-                       args.saliency_root if baseline.saliency else None)
+                       args.saliency_root if baseline.saliency else None, net.normalisation)
     engine.fit(net, optimizer, losses, dataset, batch_size=args.batch_size, max_steps=steps,
                lr_factor=lr_factor, device=device, seed=args.seed,
                num_workers=args.num_workers, log=log, start_step=start, states=states, scaler=scaler)

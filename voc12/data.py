@@ -10,7 +10,7 @@ from tool.errors import UserError
 from tool.files import image_size, need_folder, read_gray, read_image
 from tool.seeding import sample_rng
 from voc12.layout import image_path
-from voc12.transforms import color_jitter, crop_window, cut, normalise, random_long_side, to_tensor
+from voc12.transforms import IMAGENET, color_jitter, crop_window, cut, normalise, random_long_side, to_tensor
 
 
 def pick_labels(labels: dict[str, np.ndarray], names: list[str], path: str) -> np.ndarray:
@@ -53,12 +53,14 @@ class TrainSet(Dataset):
         names: images; labels: float32 [len(names), 20].
         crop_size: pixels. The long side is drawn from crop_size … crop_size · 768/448, as published at 448.
         saliency_root: folder of saliency maps, or None.
+        normalisation: (mean, std) of the network's inputs.
     """
 
     def __init__(self, voc12_root: str, names: list[str], labels: np.ndarray, crop_size: int, seed: int,
-                 saliency_root: str = None):
+                 saliency_root: str = None, normalisation: tuple = IMAGENET):
         self.root, self.names, self.labels = voc12_root, names, labels
         self.crop_size, self.seed, self.saliency_root = crop_size, seed, saliency_root
+        self.normalisation = normalisation
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,7 +77,7 @@ class TrainSet(Dataset):
             picture = picture.resize(size, filter)
             return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else picture
 
-        image = normalise(color_jitter(placed(image, Image.Resampling.BICUBIC), rng))
+        image = normalise(color_jitter(placed(image, Image.Resampling.BICUBIC), rng), *self.normalisation)
         window = crop_window(*image.shape[:2], crop, rng)
         sample = {'image': to_tensor(cut(image, crop, window)), 'label': torch.from_numpy(self.labels[index])}
         if self.saliency_root is not None:
@@ -90,10 +92,13 @@ class MultiScaleSet(Dataset):
 
     Args:
         names: images; labels: float32 [len(names), 20]; scales: factors on the image size.
+        normalisation: (mean, std) of the network's inputs.
     """
 
-    def __init__(self, voc12_root: str, names: list[str], labels: np.ndarray, scales: list[float]):
+    def __init__(self, voc12_root: str, names: list[str], labels: np.ndarray, scales: list[float],
+                 normalisation: tuple = IMAGENET):
         self.root, self.names, self.labels, self.scales = voc12_root, names, labels, scales
+        self.normalisation = normalisation
 
     def __len__(self) -> int:
         return len(self.names)
@@ -105,7 +110,7 @@ class MultiScaleSet(Dataset):
         views = []
         for scale in self.scales:
             size = max(1, round(width * scale)), max(1, round(height * scale))
-            view = to_tensor(normalise(image.resize(size, Image.Resampling.BICUBIC)))
+            view = to_tensor(normalise(image.resize(size, Image.Resampling.BICUBIC), *self.normalisation))
             views.append(torch.stack([view, view.flip(2)]))
         return {'name': self.names[index], 'size': (height, width), 'views': views,
                 'classes': np.flatnonzero(self.labels[index]).tolist()}

@@ -6,6 +6,7 @@ from torchvision.transforms import functional
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+IMAGENET = (MEAN, STD)  # what ResNet-38's inputs are normalised by
 
 
 def normalise(image: Image.Image, mean: tuple = MEAN, std: tuple = STD) -> np.ndarray:

@@ -8,7 +8,7 @@ config_dict = {
     'DATA_PSEUDO_GT': '',             # folder of pseudo masks <name>.png: set this
     'DATA_TRAIN_LIST': 'train_aug',   # a list of ImageSets/Segmentation or voc12/, or a path ending in .txt
     'DATA_WORKERS': 4,                # processes that load pictures
-    'DATA_MEAN': [0.485, 0.456, 0.406],
+    'DATA_MEAN': [0.485, 0.456, 0.406],  # not of timm's models: they bring their own
     'DATA_STD': [0.229, 0.224, 0.225],
     'DATA_RANDOMCROP': 448,           # pixels
     'DATA_RANDOMSCALE': [0.5, 1.5],
@@ -18,7 +18,7 @@ config_dict = {
     'DATA_RANDOMFLIP': 0.5,           # probability
 
     'MODEL_NAME': 'deeplabv1',        # deeplabv1, deeplabv2, deeplabv3 or deeplabv3plus
-    'MODEL_BACKBONE': 'resnet101',    # resnet38, or resnet18, 34, 50, 101, 152
+    'MODEL_BACKBONE': 'resnet101',    # resnet38, resnet18, 34, 50, 101, 152, or an ImageNet model of timm
     # an ImageNet resnet101 .pth (torchvision's, or a deep-stem one); False trains from scratch
     'MODEL_BACKBONE_PRETRAIN': False,
     'MODEL_BACKBONE_DILATED': True,   # False: output stride 32

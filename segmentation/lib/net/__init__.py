@@ -4,6 +4,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root: network/, tool/, voc12/
 
-from net.build import generate_net, load_net
+from net.build import generate_net, load_net, own_normalisation
 
-__all__ = ['generate_net', 'load_net']
+__all__ = ['generate_net', 'load_net', 'own_normalisation']

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from datasets import TestSet
-from net import load_net
+from net import load_net, own_normalisation
 from tool import cli, dist
 from tool.crf import TEST_CRFS
 from tool.errors import UserError
@@ -86,6 +86,7 @@ def main(args: argparse.Namespace) -> None:
                         'use --split test for pictures without ground truth')
     weights = args.weights or os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME'] + '.pth')
     net = load_net(config, weights).to(device).eval()
+    config = own_normalisation(config, net)
     if net.cls_conv.out_channels != NUM_CLASSES:
         raise UserError(f'{weights}: has {net.cls_conv.out_channels} classes; VOC 2012 has {NUM_CLASSES}')
     out_dir = args.out_dir or os.path.join(config['TEST_SAVE_DIR'], config['EXP_NAME'],

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from datasets import generate_dataset
-from net import generate_net
+from net import generate_net, own_normalisation
+from network.timm_weights import weights_fingerprint
 from tool import cli, dist
 from tool.engine import States, fit, per_process
 from tool.errors import UserError
 from tool.files import save_checkpoint
 from tool.log import RunLog
-from tool.manifest import fingerprint
 from tool.optim import param_groups, poly
 from tool.precision import described, fast_forward, grad_scaler
 from utils.config import NO_DECISION, add_config_flags, names_of, read_config
@@ -101,11 +101,12 @@ def main(args: argparse.Namespace) -> None:
 
     torch.manual_seed(config['TRAIN_SEED'])  # the new layers' initial weights
     net = dist.sync_norms(generate_net(config), device).to(device)
+    dataset.config = config = own_normalisation(config, net)
     optimizer, scaler = make_optimizer(net, config), grad_scaler(config['TRAIN_AMP'])
     forward = fast_forward(net, device, config['TRAIN_AMP'], config['TRAIN_COMPILE'])
     prefix, pretrain = os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME']), config['MODEL_BACKBONE_PRETRAIN']
     settings = {key: value for key, value in config.items() if key not in NO_DECISION and not key.startswith('TEST_')}
-    settings['backbone weights'] = fingerprint(pretrain) if pretrain else ''
+    settings['backbone weights'] = weights_fingerprint(pretrain) if pretrain else ''
     settings['image list'] = hashlib.sha256(' '.join(dataset.names).encode()).hexdigest()[:16]
     states = States(prefix, settings, config['TRAIN_SAVE_ITERS'], scaler=scaler)
     start = states.resume(net, optimizer, args.no_resume)
