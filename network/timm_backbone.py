@@ -129,6 +129,6 @@ def _create(name: str, stride: int) -> nn.Module:
 
 
 def _unfit(name: str, stride: int, error: Exception) -> UserError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip('. ')
     return UserError(f'backbone {name}: cannot be used at output stride {stride} ({reason or type(error).__name__}); take '
                      'another stride or a convolutional network, e.g. tf_efficientnet_lite0, resnet50, convnext_tiny')

