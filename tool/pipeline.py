@@ -226,7 +226,10 @@ class Run:
         if rows:
             path = os.path.join(self.work, 'ladder.json')
             write_ladder(path, rows, total, preset=self.preset.name, seed=seed, commit=commit())
-            print(f'\n{ladder_table(rows, total)}\n\n{path}')
+            print(f'\n{ladder_table(rows, total)}\n\nladder: {path}')
+        sheet = os.path.join(self.work, 'contact_sheet.png')
+        if os.path.exists(sheet):
+            print(f'pictures: {sheet}')
 
 
 if __name__ == '__main__':
