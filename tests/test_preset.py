@@ -88,7 +88,8 @@ def test_base_order_and_overrides(read, tmp_path):
     ('[preset]\nstages = a c\n[a]\nscript = a.py', (), 'there is no section c; there are a'),
     ('[preset]\ncore = cat sofas', (), 'sofas is no class'),
     ('[preset]\nabout = x', (), 'has no stage'),
-    (BASE, ('trian.lr=1',), '--set trian.lr=1: there is no stage trian; there are preset, train'),
+    (BASE, ('trian.lr=1',), '--set trian.lr=1: there is no stage trian; there are net, preset, score, train'),
+    ('[preset]\nstages = a\n[a]\nscript = a.py\n[b]\nscript = b.py', ('b.x=1',), 'no stage b; there are a, preset'),
     (BASE, ('train.lr',), '--set train.lr: STAGE.FLAG=VALUE is expected'),
 ])
 def test_faulty_presets(read, text, overrides, message):

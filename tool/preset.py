@@ -86,10 +86,13 @@ def read_preset(name: str, overrides: list[str], **given: str) -> Preset:
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=('#',), default_section='')
     parser.optionxform = str  # keep the case
     _read(parser, name)
-    for text in overrides:
-        _override(parser, text)
+    sections = parser.sections()
+    changed = {_override(parser, text): text for text in overrides}
     head = dict(parser['preset']) if parser.has_section('preset') else {}
     about, core, order = (head.pop(key, '') for key in ('about', 'core', 'stages'))
+    names = {'preset', *(order.split() or sections)}
+    if unused := set(changed) - names:
+        raise UserError(f'--set {changed[min(unused)]}: there is no stage {min(unused)}; there are {", ".join(sorted(names))}')
     if given.get('voc') and '{work}' in head.get('voc', ''):
         raise UserError(f'--voc12_root: the preset {name} generates its own pictures; leave the flag out')
     values = {key: value for key, value in given.items() if value is not None}
@@ -130,14 +133,14 @@ def _read(parser: configparser.ConfigParser, name: str, above: tuple[str, ...] =
         parser.read_dict(own)
 
 
-def _override(parser: configparser.ConfigParser, text: str) -> None:
+def _override(parser: configparser.ConfigParser, text: str) -> str:
+    """Set stage.option=value; returns the stage."""
     target, equals, value = text.partition('=')
     stage, dot, option = target.partition('.')
-    if not (equals and dot and option):
+    if not (equals and dot and stage and option):
         raise UserError(f'--set {text}: STAGE.FLAG=VALUE is expected, e.g. train.max_steps=100')
-    if not parser.has_section(stage):
-        raise UserError(f'--set {text}: there is no stage {stage}; there are {", ".join(parser.sections())}')
-    parser[stage][option] = value
+    parser.read_dict({stage: {option: value}})
+    return stage
 
 
 def _stages(parser: configparser.ConfigParser, order: list[str], values: dict[str, str]) -> list[Stage]:
