@@ -33,10 +33,12 @@ SPLITS = ('train', 'val')
 MASKS = ('SegmentationClass', 'SegmentationClassAug')
 OUTPUTS = (('JPEGImages', '.jpg'), *((folder, '.png') for folder in (*MASKS, 'SALImages')))
 
-# Class c has pattern c % 5 in colour pair c // 5.
+# Class c has pattern c % 5 in colour pair c // 2: colours narrow it down to two classes, the pattern decides.
 PATTERNS = ('stripes', 'dots', 'checker', 'rings', 'zigzag')
-PAIRS = np.float32([[(200, 62, 48), (238, 214, 150)], [(42, 66, 160), (232, 190, 60)],
-                    [(44, 120, 72), (224, 146, 190)], [(46, 36, 52), (90, 204, 206)]])
+PAIRS = np.float32([[(200, 62, 48), (238, 214, 150)], [(42, 66, 160), (232, 190, 60)], [(44, 120, 72), (224, 146, 190)],
+                    [(46, 36, 52), (90, 204, 206)], [(110, 40, 140), (170, 220, 80)], [(230, 120, 30), (240, 240, 235)],
+                    [(110, 20, 40), (140, 190, 240)], [(20, 110, 120), (250, 180, 140)], [(30, 30, 30), (235, 235, 235)],
+                    [(210, 50, 150), (20, 70, 40)]])
 # Bodies and clutter draw from the same materials: a colour and one of four textures.
 COLOURS = np.float32([(142, 104, 80), (104, 116, 84), (124, 126, 134), (166, 142, 108),
                       (92, 92, 108), (132, 112, 122), (118, 136, 126), (150, 124, 92)])
@@ -142,7 +144,7 @@ def class_pattern(rng: np.random.Generator, class_id: int, part: np.ndarray) -> 
     else:
         wave = np.sin(u + 2 * np.abs((v / 9) % 2 - 1) * 2.6)
     mix = (0.5 + 0.5 * np.tanh(3 * wave))[..., None]
-    first, second = PAIRS[class_id // 5] + rng.normal(0, 9, (2, 3)).astype(np.float32)
+    first, second = PAIRS[class_id // 2] + rng.normal(0, 9, (2, 3)).astype(np.float32)
     return first + mix * (second - first)
 
 
