@@ -53,7 +53,7 @@ def main(args):
     said = []  # the log opens once nothing can be refused any more
     net = net_for_training(args.network or AFFINITY, args.weights, args.width, said.append, args.backbone)
     net = dist.sync_norms(net.to(device), device)
-    forward, scaler = fast_forward(net, device, args.amp, args.compile), grad_scaler(args.amp)
+    forward, scaler = fast_forward(net, device, args.amp, args.compile, args.channels_last), grad_scaler(args.amp)
     groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune,
                           new_factor=args.lr_new_factor)
     optimizer = make_optimizer(args.optimizer, groups, args.lr, args.wt_dec, args.momentum)

@@ -65,7 +65,7 @@ def main(args):
     if args.gate_pcm and not baseline.pcm_seeds:
         raise UserError(f'--gate_pcm: the seeds of the {baseline.name} baseline are not made by the PCM; leave the flag out')
     net = net_from_checkpoint(args.network or baseline.networks, args.weights, state).to(device)
-    if dtype is not None:
+    if args.channels_last or dtype is not None:
         net.to(memory_format=torch.channels_last)
     threshold = baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha
     outputs = SeedOutputs(args.out_cam, args.out_cam_pred, args.out_crf, threshold, args.crf_iters)
@@ -102,6 +102,8 @@ def claim_outputs(args, outputs: SeedOutputs) -> None:
     settings = {'stage': 'contrast_infer', 'weights': fingerprint(args.weights), 'scales': args.scales}
     if args.amp != 'off':
         settings['amp'] = args.amp
+    if args.channels_last:
+        settings['channels_last'] = True
     if args.gate_pcm:
         settings['gate_pcm'] = True
     masks = {**settings, 'alpha': outputs.threshold}

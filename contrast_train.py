@@ -84,7 +84,7 @@ def main(args):
     net = net_for_training(args.network or baseline.networks, args.weights, args.width, said.append, args.backbone,
                            args.output_stride)
     net = dist.sync_norms(net.to(device), device)
-    forward, scaler = fast_forward(net, device, args.amp, args.compile), grad_scaler(args.amp)
+    forward, scaler = fast_forward(net, device, args.amp, args.compile, args.channels_last), grad_scaler(args.amp)
     groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune,
                           new_factor=args.lr_new_factor)
     optimizer = make_optimizer(args.optimizer, groups, args.lr, args.wt_dec, args.momentum)

@@ -53,6 +53,10 @@ def test_16_bits_are_channels_last():
     assert net.b3.conv_branch2a.weight.is_contiguous(memory_format=torch.channels_last)
     precision.fast_forward(net, CPU, 'off')
     assert net.b3.conv_branch2a.weight.is_contiguous()
+    precision.fast_forward(net, CPU, 'off', channels_last=True)
+    assert net.b3.conv_branch2a.weight.is_contiguous(memory_format=torch.channels_last)
+    precision.fast_forward(net, CPU, 'off')
+    assert net.b3.conv_branch2a.weight.is_contiguous()
 
 
 def test_fp16_needs_a_gpu():

@@ -21,16 +21,17 @@ def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     return DTYPES[amp]
 
 
-def fast_forward(net: nn.Module, device: torch.device, amp: str = 'off', compiled: bool = False) -> Callable:
+def fast_forward(net: nn.Module, device: torch.device, amp: str = 'off', compiled: bool = False,
+                 channels_last: bool = False) -> Callable:
     """What to call in place of `net`: the same arguments, and outputs in float32 whatever it computes in.
 
-    With 16 bits the network's weights and inputs are channels-last (in float32 that was slower on CPUs).
+    Weights and inputs are channels-last with 16 bits, or where asked for.
 
     Raises:
         UserError: fp16 without a GPU.
     """
     dtype = amp_dtype(amp, device)
-    memory = torch.contiguous_format if dtype is None else torch.channels_last
+    memory = torch.channels_last if channels_last or dtype is not None else torch.contiguous_format
     net.to(memory_format=memory)
     if compiled:
         net.compile(dynamic=False)  # a step has one size, or the two of its views

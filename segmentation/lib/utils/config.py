@@ -61,6 +61,7 @@ KEYS = {
     'TRAIN_ITERATION': Key(int, 1),
     'TRAIN_ACCUMULATE': Key(int, 1),
     'TRAIN_AMP': Key(str, choices=cli.AMP),
+    'TRAIN_CHANNELS_LAST': Key(bool),
     'TRAIN_COMPILE': Key(bool),
     'TRAIN_SAVE_ITERS': Key(int, 0),
     'TRAIN_TBLOG': Key(bool),

@@ -103,7 +103,7 @@ def main(args: argparse.Namespace) -> None:
     net = dist.sync_norms(generate_net(config), device).to(device)
     dataset.config = config = own_normalisation(config, net)
     optimizer, scaler = make_optimizer(net, config), grad_scaler(config['TRAIN_AMP'])
-    forward = fast_forward(net, device, config['TRAIN_AMP'], config['TRAIN_COMPILE'])
+    forward = fast_forward(net, device, config['TRAIN_AMP'], config['TRAIN_COMPILE'], config['TRAIN_CHANNELS_LAST'])
     prefix, pretrain = os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME']), config['MODEL_BACKBONE_PRETRAIN']
     settings = {key: value for key, value in config.items() if key not in NO_DECISION and not key.startswith('TEST_')}
     settings['backbone weights'] = weights_fingerprint(pretrain) if pretrain else ''
