@@ -38,7 +38,8 @@ def parse_args():
     parser.add_argument('--beta', type=cli.number(float, 0), default=8, help='exponent of the affinities; larger walks less')
     parser.add_argument('--logt', type=cli.number(int, 0, 20), default=6, help='the walk takes 2^logt steps')
     parser.add_argument('--bg_score', type=cli.number(float, 0, 1), default=0.27, help='background score before the walk')
-    parser.add_argument('--crf', action='store_true', help='refine the masks with dense CRF')
+    parser.add_argument('--crf', action='store_true', help='refine the masks of --out_rw with dense CRF')
+    parser.add_argument('--out_rw_crf', help='output folder of masks refined with dense CRF, beside those of --out_rw')
     parser.add_argument('--alpha', type=float, help='unused; accepted because published commands carry it')
     cli.add_workers_flag(parser)
     cli.add_jobs_flag(parser, 'CRF and writing')
@@ -48,8 +49,10 @@ def parse_args():
 
 
 def main(args):
-    if not args.out_rw and not args.out_rw_prob:
-        raise UserError('nothing to write: give --out_rw, --out_rw_prob or both')
+    if not (args.out_rw or args.out_rw_prob or args.out_rw_crf):
+        raise UserError('nothing to write: give --out_rw, --out_rw_crf or --out_rw_prob')
+    if args.crf and (args.out_rw_crf or not args.out_rw):
+        raise UserError('--crf refines the masks of --out_rw; give that folder and no --out_rw_crf, or only --out_rw_crf')
     if args.alpha is not None and is_first():
         print(f'--alpha {args.alpha:g} is unused here: the walk takes its background from --bg_score {args.bg_score}')
     device = cli.pick_device(args.device)
@@ -61,8 +64,10 @@ def main(args):
 
     settings = {'stage': 'aff_infer', 'weights': fingerprint(args.weights), 'cam_dir': fingerprint(args.cam_dir),
                 'beta': args.beta, 'logt': args.logt, 'bg_score': args.bg_score}
+    plain, refined = (None, args.out_rw) if args.crf else (args.out_rw, args.out_rw_crf)
     wanted = [(folder, extension, decides) for folder, extension, decides in (
-        (args.out_rw, '.png', {**settings, 'crf': args.crf}), (args.out_rw_prob, '.npy', settings)) if folder]
+        (plain, '.png', {**settings, 'crf': False}), (refined, '.png', {**settings, 'crf': True}),
+        (args.out_rw_prob, '.npy', settings)) if folder]
     claim_all([(folder, decides) for folder, _, decides in wanted], args.overwrite)
     outputs = [(folder, extension) for folder, extension, _ in wanted]
     todo = missing(names, outputs)
@@ -72,9 +77,8 @@ def main(args):
     with Pool(args.jobs) as pool:
         for sample in loader:
             scores = walk(net, sample, device, args.beta, args.logt)
-            image_file = image_path(args.voc12_root, sample['name']) if args.crf else None
-            finished = pool.submit(write_walk, sample['name'], scores, sample['labels'], args.out_rw, args.out_rw_prob,
-                                   image_file)
+            finished = pool.submit(write_walk, sample['name'], scores, sample['labels'], plain, args.out_rw_prob, refined,
+                                   image_path(args.voc12_root, sample['name']))
             bar.update(len(finished))
         for _ in pool.finish():
             bar.update()

@@ -20,7 +20,7 @@ from tool.errors import UserError
 from tool.files import read_list, save_checkpoint
 from tool.log import RunLog
 from tool.manifest import fingerprint
-from tool.optim import make_optimizer, param_groups, poly, warm_up
+from tool.optim import chosen_optimizer, poly, warm_up
 from tool.precision import described, fast_forward, grad_scaler
 from voc12.aff_data import AffinityTrainSet
 from voc12.layout import check_images, check_maps
@@ -54,9 +54,7 @@ def main(args):
     net = net_for_training(args.network or AFFINITY, args.weights, args.width, said.append, args.backbone)
     net = dist.sync_norms(net.to(device), device)
     forward, scaler = fast_forward(net, device, args.amp, args.compile, args.channels_last), grad_scaler(args.amp)
-    groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune,
-                          new_factor=args.lr_new_factor)
-    optimizer = make_optimizer(args.optimizer, groups, args.lr, args.wt_dec, args.momentum)
+    optimizer = chosen_optimizer(net, args)
     settings = engine.run_settings(
         args, steps=steps, weights=weights_fingerprint(args.weights), la_crf_dir=fingerprint(args.la_crf_dir),
         ha_crf_dir=fingerprint(args.ha_crf_dir))

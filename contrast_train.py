@@ -24,7 +24,7 @@ from tool.contrast import PROTOTYPES
 from tool.errors import UserError
 from tool.files import read_labels, read_list, save_checkpoint
 from tool.log import RunLog
-from tool.optim import make_optimizer, param_groups, poly, warm_up
+from tool.optim import chosen_optimizer, poly, warm_up
 from tool.precision import described, fast_forward, grad_scaler
 from tool.seeding import mixed_seed
 from voc12.data import TrainSet, check_saliency, pick_labels
@@ -85,12 +85,8 @@ def main(args):
                            args.output_stride)
     net = dist.sync_norms(net.to(device), device)
     forward, scaler = fast_forward(net, device, args.amp, args.compile, args.channels_last), grad_scaler(args.amp)
-    groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune,
-                          new_factor=args.lr_new_factor)
-    optimizer = make_optimizer(args.optimizer, groups, args.lr, args.wt_dec, args.momentum)
-    if args.loss_size and not baseline.upsampled:
-        raise UserError(f'--loss_size: the {baseline.name} baseline compares its maps at feature size; leave the flag out')
-    options, contrast_from = loss_options(args, labels), round(steps * args.contrast_start)
+    optimizer = chosen_optimizer(net, args)
+    options, contrast_from = loss_options(args, labels, baseline), round(steps * args.contrast_start)
     # a weight of 0 leaves the step's form as it is, which DistributedDataParallel relies on
     without = dataclasses.replace(options, contrast=options.contrast and {**options.contrast, 'weight': 0.0})
     settings = engine.run_settings(args, baseline=baseline.name, steps=steps, weights=weights_fingerprint(args.weights))
@@ -116,8 +112,8 @@ def main(args):
     dataset = TrainSet(args.voc12_root, names, labels, args.crop_size, args.seed,
                        args.saliency_root if baseline.saliency else None, net.normalisation)
     engine.fit(net, optimizer, losses, dataset, batch_size=args.batch_size, max_steps=steps,
-               lr_factor=lr_factor, device=device, seed=args.seed,
-               num_workers=args.num_workers, log=log, start_step=start, states=states, scaler=scaler)
+               lr_factor=lr_factor, device=device, seed=args.seed, num_workers=args.num_workers, log=log,
+               start_step=start, states=states, scaler=scaler)
     if log:
         save_checkpoint(args.session_name + '.pth', net.state_dict())
         states.clear()
@@ -135,8 +131,10 @@ def read_inputs(args: argparse.Namespace, baseline: Baseline) -> tuple[list[str]
     return names, labels
 
 
-def loss_options(args: argparse.Namespace, labels: np.ndarray) -> LossOptions:
+def loss_options(args: argparse.Namespace, labels: np.ndarray, baseline: Baseline) -> LossOptions:
     """The losses' settings from the command line."""
+    if args.loss_size and not baseline.upsampled:
+        raise UserError(f'--loss_size: the {baseline.name} baseline compares its maps at feature size; leave the flag out')
     contrast = None
     if not args.no_contrast:
         contrast = {term: not getattr(args, f'no_{term}')

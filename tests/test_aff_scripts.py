@@ -256,12 +256,17 @@ def test_infer_masks_probabilities_and_resume(data, weights, tmp_path, run, refu
     refused('aff_infer', infer_flags(data, weights, '--out_rw', masks, '--crf'), 'crf = False, now crf = True')
 
 
-def test_infer_crf_changes_the_masks(data, weights, tmp_path, run):
+def test_infer_crf_changes_the_masks(data, weights, tmp_path, run, refused):
     for name, size in zip(NAMES, [(80, 96), (75, 101), (64, 64)]):  # noise, half of it above the background
         write_npy(str(tmp_path / 'cam' / f'{name}.npy'), {3: uniform(f'noise {name}', *size).numpy()})
     flags = infer_flags(data, weights, '--cam_dir', tmp_path / 'cam', '--logt', 0, '--beta', 32, '--bg_score', 0.5)
     assert run('aff_infer', *flags, '--out_rw', tmp_path / 'plain')[0] == 0
     assert run('aff_infer', *flags, '--out_rw', tmp_path / 'crf', '--crf')[0] == 0
+    assert run('aff_infer', *flags, '--out_rw', tmp_path / 'plain2', '--out_rw_crf', tmp_path / 'crf2')[0] == 0
+    for kind in ('plain', 'crf'):
+        assert all((tmp_path / kind / f'{name}.png').read_bytes() == (tmp_path / f'{kind}2' / f'{name}.png').read_bytes()
+                   for name in NAMES)
+    refused('aff_infer', [*flags, '--out_rw_crf', tmp_path / 'crf3', '--crf'], '--crf refines the masks of --out_rw')
 
     def edges(kind):
         masks = [read_mask(str(tmp_path / kind / f'{name}.png')).astype(int) for name in NAMES]

@@ -1,4 +1,5 @@
 """Optimisers, learning-rate schedule and the published parameter groups (method §4)."""
+import argparse
 from collections.abc import Iterable
 
 import torch
@@ -42,6 +43,13 @@ def make_optimizer(name: str, groups: list[dict], lr: float, weight_decay: float
     if name == 'adamw':
         return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
     return torch.optim.SGD(groups, lr=lr, momentum=weight_decay if momentum is None else momentum)
+
+
+def chosen_optimizer(net: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
+    """The optimiser that the flags of `cli.add_train_flags` ask for; `net` has new_layers() and fine_tune."""
+    groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune,
+                          new_factor=args.lr_new_factor)
+    return make_optimizer(args.optimizer, groups, args.lr, args.wt_dec, args.momentum)
 
 
 def poly(step: int, max_steps: int, power: float = 0.9) -> float:

@@ -8,18 +8,20 @@ from tool.files import read_image, write_mask, write_npy
 
 
 def write_walk(name: str, scores: np.ndarray, labels: list[int], mask_dir: str = None, prob_dir: str = None,
-               crf_image: str = None) -> None:
-    """Write <mask_dir>/<name>.png and <prob_dir>/<name>.npy, whichever is wanted.
+               crf_dir: str = None, image_path: str = None) -> None:
+    """Write <mask_dir>/<name>.png, <prob_dir>/<name>.npy and <crf_dir>/<name>.png (after dense CRF), whichever is wanted.
 
     Args:
         scores: float32 [K, H, W] after the walk, one map for each of the K labels (background 0 first).
-        crf_image: the picture; asks for dense CRF on the mask (not on the probabilities).
+        image_path: the picture, for the CRF.
     """
     probs = np.maximum(scores, 0)
     probs /= np.maximum(probs.sum(0), 1e-12)
     if prob_dir:
         write_npy(os.path.join(prob_dir, name + '.npy'), dict(zip(labels, probs)))
+    ids = np.asarray(labels, np.uint8)
     if mask_dir:
-        if crf_image:
-            scores, = dense_crf(np.asarray(read_image(crf_image)), [prob_unary(probs)], AFFINITY_CRF)
-        write_mask(os.path.join(mask_dir, name + '.png'), np.asarray(labels, np.uint8)[scores.argmax(0)])
+        write_mask(os.path.join(mask_dir, name + '.png'), ids[scores.argmax(0)])
+    if crf_dir:
+        refined, = dense_crf(np.asarray(read_image(image_path)), [prob_unary(probs)], AFFINITY_CRF)
+        write_mask(os.path.join(crf_dir, name + '.png'), ids[refined.argmax(0)])
