@@ -50,6 +50,8 @@ def parse_args():
                         help='end after this many steps of that schedule (default: seam all of it, eps 20000)')
     parser.add_argument('--view2_size', type=cli.number(int, 32),
                         help='side of the small second view in pixels (default: half the crop, at most 128)')
+    parser.add_argument('--dropout', type=cli.number(float, 0, 1), default=1.0,
+                        help='factor on the network\'s dropout rates (1: as published; 0 learns much faster from scratch)')
     parser.add_argument('--loss_size', type=cli.number(int, 8),
                         help='side of the square grid the two views are compared on (default: the views\' own pixels; 32 '
                         'is faster)')
@@ -83,6 +85,7 @@ def main(args):
     said = []  # the log opens once nothing can be refused any more
     net = net_for_training(args.network or baseline.networks, args.weights, args.width, said.append, args.backbone,
                            args.output_stride)
+    scale_dropout(net, args.dropout)
     net = dist.sync_norms(net.to(device), device)
     forward, scaler = fast_forward(net, device, args.amp, args.compile, args.channels_last), grad_scaler(args.amp)
     optimizer = chosen_optimizer(net, args)
@@ -119,6 +122,13 @@ def main(args):
         states.clear()
         log.say(f'wrote {args.session_name}.pth')
         log.close()
+
+
+def scale_dropout(net: torch.nn.Module, factor: float) -> None:
+    """Multiply the rates of all dropout layers."""
+    for module in net.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.p *= factor
 
 
 def read_inputs(args: argparse.Namespace, baseline: Baseline) -> tuple[list[str], np.ndarray]:
