@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tool.files import image_size, read_gray, read_image, read_labels, read_list, read_mask
+from tool.files import image_size, read_gray, read_image, read_labels, read_list, read_mask, write_mask
 from voc12 import synth
 from voc12.data import check_saliency
 from voc12.layout import check_images
@@ -31,6 +31,8 @@ def everything(folder):
 
 def test_layout_is_that_of_voc(root):
     names = {name: read_list(str(root / 'lists' / f'{name}.txt')) for name in ('train', 'train_aug', 'val')}
+    for name, same in (('train', 'train'), ('train_aug', 'train'), ('trainaug', 'train'), ('val', 'val')):
+        assert read_list(str(root / 'ImageSets' / 'Segmentation' / f'{name}.txt')) == names[same]
     assert names['train'] == names['train_aug'] and len(names['train']) == IMAGES and len(names['val']) == 6
     assert not set(names['train']) & set(names['val'])
     listed = names['train'] + names['val']
@@ -67,6 +69,28 @@ def test_what_is_there_stays(root, run, refused):
     assert run('voc12.synth', *flags(root))[0] == 0 and everything(root) == before
     refused('voc12.synth', flags(root, '--seed', 4), 'was made with seed = 3, now seed = 4', '--overwrite')
     assert everything(root) == before
+
+
+def test_a_devkit_is_never_overwritten(tmp_path, run, refused):
+    write_mask(str(tmp_path / 'SegmentationClass' / '2007_000032.png'), np.ones((4, 4), np.uint8))
+    before = everything(tmp_path)
+    refused('voc12.synth', flags(tmp_path, '--overwrite'), 'SegmentationClass: holds files', 'choose another folder')
+    assert everything(tmp_path) == before
+
+
+def test_overwrite_replaces_what_other_settings_made(tmp_path, run):
+    flags_of = ('--images', 2, '--val', 1)
+    assert run('voc12.synth', *flags(tmp_path / 'a', '--seed', 4, *flags_of))[0] == 0
+    assert run('voc12.synth', *flags(tmp_path / 'a', '--overwrite', *flags_of))[0] == 0
+    assert run('voc12.synth', *flags(tmp_path / 'b', *flags_of))[0] == 0
+    assert everything(tmp_path / 'a') == everything(tmp_path / 'b')
+
+
+def test_masks_score_100_against_themselves(root, run):
+    masks = root / 'SegmentationClass'
+    code, out, _ = run('eval', '--list', root / 'lists' / 'train.txt', '--predict_dir', root / 'SegmentationClassAug',
+                       '--gt_dir', masks, '--classes', 'occurring', '--jobs', 0)
+    assert code == 0 and out.rstrip().splitlines()[-1].split()[-1] == '100.00'
 
 
 def test_a_part_alone_is_half_of_its_object_and_bodies_look_like_clutter():

@@ -4,7 +4,7 @@
 
 Writes into --out, for --images training pictures and --val more:
     JPEGImages/<name>.jpg, SegmentationClass/<name>.png and the same in SegmentationClassAug (255 along the outlines),
-    SALImages/<name>.png (saliency maps for EPS: the objects, blurred), ImageSets/Segmentation/{train,trainaug,val}.txt,
+    SALImages/<name>.png (saliency maps for EPS: the objects, blurred), ImageSets/Segmentation/{train,train_aug,trainaug,val}.txt,
     lists/{train,train_aug,val}.txt and lists/cls_labels.npy (what python -m voc12.make_lists would make of it).
 So the stages take --voc12_root synth --train_list synth/lists/train_aug.txt --cls_labels synth/lists/cls_labels.npy
 --saliency_root synth/SALImages. A picture depends on --seed and its name alone: more --images never change the others.
@@ -22,13 +22,14 @@ import numpy as np
 from PIL import Image
 
 from tool import cli, files
+from tool.errors import UserError
 from tool.log import progress
-from tool.manifest import claim_all, missing
+from tool.manifest import claim_all, fingerprint, missing
 from tool.pool import pool_map
 from voc12 import make_lists
 from voc12.classes import IGNORE, NUM_FOREGROUND
 
-VERSION = 1                                   # of the pictures; part of the manifest
+VERSION = 2                                   # of the pictures; part of the manifest
 SPLITS = ('train', 'val')
 MASKS = ('SegmentationClass', 'SegmentationClassAug')
 OUTPUTS = (('JPEGImages', '.jpg'), *((folder, '.png') for folder in (*MASKS, 'SALImages')))
@@ -54,23 +55,28 @@ def outline(rng: np.random.Generator, area: float) -> np.ndarray:
     A superellipse whose radius is modulated by a few harmonics; every fourth one has few points: a polygon.
     """
     points = rng.integers(6, 10) if rng.random() < 0.25 else 64
-    angle = np.sort(rng.uniform(0, 2 * np.pi, points)) if points < 10 else np.linspace(0, 2 * np.pi, points, False)
+    angle = np.sort(rng.uniform(0, 2 * np.pi, points)) if points < 10 else np.arange(64) * (2 * np.pi / 64)
     power = rng.uniform(1.7, 4)
     radius = (np.abs(np.cos(angle)) ** power + np.abs(np.sin(angle)) ** power) ** (-1 / power)
     order = np.arange(2, 6)[:, None]
     waves = rng.normal(0, 0.32, (4, 1)) / order * np.cos(order * angle + rng.uniform(0, 2 * np.pi, (4, 1)))
-    radius *= np.maximum(1 + waves.sum(0), 0.4)
+    path = np.exp(1j * angle) * radius * np.maximum(1 + waves.sum(0), 0.4)
     stretch = np.exp(rng.uniform(-0.3, 0.3))
-    x, y = radius * np.cos(angle) * stretch, radius * np.sin(angle) / stretch
-    turn = rng.uniform(0, 2 * np.pi)
-    x, y = np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y
-    enclosed = abs(np.sum(x * np.roll(y, 1) - y * np.roll(x, 1))) / 2
-    return np.stack([x, y], 1).astype(np.float32) * np.float32(np.sqrt(area / max(enclosed, 0.2)))
+    path = (path.real * stretch + 1j * path.imag / stretch) * np.exp(1j * rng.uniform(0, 2 * np.pi))
+    enclosed = abs((path.conj() * np.append(path[1:], path[0])).imag.sum()) / 2
+    path *= np.sqrt(area / max(enclosed, 0.2))
+    return np.stack([path.real, path.imag], 1).astype(np.float32)
 
 
 def fill(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The inside of an outline, uint8 [H, W] of 0 and 1."""
     return cv2.fillPoly(np.zeros(shape, np.uint8), [np.round(points).astype(np.int32)], 1)
+
+
+def around(mask: np.ndarray, margin: int = 8) -> tuple[slice, slice]:
+    """The window of what is not 0 in a mask uint8 [H, W], with a margin for soft edges (an empty mask has a small one)."""
+    x, y, width, height = cv2.boundingRect(mask)
+    return slice(max(y - margin, 0), y + height + margin), slice(max(x - margin, 0), x + width + margin)
 
 
 def place_objects(rng: np.random.Generator, shape: tuple[int, int], count: int) -> np.ndarray:
@@ -116,14 +122,16 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], grain: float, stretc
 
 
 def body_texture(rng: np.random.Generator, kind: int, shape: tuple[int, int]) -> np.ndarray:
-    """Lightness variation of a material in grey levels, float32 [H, W]: mottled, streaky, grainy or spotted."""
+    """Lightness variation of a material in grey levels, float32 [H, W, 1]: mottled, streaky, grainy or spotted."""
     if kind == 0:
-        return 9 * noise(rng, shape, 9) + 6 * noise(rng, shape, 4)
-    if kind == 1:
-        return 13 * noise(rng, shape, 2.5, 5) if rng.random() < 0.5 else 13 * noise(rng, shape, 12.5, 0.2)
-    if kind == 2:
-        return 12 * noise(rng, shape, 2)
-    return 11 * np.tanh(2.5 * noise(rng, shape, 7)) + 4 * noise(rng, shape, 2)
+        texture = 9 * noise(rng, shape, 9) + 6 * noise(rng, shape, 4)
+    elif kind == 1:
+        texture = 13 * (noise(rng, shape, 2.5, 5) if rng.random() < 0.5 else noise(rng, shape, 12.5, 0.2))
+    elif kind == 2:
+        texture = 12 * noise(rng, shape, 2)
+    else:
+        texture = 11 * np.tanh(2.5 * noise(rng, shape, 7)) + 4 * noise(rng, shape, 2)
+    return texture[..., None]
 
 
 def class_pattern(rng: np.random.Generator, class_id: int, part: np.ndarray) -> np.ndarray:
@@ -148,10 +156,9 @@ def class_pattern(rng: np.random.Generator, class_id: int, part: np.ndarray) -> 
     return first + mix * (second - first)
 
 
-def paint(image: np.ndarray, alpha: np.ndarray, colour: np.ndarray, lightness: np.ndarray = None) -> None:
-    """Blend a colour ([3] or [H, W, 3]), varied by `lightness` [H, W], into an image where alpha [H, W] in [0, 1] says so."""
-    target = colour if lightness is None else colour + lightness[..., None]
-    image += alpha[..., None] * (target - image)
+def paint(image: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> None:
+    """Blend colours [H, W, 3] into an image, as much as alpha [H, W] in [0, 1] says."""
+    image += alpha[..., None] * (colour - image)
 
 
 def soft(mask: np.ndarray, sigma: float) -> np.ndarray:
@@ -179,9 +186,11 @@ def background(rng: np.random.Generator, shape: tuple[int, int], class_id: int, 
     for _ in range(rng.integers(9, 15)):
         points = outline(rng, rng.uniform(0.01, 0.08) * image[..., 0].size)
         inside = fill(points + rng.uniform(0, 1, 2) * shape[::-1], shape)
+        window = around(inside)
         colour = colours[rng.integers(len(colours))] if rng.random() < 0.5 else COLOURS[rng.integers(len(COLOURS))]
         colour = colour + rng.normal(0, 7, 3).astype(np.float32)
-        paint(image, soft(inside, rng.uniform(0.7, 2.5)), colour, body_texture(rng, rng.integers(4), shape))
+        inside = soft(inside[window], rng.uniform(0.7, 2.5))
+        paint(image[window], inside, colour + body_texture(rng, rng.integers(4), inside.shape))
     return image
 
 
@@ -189,14 +198,15 @@ def draw_objects(rng: np.random.Generator, image: np.ndarray, objects: np.ndarra
                  materials: list[int], colours: list[np.ndarray]) -> None:
     """Paint the objects of `place_objects` into an image."""
     for number, (class_id, material, colour) in enumerate(zip(classes, materials, colours), 1):
-        visible = objects == number
+        window = around((objects == number).astype(np.uint8))
+        visible = objects[window] == number
         depth = cv2.distanceTransform(visible.astype(np.uint8), cv2.DIST_L2, 3)
-        # darker towards the outline, by a third at most: what a body has and clutter has not
-        rim = np.clip(1 - depth / (0.5 * depth.max()), 0, 1) ** 2
+        # darker towards the outline: what a body has and clutter has not
+        rim = (np.clip(1 - depth / (0.5 * depth.max()), 0, 1) ** 2)[..., None]
         alpha = soft(visible, 0.7)
-        paint(image, alpha, colour, body_texture(rng, material % 4, objects.shape) - 34 * rim)
+        paint(image[window], alpha, colour + body_texture(rng, material % 4, visible.shape) - 34 * rim)
         part = cut_part(rng, visible)
-        paint(image, soft(part, 1.2) * alpha, class_pattern(rng, class_id, part) * (1 - 0.25 * rim[..., None]))
+        paint(image[window], soft(part, 1.2) * alpha, class_pattern(rng, class_id, part) * (1 - 0.25 * rim))
 
 
 def scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -222,6 +232,7 @@ def scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[int]]:
 
 def make_picture(out: str, seed: int, name: str) -> None:
     """Write the files of one picture, e.g. 'train_000007': they depend on the seed and the name only."""
+    cv2.setNumThreads(1)  # the pictures are shared out over processes already
     split, index = name.split('_')
     image, objects, classes = scene(np.random.default_rng((seed, SPLITS.index(split), int(index))))
     filled = np.uint8([0] + [class_id + 1 for class_id in classes])[objects]
@@ -251,13 +262,17 @@ def main(args: argparse.Namespace) -> None:
     names = {split: [f'{split}_{index:06d}' for index in range(count)] for split, count in counts.items()}
     settings = {'stage': 'synth', 'version': VERSION, 'seed': args.seed, **counts}
     outputs = [(os.path.join(args.out, folder), extension) for folder, extension in OUTPUTS]
+    masks = os.path.join(args.out, MASKS[0])
+    if os.path.isdir(masks) and os.listdir(masks) and not fingerprint(masks):  # a devkit, which --overwrite would delete
+        raise UserError(f'{masks}: holds files that voc12.synth did not write; choose another folder as --out')
     claim_all([(folder, settings) for folder, extension in outputs if extension == '.png'], args.overwrite)
     todo = missing(names['train'] + names['val'], outputs)
     draw = functools.partial(make_picture, args.out, args.seed)
     for _ in progress(pool_map(draw, todo, args.jobs), total=len(todo), desc='draw'):
         pass
-    for name, split in (('train', 'train'), ('trainaug', 'train'), ('val', 'val')):
-        files.write_text(os.path.join(args.out, 'ImageSets', 'Segmentation', f'{name}.txt'), '\n'.join(names[split]) + '\n')
+    for name in ('train', 'train_aug', 'trainaug', 'val'):  # the field has both spellings
+        listed = names['val' if name == 'val' else 'train']
+        files.write_text(os.path.join(args.out, 'ImageSets', 'Segmentation', f'{name}.txt'), '\n'.join(listed) + '\n')
     make_lists.main(argparse.Namespace(voc12_root=args.out, out_dir=os.path.join(args.out, 'lists'), jobs=args.jobs))
 
 
