@@ -36,6 +36,6 @@ class Net(CamNet):
 
     def forward_cam_rv(self, x: torch.Tensor, classes: torch.Tensor, gate: bool = False) -> torch.Tensor:
         """cam_rv [N, K, H, W] of the K channels `classes` only: what inference needs; `gate`: see `refine`."""
-        taps = self.features(x)
-        cam_rv = self.refine(x, taps, self.fc8(self.dropout7(taps['conv6'])), classes, gate)
+        taps = self.features(x, head=self.fc8)
+        cam_rv = self.refine(x, taps, taps['conv6'], classes, gate)
         return F.interpolate(cam_rv, x.shape[2:], mode='bilinear', align_corners=True)

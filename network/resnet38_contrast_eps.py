@@ -27,4 +27,4 @@ class Net(CamNet):
 
     def forward_cam(self, x: torch.Tensor) -> torch.Tensor:
         """The fc8 map [N, 21, h, w] alone: what inference needs (no PCM)."""
-        return self.fc8(self.features(x)['conv6'])
+        return self.features(x, head=self.fc8)['conv6']
