@@ -78,7 +78,8 @@ def net_from_checkpoint(network: str, weights: str, state: dict = None) -> nn.Mo
     """
     make = find_net(network)
     state = load_checkpoint(weights) if state is None else state
-    net = make(_width(weights, state))
+    with torch.device('meta'):  # neither initialised nor in memory twice: it takes the checkpoint's own tensors
+        net = make(_width(weights, state))
     own = net.state_dict()
     wrong = [f'lacks {key}' for key in own if key not in state] + [f'has {key} too many' for key in state if key not in own]
     wrong += [f'{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}'
@@ -86,5 +87,5 @@ def net_from_checkpoint(network: str, weights: str, state: dict = None) -> nn.Mo
     if wrong:
         raise UserError(f'{weights}: not a checkpoint of {network}: it {wrong[0]}'
                         + (f' (and {len(wrong) - 1} more differences)' if len(wrong) > 1 else ''))
-    net.load_state_dict(state)
+    net.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)
     return net.eval()
