@@ -18,6 +18,7 @@ from tool.errors import UserError
 from tool.files import load_checkpoint, read_labels, read_list
 from tool.log import progress
 from tool.manifest import claim_all, fingerprint, missing
+from tool.memory import return_freed_memory
 from tool.pool import Pool
 from tool.precision import amp_dtype
 from tool.seeds import SeedOutputs, write_seed
@@ -56,6 +57,8 @@ def main(args):
     if not (args.out_cam or args.out_cam_pred or args.out_crf):
         raise UserError('nothing to write: give --out_cam, --out_cam_pred or --out_crf')
     device = cli.pick_device(args.device)
+    if device.type == 'cpu':
+        return_freed_memory()
     dtype = amp_dtype(args.amp, device)
     names = read_list(args.infer_list)
     labels = pick_labels(read_labels(args.cls_labels), names, args.cls_labels)
@@ -65,6 +68,7 @@ def main(args):
     if args.gate_pcm and not baseline.pcm_seeds:
         raise UserError(f'--gate_pcm: the seeds of the {baseline.name} baseline are not made by the PCM; leave the flag out')
     net = net_from_checkpoint(args.network or baseline.networks, args.weights, state).to(device)
+    del state  # or the weights would be there twice once the network has others
     if args.channels_last or dtype is not None:
         net.to(memory_format=torch.channels_last)
     threshold = baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha

@@ -124,8 +124,8 @@ class SeamHeads(CamHeads):
 
     def forward_cam_rv(self, x: torch.Tensor, classes: torch.Tensor, gate: bool = False) -> torch.Tensor:
         """cam_rv [N, K, H, W] of the K channels `classes` only: what inference needs; `gate`: see `refine`."""
-        taps = self.features(x)
-        cam_rv = self.refine(x, taps, self.fc8(self.dropout7(taps['conv6'])), classes, gate)
+        taps = self.features(x, head=self.fc8)
+        cam_rv = self.refine(x, taps, taps['conv6'], classes, gate)
         return F.interpolate(cam_rv, x.shape[2:], mode='bilinear', align_corners=True)
 
 
@@ -152,4 +152,4 @@ class EpsHeads(CamHeads):
 
     def forward_cam(self, x: torch.Tensor) -> torch.Tensor:
         """The fc8 map [N, 21, h, w] alone: what inference needs (no PCM)."""
-        return self.fc8(self.features(x)['conv6'])
+        return self.features(x, head=self.fc8)['conv6']

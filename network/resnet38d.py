@@ -1,15 +1,17 @@
 """ResNet-38 (Wu et al., model A1) at output stride 8: the backbone of every ResNet-38 network here (method §1)."""
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from network.backbone import Backbone
+from network.fast_conv import Conv1x1, Conv3x3, lean
 from tool.errors import UserError
 
 FULL_CHANNELS = 4096  # of the last feature map at width 1
 FROZEN = ('conv1a', 'b2', 'b2_1', 'b2_2')  # when fine-tuning
+STRIP = 8  # rows
 
 
 def scaled(channels: int, width: float) -> int:
@@ -33,28 +35,40 @@ def width_of(state: dict, prefix: str = '') -> float:
     return len(state[prefix + 'bn7.weight']) / FULL_CHANNELS
 
 
-def _bn_relu(bn: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    return F.relu(bn(x), inplace=True)
+def _bn_relu(bn: nn.BatchNorm2d, x: torch.Tensor, spent: bool = False) -> torch.Tensor:
+    """ReLU(bn(x)); in inference on a CPU it takes the place of an x that is `spent`."""
+    if not spent or bn.training or not lean(x):
+        return F.relu(bn(x), inplace=True)
+    scale = bn.weight / (bn.running_var + bn.eps).sqrt()
+    scale, shift = scale[:, None, None], (bn.bias - bn.running_mean * scale)[:, None, None]
+    return torch.addcmul(shift, x, scale, out=x).relu_()
 
 
 class Block(nn.Module):
-    """Pre-activation block of two 3×3 convolutions; returns (output, its first BN-ReLU output)."""
+    """Pre-activation block of two 3×3 convolutions; returns (output, its first BN-ReLU output or None if of the same shape).
+
+    In inference on a CPU a block may write over its input.
+    """
 
     def __init__(self, channels_in: int, channels_mid: int, channels_out: int, stride: int = 1, first_dilation: int = 1,
-                 dilation: int = 1):
+                 dilation: int = 1, direct: bool = False):
         super().__init__()
         self.bn_branch2a = nn.BatchNorm2d(channels_in)
-        self.conv_branch2a = nn.Conv2d(channels_in, channels_mid, 3, stride, first_dilation, first_dilation, bias=False)
+        self.conv_branch2a = Conv3x3(channels_in, channels_mid, stride, first_dilation, direct)
         self.bn_branch2b1 = nn.BatchNorm2d(channels_mid)
-        self.conv_branch2b1 = nn.Conv2d(channels_mid, channels_out, 3, 1, dilation, dilation, bias=False)
+        self.conv_branch2b1 = Conv3x3(channels_mid, channels_out, 1, dilation, direct)
         self.same_shape = channels_in == channels_out and stride == 1
         if not self.same_shape:
-            self.conv_branch1 = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+            self.conv_branch1 = Conv1x1(channels_in, channels_out, stride)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        first = _bn_relu(self.bn_branch2a, x)
-        shortcut = x if self.same_shape else self.conv_branch1(first)
-        return shortcut + self.conv_branch2b1(_bn_relu(self.bn_branch2b1, self.conv_branch2a(first))), first
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if self.same_shape:
+            first, y = None, self.conv_branch2a(_bn_relu(self.bn_branch2a, x))
+        else:
+            first = _bn_relu(self.bn_branch2a, x, spent=True)
+            y = self.conv_branch2a(first)
+        y = self.conv_branch2b1(_bn_relu(self.bn_branch2b1, y, spent=True))
+        return y.add_(x if self.same_shape else self.conv_branch1(first)), first
 
 
 class Bottleneck(nn.Module):
@@ -67,18 +81,26 @@ class Bottleneck(nn.Module):
         self.conv_branch2a = nn.Conv2d(channels_in, quarter, 1, bias=False)
         self.bn_branch2b1 = nn.BatchNorm2d(quarter)
         self.dropout_2b1 = nn.Dropout2d(dropout)
-        self.conv_branch2b1 = nn.Conv2d(quarter, half, 3, 1, dilation, dilation, bias=False)
+        self.conv_branch2b1 = Conv3x3(quarter, half, 1, dilation)
         self.bn_branch2b2 = nn.BatchNorm2d(half)
         self.dropout_2b2 = nn.Dropout2d(dropout)
         self.conv_branch2b2 = nn.Conv2d(half, channels_out, 1, bias=False)
         self.conv_branch1 = nn.Conv2d(channels_in, channels_out, 1, bias=False)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        first = _bn_relu(self.bn_branch2a, x)
+        first, y = self.narrow(x)
+        return self.widen(first, y), first
+
+    def narrow(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first BN-ReLU output, and the branch as far as it has fewer channels."""
+        first = _bn_relu(self.bn_branch2a, x, spent=True)
         y = self.conv_branch2a(first)
-        y = self.conv_branch2b1(self.dropout_2b1(_bn_relu(self.bn_branch2b1, y)))
-        y = self.conv_branch2b2(self.dropout_2b2(_bn_relu(self.bn_branch2b2, y)))
-        return self.conv_branch1(first) + y, first
+        y = self.conv_branch2b1(self.dropout_2b1(_bn_relu(self.bn_branch2b1, y, spent=True)))
+        return first, self.dropout_2b2(_bn_relu(self.bn_branch2b2, y, spent=True))
+
+    def widen(self, first: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The output from what `narrow` gives, pixel by pixel."""
+        return self.conv_branch2b2(y).add_(self.conv_branch1(first))
 
 
 class ResNet38(Backbone):
@@ -93,9 +115,9 @@ class ResNet38(Backbone):
         self.width = check_width(width)
         c64, c128, c256, c512, c1024, c2048, c4096 = (scaled(64 << i, width) for i in range(7))
         self.conv1a = nn.Conv2d(3, c64, 3, 1, 1, bias=False)
-        self.b2 = Block(c64, c128, c128, stride=2)
-        self.b2_1 = Block(c128, c128, c128)
-        self.b2_2 = Block(c128, c128, c128)
+        self.b2 = Block(c64, c128, c128, stride=2, direct=True)  # its rounding would pass through all that follows
+        self.b2_1 = Block(c128, c128, c128, direct=True)
+        self.b2_2 = Block(c128, c128, c128, direct=True)
         self.b3 = Block(c128, c256, c256, stride=2)
         self.b3_1 = Block(c256, c256, c256)
         self.b3_2 = Block(c256, c256, c256)
@@ -115,17 +137,27 @@ class ResNet38(Backbone):
     def description(self) -> str:
         return f'ResNet-38 of width {self.width}'
 
-    def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (stride 8, ceil(H/8))."""
-        x = self.conv1a(x)
-        taps = {}
+    def features(self, x: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] = None) -> dict[str, torch.Tensor]:
+        """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (stride 8, ceil(H/8)).
+
+        With `head`, which must work pixel by pixel, the tap conv6 is head(conv6). Inference on a CPU then makes conv6, the
+        largest map, a few rows at a time.
+        """
+        x, taps = self.conv1a(x), {}
         for name in ('b2', 'b2_1', 'b2_2', 'b3', 'b3_1', 'b3_2', 'b4', 'b4_1', 'b4_2', 'b4_3', 'b4_4', 'b4_5',
-                     'b5', 'b5_1', 'b5_2', 'b6', 'b7'):
+                     'b5', 'b5_1', 'b5_2', 'b6'):
             x, first = getattr(self, name)(x)
             if name in _TAPS:
                 taps[_TAPS[name]] = first
-        taps['conv6'] = _bn_relu(self.bn7, x)
-        return taps
+            del first  # or it would be there while the next block runs
+        first, y = self.b7.narrow(x)
+        rows = STRIP if head is not None and lean(y) else y.shape[2]
+        strips = [self._conv6(*strip, head) for strip in zip(first.split(rows, 2), y.split(rows, 2))]
+        return {**taps, 'conv6': torch.cat(strips, 2) if len(strips) > 1 else strips[0]}
+
+    def _conv6(self, first: torch.Tensor, y: torch.Tensor, head: Callable | None) -> torch.Tensor:
+        feature = _bn_relu(self.bn7, self.b7.widen(first, y), spent=True)
+        return feature if head is None else head(feature)
 
     def early(self) -> Iterator[nn.Parameter]:
         return (parameter for name in FROZEN for parameter in getattr(self, name).parameters())

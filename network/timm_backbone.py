@@ -1,6 +1,6 @@
 """Any ImageNet network of timm that can be dilated, as a backbone at output stride 8, 16 or 32."""
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +69,7 @@ class TimmBackbone(Backbone):
     def description(self) -> str:
         return f'{self.name} at output stride {self.output_stride}'
 
-    def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def features(self, x: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] = None) -> dict[str, torch.Tensor]:
         """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (output stride s, ceil(H/s)).
 
         The image is zero-padded right and below to a multiple of s: not every network rounds its sizes up, and those that
@@ -80,7 +80,7 @@ class TimmBackbone(Backbone):
         last, stages = self.model.forward_intermediates(x)
         taps = {name: F.avg_pool2d(stage, stage.shape[2] // last.shape[2]) if stage.shape != last.shape else stage
                 for name, stage in (('conv4', stages[-3]), ('conv5', stages[-2]))}
-        return {'conv3': stages[self.low_stage], **taps, 'conv6': last}
+        return {'conv3': stages[self.low_stage], **taps, 'conv6': last if head is None else head(last)}
 
     def early(self) -> Iterator[nn.Parameter]:
         prefix = self._stages()[self.low_stage]['module'] + '.'

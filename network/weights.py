@@ -144,7 +144,11 @@ def net_from_checkpoint(network: str | tuple[str, str], weights: str, state: dic
     state = load_checkpoint(weights) if state is None else state
     timm = read_description(state, weights)
     make = _find(network, timm is not None, f'{weights} is of {"timm" if timm else "ResNet-38"}; leave --network out')
-    net = make(*timm) if timm else make(_width(weights, state))
+    if timm:
+        net = make(*timm)
+    else:
+        with torch.device('meta'):  # neither initialised nor in memory twice: it takes the checkpoint's own tensors
+            net = make(_width(weights, state))
     own = net.state_dict()
     wrong = [f'lacks {key}' for key in own if key not in state] + [f'has {key} too many' for key in state if key not in own]
     wrong += [f'{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}'
@@ -152,5 +156,5 @@ def net_from_checkpoint(network: str | tuple[str, str], weights: str, state: dic
     if wrong:
         raise UserError(f'{weights}: not a checkpoint of {make.__module__}: it {wrong[0]}'
                         + (f' (and {len(wrong) - 1} more differences)' if len(wrong) > 1 else ''))
-    net.load_state_dict(state)
+    net.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)
     return net.eval()

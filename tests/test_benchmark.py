@@ -8,7 +8,7 @@ from network import cam_net
 from network.baselines import BASELINES
 from network.resnet38_contrast import Net
 from recipe import fill, normal
-from tool import benchmark, plain
+from tool import measure, plain
 
 
 def test_our_inference_equals_eight_plain_passes(monkeypatch):
@@ -35,7 +35,7 @@ def test_rows_are_printed_and_written(run, tmp_path):
 
 
 def test_memory_is_that_of_the_process_of_its_own():
-    seconds, megabytes = benchmark.in_a_process(_fill, 64)
+    seconds, megabytes = measure.in_a_process(_fill, 64)
     assert 60 < megabytes < 200 and seconds >= 0
 
 

@@ -102,6 +102,23 @@ def test_width_comes_back_from_a_checkpoint(tmp_path):
         net_for_training('network.resnet38_contrast', path, 0.25)
 
 
+def test_a_checkpoint_in_16_bits_becomes_a_network_in_32(tmp_path):
+    path = str(tmp_path / 'net.pth')
+    state = {key: value.half() if value.is_floating_point() else value
+             for key, value in fill(resnet38_contrast.Net(SMALL)).state_dict().items()}
+    save_checkpoint(path, state)
+    loaded = net_from_checkpoint('network.resnet38_contrast', path)
+    assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in loaded.state_dict().items())
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+
+
+def test_weights_are_in_memory_once():
+    state = fill(resnet38_contrast.Net(SMALL)).state_dict()
+    loaded = net_from_checkpoint('network.resnet38_contrast', 'net.pth', state)
+    assert all(value.data_ptr() == state[key].data_ptr() for key, value in loaded.state_dict().items())
+    assert loaded.fc8.weight.requires_grad and not loaded.b2.conv_branch2a.weight.requires_grad
+
+
 def test_backbone_of_another_stage_is_used_and_said(tmp_path):
     path = str(tmp_path / 'net.pth')
     trained = fill(resnet38_contrast.Net(SMALL))

@@ -5,13 +5,9 @@
 Prints a table of ratios. Quote the ratios: seconds are of this machine alone.
 """
 import json
-import multiprocessing
 import os
 import platform
-import resource
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 
 import cv2
@@ -26,6 +22,8 @@ from tool import cli, crf, losses, plain
 from tool import random_walk as walk
 from tool.files import read_cam, read_mask, write_mask, write_npy, write_text
 from tool.log import versions
+from tool.measure import in_a_process, seconds
+from tool.memory import return_freed_memory
 from tool.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
 from tool.optim import make_optimizer, param_groups
 from tool.precision import amp_dtype, emulated, fast_forward
@@ -43,16 +41,6 @@ def benchmark(function: Callable[[], list[dict]]) -> Callable:
 def row(what: str, unit: str, plain_value: float, our_value: float, note: str = '') -> dict:
     return {'what': what, 'unit': unit, 'plain': plain_value, 'ours': our_value, 'ratio': plain_value / our_value,
             'note': note}
-
-
-def seconds(function: Callable, repeats: int = 5) -> float:
-    """Median time of a call after one to warm up (with one repeat, of the only call)."""
-    times = []
-    for _ in range(repeats + (repeats > 1)):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[repeats > 1:])
 
 
 def _labels(n: int, generator: torch.Generator) -> torch.Tensor:
@@ -244,6 +232,7 @@ def _run_inference(kind: str) -> Callable:
     if kind == 'plain':
         cam_net.SLAB = 1 << 60
         return lambda: plain.seam_seeds(net, views, (375, 500), torch.eye(20)[[3, 7]].sum(0))
+    return_freed_memory()
     dtype = amp_dtype(kind, torch.device('cpu'))
     if dtype is not None:
         net.to(memory_format=torch.channels_last)
@@ -252,34 +241,6 @@ def _run_inference(kind: str) -> Callable:
         with torch.inference_mode(), torch.autocast('cpu', dtype, enabled=dtype is not None):
             return sum(BASELINES['seam'].maps(net, view, [3, 7], (375, 500)) for view in views)
     return run
-
-
-def in_a_process(function: Callable, *arguments) -> tuple[float, float]:
-    """(seconds, MB of memory at its peak) of what function(*arguments) prepares, in a process of its own."""
-    context = multiprocessing.get_context('spawn')
-    queue = context.Queue()
-    process = context.Process(target=_measure, args=(queue, function, arguments))
-    process.start()
-    result = queue.get()
-    process.join()
-    return result
-
-
-def _measure(queue, function: Callable, arguments: tuple) -> None:
-    torch.set_flush_denormal(True)
-    before = peak_memory()  # of Python and torch themselves
-    run = function(*arguments)
-    start = time.perf_counter()
-    run()
-    queue.put((time.perf_counter() - start, peak_memory() - before))
-
-
-def peak_memory() -> float:
-    """MB of this process at its peak."""
-    if os.path.exists('/proc/self/status'):  # getrusage's value is the parent's at first
-        with open('/proc/self/status', encoding='ascii') as file:
-            return next(int(line.split()[1]) / 1024 for line in file if line.startswith('VmHWM'))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # macOS counts bytes
 
 
 def parse_args():

@@ -124,6 +124,27 @@ def confusion_counts(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return counts
 
 
+def resnet38(net, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Taps conv4, conv5 and conv6 of a ResNet-38 in eval mode, each layer as PyTorch computes it (method §1)."""
+    def conv(layer, x):
+        return F.conv2d(x, layer.weight, None, layer.stride, layer.padding, layer.dilation)
+
+    def bn_relu(bn, x):
+        return F.relu(F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps), inplace=True)
+
+    x, taps = conv(net.conv1a, x), {}
+    for name, block in net.named_children():
+        if name[0] == 'b' and name != 'bn7':
+            first = bn_relu(block.bn_branch2a, x)
+            y = conv(block.conv_branch2b1, bn_relu(block.bn_branch2b1, conv(block.conv_branch2a, first)))
+            if hasattr(block, 'conv_branch2b2'):
+                y = conv(block.conv_branch2b2, bn_relu(block.bn_branch2b2, y))
+            x = (conv(block.conv_branch1, first) if hasattr(block, 'conv_branch1') else x) + y
+            if name in ('b5', 'b6'):
+                taps['conv4' if name == 'b5' else 'conv5'] = first
+    return {**taps, 'conv6': bn_relu(net.bn7, x)}
+
+
 @torch.inference_mode()
 def seam_seeds(net, views: list[torch.Tensor], size: tuple[int, int], label: torch.Tensor) -> torch.Tensor:
     """Maps [20, H, W] summed over all views, one pass each with every channel brought to full size (method §5).
@@ -134,8 +155,10 @@ def seam_seeds(net, views: list[torch.Tensor], size: tuple[int, int], label: tor
     total = 0
     for view in views:
         for mirrored in (0, 1):
-            cam_rv = net(view[mirrored:mirrored + 1])[1][0, 1:]
-            maps = F.interpolate(cam_rv[None], size, mode='bilinear', align_corners=False)[0] * label[:, None, None]
+            x = view[mirrored:mirrored + 1]
+            taps = resnet38(net, x)
+            cam_rv = upsample(net.refine(x, taps, net.fc8(taps['conv6'])), x.shape[2:])[:, 1:]
+            maps = F.interpolate(cam_rv, size, mode='bilinear', align_corners=False)[0] * label[:, None, None]
             total = total + (maps.flip(2) if mirrored else maps)
     return total
 

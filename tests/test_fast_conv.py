@@ -1,0 +1,75 @@
+"""network/fast_conv.py: what inference on a CPU computes is what PyTorch computes, and training does not come near it."""
+import pytest
+import torch
+import torch.nn.functional as F
+
+from network import fast_conv
+from network.fast_conv import Conv1x1, Conv3x3, winograd
+from recipe import normal
+
+needs_nnpack = pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason='this PyTorch has no NNPACK')
+
+
+@needs_nnpack
+@pytest.mark.parametrize('dilation', [1, 2, 4])
+@pytest.mark.parametrize('size', [(1, 1), (3, 50), (25, 31), (24, 32), (26, 29)])
+@pytest.mark.parametrize('workspace', [1, 1 << 24])  # one row of tiles at a time, all at once
+def test_winograd_is_the_convolution(dilation, size, workspace, monkeypatch):
+    monkeypatch.setattr(fast_conv, 'WORKSPACE', workspace)
+    x, weight = normal('x', 2, 19, *size), normal('weight', 33, 19, 3, 3)
+    with torch.no_grad():
+        y = winograd(x, weight, dilation)
+    expected = F.conv2d(x, weight, None, 1, dilation, dilation)
+    assert y.is_contiguous() and y.shape == expected.shape
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Sizes of the maps that went Winograd's way."""
+    seen = []
+
+    def spy(x, weight, dilation):
+        seen.append(tuple(x.shape[2:]))
+        return F.conv2d(x, weight, None, 1, dilation, dilation)
+    monkeypatch.setattr(fast_conv, 'has_fast_winograd', lambda: True)
+    monkeypatch.setattr(fast_conv, 'winograd', spy)
+    return seen
+
+
+def test_inference_of_large_maps_takes_winograd(calls):
+    with torch.inference_mode():
+        for dilation in (1, 2, 4):
+            conv, x = Conv3x3(4, 8, dilation=dilation), torch.randn(1, 4, 50, 30)
+            torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, None, 1, dilation, dilation))
+    assert calls == [(50, 30)] * 3
+
+
+def test_everything_else_does_not(calls, monkeypatch):
+    conv, x = Conv3x3(4, 8), torch.randn(1, 4, 50, 30)
+    conv(x).sum().backward()
+    assert conv.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        Conv3x3(4, 8, stride=2)(x)
+        Conv3x3(4, 8, direct=True)(x)
+        conv(x[..., :49, :])
+        conv.double()(x.double())
+        with torch.autocast('cpu', torch.bfloat16):
+            assert conv.float()(x).dtype == torch.bfloat16
+        monkeypatch.setattr(fast_conv, 'has_fast_winograd', lambda: False)
+        conv(x)
+    assert calls == []
+
+
+@pytest.mark.parametrize('capability, fast', [('AVX2', True), ('AVX512', False), ('DEFAULT', False)])
+def test_processors(capability, fast, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: capability)
+    monkeypatch.setattr(torch.backends.nnpack, 'is_available', lambda: True)
+    assert fast_conv.has_fast_winograd() == fast
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_pointwise_convolution_with_a_stride(stride):
+    conv, x = Conv1x1(5, 7, stride), torch.randn(2, 5, 9, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, stride=stride))
