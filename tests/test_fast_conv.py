@@ -53,6 +53,7 @@ def test_everything_else_does_not(calls, monkeypatch):
         Conv3x3(4, 8, stride=2)(x)
         Conv3x3(4, 8, direct=True)(x)
         conv(x[..., :49, :])
+        conv(x.to(memory_format=torch.channels_last))
         conv.double()(x.double())
         with torch.autocast('cpu', torch.bfloat16):
             assert conv.float()(x).dtype == torch.bfloat16
