@@ -1,9 +1,10 @@
 """Convolutions for inference in float32 on a CPU: less time and memory than oneDNN takes, which PyTorch would use.
 
 Winograd's algorithm F(6×6, 3×3) needs a fifth of a direct 3×3 convolution's multiplications. PyTorch has it (NNPACK) but does not
-choose it. With AVX2 it was 2 to 4 times as fast on maps of MIN_PIXELS and more; other processors, not measured, keep oneDNN, and so do channels-last maps. Its
-rounding is about 1e-5 of the largest value, ten times that of a direct convolution; through all of ResNet-38 the class maps'
-distance from float64 grew to 1.6 times that of oneDNN (root mean square). Training, other types and GPUs compute as ever.
+choose it. With AVX2 it was 2 to 4 times as fast on maps of MIN_PIXELS and more; other processors, not measured, keep oneDNN, and
+so do channels-last maps. Its rounding is about 1e-5 of the largest value, ten times that of a direct convolution; through all of
+ResNet-38 the class maps' distance from float64 grew to 1.6 times that of oneDNN (root mean square). Training, other types and
+GPUs compute as ever.
 """
 import numpy as np
 import torch
