@@ -44,7 +44,7 @@ def run_script(command: list[str], log: str, mode: str) -> tuple[int, int]:
         print('$ python', shlex.join(command), file=output, flush=True)
         process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
                                    stderr=subprocess.STDOUT, start_new_session=True, close_fds=False,
-                                   env={'OMP_WAIT_POLICY': 'PASSIVE', **os.environ}, preexec_fn=_end_with_parent)
+                                   env={'OMP_WAIT_POLICY': 'PASSIVE', **os.environ}, preexec_fn=_heed_signals)
 
         def hand_on(number: int, frame) -> None:
             if not signals:
@@ -59,8 +59,9 @@ def run_script(command: list[str], log: str, mode: str) -> tuple[int, int]:
     return code if code >= 0 else 128 - code, signals[0] if signals else 0
 
 
-def _end_with_parent() -> None:
-    """In a stage's process: get SIGTERM when the pipeline is killed (Linux)."""
+def _heed_signals() -> None:
+    """In a stage's process: take Ctrl-C even if shells in the background ignore it; get SIGTERM when the pipeline is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
 
