@@ -72,7 +72,8 @@ def main(args):
         result['comment'] = args.comment
     text = [f'{len(names)} images of {args.list}, predictions {args.predict_dir}, ground truth {args.gt_dir}']
     confusions = curve_confusions(total) if args.curve else total[None]
-    classes = occurring(confusions[0]) if args.classes == [OCCURRING] else args.classes or list(CLASSES)
+    pixels = dict(zip(CLASSES, confusions[0].sum(1).tolist()))
+    classes = occurring(pixels) if args.classes == [OCCURRING] else args.classes or list(CLASSES)
     if not classes:
         raise UserError(f'{args.gt_dir}: no class has more than 1,000 ground-truth pixels; leave --classes out')
     if args.classes:
@@ -89,7 +90,7 @@ def main(args):
         text[0] += f', background score {args.t}'
         result['t'] = args.t
     found = scores(confusions[0], classes)
-    result |= found | {'pixels': dict(zip(CLASSES, confusions[0].sum(1).tolist()))}
+    result |= found | {'pixels': pixels}
     text.append(table(found))
     write_results(args, result, '\n'.join(text))
 

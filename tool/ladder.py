@@ -4,10 +4,7 @@ import os
 
 from tool.errors import UserError
 from tool.files import write_text
-from tool.metrics import mean_iou
-from voc12.classes import CLASSES
-
-PIXELS = 1000  # 'occurring': classes with more ground-truth pixels than this
+from tool.metrics import mean_iou, occurring
 
 
 def read_scores(path: str) -> dict:
@@ -29,7 +26,7 @@ def ladder_row(title: str, scores: dict, core: list[str], seconds: float) -> dic
     row = {'row': title, 'mIoU': mean_iou(scores)}
     if core:
         row['core'] = mean_iou(scores, core)
-        row['occurring'] = mean_iou(scores, [name for name in CLASSES if scores['pixels'][name] > PIXELS])
+        row['occurring'] = mean_iou(scores, occurring(scores['pixels']))
     row |= {key: scores[key] for key in ('t', 'list', 'images', 'gt_dir', 'predict_dir') if key in scores}
     return row | {'seconds': round(seconds, 1)}
 

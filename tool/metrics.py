@@ -67,9 +67,9 @@ def cam_prediction(cam: dict[int, np.ndarray], shape: tuple[int, int], threshold
     return prediction
 
 
-def occurring(matrix: np.ndarray, pixels: int = 1000) -> list[str]:
-    """Classes with more than so many ground-truth pixels in a confusion matrix [21, 22]."""
-    return [name for name, count in zip(CLASSES, matrix.sum(1)) if count > pixels]
+def occurring(pixels: dict[str, int]) -> list[str]:
+    """The classes with more than 1,000 ground-truth pixels, of {class name: pixels}."""
+    return [name for name, count in pixels.items() if count > 1000]
 
 
 def iou(matrix: np.ndarray) -> np.ndarray:
