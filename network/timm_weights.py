@@ -6,7 +6,7 @@ from tool.errors import UserError
 from tool.files import load_checkpoint, need_file
 from tool.manifest import fingerprint
 
-KEYWORDS = ('scratch', 'imagenet', 'wheel')  # of --weights, beside files
+NO_FILE = ('scratch', 'imagenet')  # of --weights
 LITE0 = 'tf_efficientnet_lite0'   # plain efficientnet_lite0 has the same shapes, but another padding and BatchNorm epsilon
 LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of each stage
 LITE0_MEAN, LITE0_STD = 127 / 255, 128 / 255
@@ -56,7 +56,7 @@ def read_state(weights: str) -> dict:
     Raises:
         UserError: missing, damaged, or not a state dict.
     """
-    if weights in ('scratch', 'imagenet'):
+    if weights in NO_FILE:
         return {}
     path = wheel_file() if weights == 'wheel' else need_file(weights, 'check --weights')
     if not path.endswith('.safetensors'):
@@ -70,7 +70,7 @@ def read_state(weights: str) -> dict:
 
 def weights_fingerprint(weights: str) -> str:
     """What decides a run of these weights: a fingerprint of the file; 'scratch' and 'imagenet' stand for themselves."""
-    if weights in ('scratch', 'imagenet'):
+    if weights in NO_FILE:
         return weights
     return fingerprint(wheel_file() if weights == 'wheel' else weights)
 
