@@ -152,6 +152,17 @@ def test_training_from_scratch_trains_everything():
     assert all(module.training for module in net.modules())
 
 
+def test_from_scratch_a_block_starts_as_its_shortcut():
+    torch.manual_seed(0)
+    net = ResNet38(1 / 16)
+    x = torch.randn(1, 16, 9, 9)
+    assert (net.b2_1(x)[0] != x).any()
+    net.train_from_scratch()
+    assert torch.equal(net.b2_1(x)[0], x)
+    first = torch.relu(net.b3.bn_branch2a(x))
+    assert torch.equal(net.b3(x)[0], net.b3.conv_branch1(first))
+
+
 def test_from_scratch_keeps_the_mode_it_finds():
     net = ResNet38(1 / 16).eval()
     net.train_from_scratch()
