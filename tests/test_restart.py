@@ -65,8 +65,9 @@ def test_killed_at_random_moments(data, whole, tmp_path):
         process = start(data, session)
         time.sleep(draw.uniform(0.05, 0.5) * whole[1])
         process.kill()
-        killed += end(process) == -signal.SIGKILL
-        if session.with_suffix('.pth').exists():
+        code = end(process)
+        killed += code == -signal.SIGKILL
+        if code == 0:  # the kill may also fall between the weights and the removal of the states
             break
     else:
         assert end(start(data, session)) == 0
