@@ -34,7 +34,7 @@ SPLITS = ('train', 'val')
 MASKS = ('SegmentationClass', 'SegmentationClassAug')
 OUTPUTS = (('JPEGImages', '.jpg'), *((folder, '.png') for folder in (*MASKS, 'SALImages')))
 
-# Class c has pattern c % 5 in colour pair c. Dark and light: what is learned of them outlives the training's colour jitter.
+# Class c has pattern c % 5 in colour pair c, one dark and one light.
 PATTERNS = ('stripes', 'dots', 'checker', 'rings', 'zigzag')
 DARK = np.float32([(200, 40, 40), (30, 50, 160), (20, 105, 55), (40, 30, 45), (115, 30, 140)])
 LIGHT = np.float32([(240, 215, 60), (240, 240, 235), (130, 215, 235), (245, 160, 190)])
