@@ -24,8 +24,8 @@ class CrfPreset:
     rows_first: bool = False
 
 
-SEED_CRF = CrfPreset(bilateral_sxy=50, bilateral_srgb=5)  # contrast_infer --out_crf
-AFFINITY_CRF = CrfPreset(rows_first=True)                 # aff_prepare, aff_infer --crf
+SEED_CRF = CrfPreset(bilateral_sxy=50, bilateral_srgb=5)  # contrast_infer --out_crf, aff_infer --crf
+AFFINITY_CRF = CrfPreset(rows_first=True)                 # aff_prepare
 # DeepLab-v2's own constants: the published test script lacks its CRF (Q7)
 DEEPLAB_CRF = CrfPreset(gaussian_sxy=1, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4)
 # what TEST_CRF of the segmentation test names; 'seam' has the constants of SEAM's own inference code
@@ -107,6 +107,13 @@ def crf_from_labels(image: np.ndarray, labels: Iterable[np.ndarray], present: li
     if iterations is not None:
         preset = replace(preset, iterations=iterations)
     return [probs[:len(present)] for probs in dense_crf(image, unaries, preset, absent)]
+
+
+def refine_mask(image: np.ndarray, mask: np.ndarray, present: Iterable[int], iterations: int = None) -> np.ndarray:
+    """The labels uint8 [H, W] after dense CRF with the seeds' kernels; the other arguments are those of `crf_from_labels`."""
+    ids = np.unique([0, *present]).astype(np.uint8)
+    probs, = crf_from_labels(image, [mask], ids.tolist(), SEED_CRF, iterations)
+    return ids[probs.argmax(0)]
 
 
 def affinity_maps(image: np.ndarray, cam: dict[int, np.ndarray], alphas: Iterable[float], kind: str = 'labels',

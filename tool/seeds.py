@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tool.crf import SEED_CRF, crf_from_labels
+from tool.crf import refine_mask
 from tool.files import read_image, write_mask, write_npy
 from tool.metrics import cam_prediction
 
@@ -37,7 +37,5 @@ def write_seed(name: str, cam: dict[int, np.ndarray], size: tuple[int, int], ima
     if outputs.png:
         write_mask(os.path.join(outputs.png, name + '.png'), labels)
     if outputs.crf:
-        present = np.array([0] + [key + 1 for key in sorted(cam)])
-        image = np.asarray(read_image(image_path))
-        probs, = crf_from_labels(image, [labels], present.tolist(), SEED_CRF, outputs.crf_iters)
-        write_mask(os.path.join(outputs.crf, name + '.png'), present[probs.argmax(0)])
+        refined = refine_mask(np.asarray(read_image(image_path)), labels, [key + 1 for key in cam], outputs.crf_iters)
+        write_mask(os.path.join(outputs.crf, name + '.png'), refined)

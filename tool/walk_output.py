@@ -3,7 +3,7 @@ import os
 
 import numpy as np
 
-from tool.crf import AFFINITY_CRF, dense_crf, prob_unary
+from tool.crf import refine_mask
 from tool.files import read_image, write_mask, write_npy
 
 
@@ -11,17 +11,21 @@ def write_walk(name: str, scores: np.ndarray, labels: list[int], mask_dir: str =
                crf_dir: str = None, image_path: str = None) -> None:
     """Write <mask_dir>/<name>.png, <prob_dir>/<name>.npy and <crf_dir>/<name>.png (after dense CRF), whichever is wanted.
 
+    The CRF is the seeds', from labels (method Q5 names none): the walk levels its scores, so that as probabilities with
+    aff_prepare's wide kernel most of a picture became background.
+
     Args:
         scores: float32 [K, H, W] after the walk, one map for each of the K labels (background 0 first).
         image_path: the picture, for the CRF.
     """
-    probs = np.maximum(scores, 0)
-    probs /= np.maximum(probs.sum(0), 1e-12)
-    if prob_dir:
-        write_npy(os.path.join(prob_dir, name + '.npy'), dict(zip(labels, probs)))
     ids = np.asarray(labels, np.uint8)
+    mask = ids[scores.argmax(0)]
+    if prob_dir:
+        probs = np.maximum(scores, 0)
+        probs /= np.maximum(probs.sum(0), 1e-12)
+        write_npy(os.path.join(prob_dir, name + '.npy'), dict(zip(labels, probs)))
     if mask_dir:
-        write_mask(os.path.join(mask_dir, name + '.png'), ids[scores.argmax(0)])
+        write_mask(os.path.join(mask_dir, name + '.png'), mask)
     if crf_dir:
-        refined, = dense_crf(np.asarray(read_image(image_path)), [prob_unary(probs)], AFFINITY_CRF)
-        write_mask(os.path.join(crf_dir, name + '.png'), ids[refined.argmax(0)])
+        refined = refine_mask(np.asarray(read_image(image_path)), mask, np.unique(mask))
+        write_mask(os.path.join(crf_dir, name + '.png'), refined)
