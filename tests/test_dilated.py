@@ -28,8 +28,8 @@ def test_equal_to_torch(size, kernel, dilation):
 
 
 def test_takes_timms_place():
-    net = timm.create_model('tf_efficientnet_lite0', num_classes=0, global_pool='', output_stride=8).eval()
-    x, keys = normal('picture', 1, 3, 72, 88), list(net.state_dict())
+    net = timm.create_model('tf_efficientnet_lite0', num_classes=0, global_pool='', output_stride=8).double().eval()
+    x, keys = normal('picture', 1, 3, 72, 88).double(), list(net.state_dict())
     with torch.no_grad():
         expected = net(x)
         use_interleaved(net)
