@@ -24,10 +24,10 @@ def test_the_experiments_hold_the_published_values():
 def test_overrides_have_the_keys_type():
     changed = read_config(config_of('EPS_deeplabv1_resnet101'), [
         'TRAIN_ITERATION=200', 'DATA_PSEUDO_GT=/a b/c=d', 'TEST_MULTISCALE=0.5,1', 'TEST_FLIP=no', 'TRAIN_LR=1',
-        'EXP_NAME=2012', 'TRAIN_BN_MOM=3e-2', 'MODEL_BACKBONE_PRETRAIN=w.pth', 'DATA_RANDOMSCALE=[1, 1]'])
+        'EXP_NAME=2012', 'TRAIN_BN_MOM=3e-2', 'MODEL_BACKBONE_PRETRAIN=w.pth', 'DATA_RANDOMSCALE=[1, 1]', 'MODEL_CLS_STD=1e-2'])
     expected = {'TRAIN_ITERATION': 200, 'DATA_PSEUDO_GT': '/a b/c=d', 'TEST_MULTISCALE': [0.5, 1], 'TEST_FLIP': False,
                 'TRAIN_LR': 1, 'EXP_NAME': '2012', 'TRAIN_BN_MOM': 0.03, 'MODEL_BACKBONE_PRETRAIN': 'w.pth',
-                'DATA_RANDOMSCALE': [1, 1]}
+                'DATA_RANDOMSCALE': [1, 1], 'MODEL_CLS_STD': 0.01}
     assert {key: changed[key] for key in expected} == expected
     assert read_config(changed, ['TEST_MULTISCALE=1'])['TEST_MULTISCALE'] == [1]
     assert read_config(changed, ['MODEL_BACKBONE_PRETRAIN=False'])['MODEL_BACKBONE_PRETRAIN'] is False

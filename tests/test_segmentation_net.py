@@ -176,6 +176,13 @@ def test_freezebn_holds_the_backbones_statistics():
     assert net.bn_fov.running_mean.abs().sum() > 0
 
 
+def test_the_classifier_starts_as_small_as_asked_for():
+    net, published = (generate_net(config_of('SEAM_deeplabv1_resnet38', **SMALL, **changes))
+                      for changes in ({'MODEL_CLS_STD': 0.01}, {}))
+    assert net.cls_conv.weight.std().item() == pytest.approx(0.01, rel=0.05) and not net.cls_conv.bias.any()
+    assert published.cls_conv.weight.std().item() == pytest.approx((2 / 21) ** 0.5, rel=0.05)  # kaiming, fan_out
+
+
 def test_backbones():
     assert set(BACKBONES) == {'resnet38', 'resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152'}
     assert isinstance(generate_net(config_of('SEAM_deeplabv1_resnet38', **SMALL)).backbone, ResNet38)

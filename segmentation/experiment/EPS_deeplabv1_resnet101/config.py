@@ -29,6 +29,7 @@ config_dict = {
     'MODEL_ASPP_OUTDIM': 256,         # deeplabv2, v3, v3plus
     'MODEL_SHORTCUT_DIM': 48,         # deeplabv3plus
     'MODEL_FREEZEBN': False,          # the backbone's BatchNorm in eval mode (always so in a pretrained ResNet-38)
+    'MODEL_CLS_STD': False,           # initial weights of the classifier; False: kaiming. Take 0.01 for short runs
     'MODEL_SAVE_DIR': 'model',
 
     'TRAIN_LR': 0.001,                # of the backbone; new layers take 10 times that

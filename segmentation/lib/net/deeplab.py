@@ -58,6 +58,9 @@ class DeepLab(nn.Module):
                     nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')
                 elif isinstance(layer, nn.BatchNorm2d):
                     layer.momentum = config['TRAIN_BN_MOM']
+        if config['MODEL_CLS_STD']:  # kaiming's logits are of a size that takes a thousand iterations to unlearn
+            nn.init.normal_(self.cls_conv.weight, std=config['MODEL_CLS_STD'])
+            nn.init.zeros_(self.cls_conv.bias)
 
     def new_layers(self) -> list[nn.Module]:
         """Everything but the backbone: trained from scratch, at ten times the learning rate."""

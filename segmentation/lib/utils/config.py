@@ -51,6 +51,7 @@ KEYS = {
     'MODEL_ASPP_OUTDIM': Key(int, 1),
     'MODEL_SHORTCUT_DIM': Key(int, 1),
     'MODEL_FREEZEBN': Key(bool),
+    'MODEL_CLS_STD': Key(float, 0, 1, or_false=True),
     'MODEL_SAVE_DIR': Key(str),
     'TRAIN_LR': Key(float, 0),
     'TRAIN_MOMENTUM': Key(float, 0, 1),
