@@ -138,12 +138,14 @@ def test_every_version_trains_over_every_kind_of_backbone(version, backbone):
     assert idle == []  # every convolution takes part
 
 
-def test_deeplabv3_rates_double_at_stride_8():
-    for stride, rates in ((8, [12, 24, 36]), (16, [6, 12, 18])):
-        net = generate_net(config_of('EPS_deeplabv1_resnet101', MODEL_NAME='deeplabv3', MODEL_BACKBONE='resnet18',
+@pytest.mark.parametrize('version, at_8, at_16', [('deeplabv1', [12], [6]), ('deeplabv2', [6, 12, 18, 24], [3, 6, 9, 12]),
+                                                   ('deeplabv3', [12, 24, 36], [6, 12, 18])])
+def test_rates_halve_at_stride_16(version, at_8, at_16):
+    for stride, rates in ((8, at_8), (16, at_16)):
+        net = generate_net(config_of('EPS_deeplabv1_resnet101', MODEL_NAME=version, MODEL_BACKBONE='resnet18',
                                      MODEL_OUTPUT_STRIDE=stride))
-        convs = [getattr(net.aspp, f'branch{i}')[0] for i in range(1, 5)]
-        assert convs[0].kernel_size == (1, 1) and [conv.dilation[0] for conv in convs[1:]] == rates
+        assert [conv.dilation[0] for new in net.new_layers() for conv in new.modules()
+                if isinstance(conv, torch.nn.Conv2d) and conv.kernel_size == (3, 3)] == rates
 
 
 @pytest.mark.parametrize('backbone, expected', [('resnet18', {0.1}), ('resnet38', {3e-4})])

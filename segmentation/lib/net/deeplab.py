@@ -80,10 +80,11 @@ class DeepLab(nn.Module):
 
 
 class DeepLabV1(DeepLab):
-    """A 3×3 convolution of dilation 12 and a 1×1, 512 channels each."""
+    """A 3×3 convolution of dilation 12 (6 at stride 16: as many pixels) and a 1×1, 512 channels each."""
 
     def build(self, config: dict) -> None:
-        self.conv_fov = nn.Conv2d(self.backbone.channels[self.high], 512, 3, 1, 12, 12, bias=False)
+        rate = 12 * 8 // config['MODEL_OUTPUT_STRIDE']
+        self.conv_fov = nn.Conv2d(self.backbone.channels[self.high], 512, 3, 1, rate, rate, bias=False)
         self.bn_fov = nn.BatchNorm2d(512)
         self.conv_fov2 = nn.Conv2d(512, 512, 1, bias=False)
         self.bn_fov2 = nn.BatchNorm2d(512)
@@ -97,7 +98,10 @@ class DeepLabV1(DeepLab):
 
 
 class DeepLabV2(DeepLab):
-    """ASPP of four 3×3 branches at rates 6, 12, 18, 24 with the global branch of v3, as in the published code."""
+    """ASPP of four 3×3 branches with the global branch of v3, as in the published code.
+
+    Rates 6, 12, 18, 24, at stride 16 half that.
+    """
 
     def build(self, config: dict) -> None:
         self.aspp = ASPP(self.backbone.channels[self.high], config['MODEL_ASPP_OUTDIM'], self.rates(config))
@@ -105,7 +109,7 @@ class DeepLabV2(DeepLab):
         self.cls_conv = nn.Conv2d(config['MODEL_ASPP_OUTDIM'], config['MODEL_NUM_CLASSES'], 1)
 
     def rates(self, config: dict) -> tuple[int, ...]:
-        return (6, 12, 18, 24)
+        return (6, 12, 18, 24) if config['MODEL_OUTPUT_STRIDE'] == 8 else (3, 6, 9, 12)
 
     def head(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.cls_conv(self.dropout(self.aspp(features[self.high])))
