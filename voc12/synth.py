@@ -10,8 +10,8 @@ So the stages take --voc12_root synth --train_list synth/lists/train_aug.txt --c
 --saliency_root synth/SALImages. A picture depends on --seed and its name alone: more --images never change the others.
 
 The problem it poses: half of an object shows the pattern of its class, which a classifier finds. The rest is a body, which also
-shows through the pattern; its colour and texture say little, as several classes share them and so does some clutter, which
-only lacks the bodies' shading and outline. A CAM finds the pattern; what has the body's colour near it is mostly the object.
+shows through the pattern; its colour and texture say little of the class, as several share them. Clutter has the same colours and
+textures, but fainter ones, and neither shading nor outline. A CAM finds the pattern; the strong texture near it is the object's.
 """
 import argparse
 import functools
@@ -29,7 +29,7 @@ from tool.pool import pool_map
 from voc12 import make_lists
 from voc12.classes import IGNORE, NUM_FOREGROUND
 
-VERSION = 3                                   # of the pictures; part of the manifest
+VERSION = 4                                   # of the pictures; part of the manifest
 SPLITS = ('train', 'val')
 MASKS = ('SegmentationClass', 'SegmentationClassAug')
 OUTPUTS = (('JPEGImages', '.jpg'), *((folder, '.png') for folder in (*MASKS, 'SALImages')))
@@ -96,7 +96,7 @@ def place_objects(rng: np.random.Generator, shape: tuple[int, int], count: int) 
 def cut_part(rng: np.random.Generator, visible: np.ndarray) -> np.ndarray:
     """The class-specific part of an object, bool [H, W].
 
-    Of the 55–70 % of its visible pixels that are nearest to a random anchor, three quarters in patches: the body shows through.
+    Of the 50–65 % of its visible pixels that are nearest to a random anchor, three quarters in patches: the body shows through.
     """
     y, x = np.nonzero(visible)
     size = np.sqrt(len(x))
@@ -105,7 +105,7 @@ def cut_part(rng: np.random.Generator, visible: np.ndarray) -> np.ndarray:
     wobble = noise(rng, visible.shape, size / 3)[y, x] * size * 0.12
     distance = np.hypot(x - anchor[0], y - anchor[1]) + wobble
     part = np.zeros(visible.shape, bool)
-    near = distance < np.quantile(distance, rng.uniform(0.55, 0.7))
+    near = distance < np.quantile(distance, rng.uniform(0.5, 0.65))
     patches = noise(rng, visible.shape, 9)[y, x]
     part[y, x] = near & (patches > np.quantile(patches[near], 0.25))
     return part
@@ -208,7 +208,8 @@ def draw_objects(rng: np.random.Generator, image: np.ndarray, objects: np.ndarra
         # darker towards the outline: what a body has and clutter has not
         rim = (np.clip(1 - depth / (0.5 * depth.max()), 0, 1) ** 2)[..., None]
         alpha = soft(visible, 0.7)
-        paint(image[window], alpha, colour + body_texture(rng, material % 4, visible.shape) - 12 * rim)
+        texture = 3 * body_texture(rng, material % 4, visible.shape)  # stronger than clutter's: visible, and no help to a CRF
+        paint(image[window], alpha, colour + texture - 12 * rim)
         part = cut_part(rng, visible)
         paint(image[window], soft(part, 0.8) * alpha, class_pattern(rng, class_id, part) * (1 - 0.25 * rim))
 
