@@ -6,10 +6,12 @@ import sys
 import time
 
 import pytest
+import torch
 
 from mini import ROOT
+from tool import cli
 from tool.ladder import clock, ladder_row, ladder_table
-from tool.pipeline import last_line
+from tool.pipeline import last_line, most_processes
 from voc12.classes import CLASSES
 
 # A stage that notes that it ran in {work}/ran, writes --out, and does what --do says.
@@ -130,6 +132,22 @@ def test_a_failed_stage_passes_its_line_and_code_on_and_is_continued(toy):
     assert code == 7 and ran == ['walk', 'last']
     assert toy('--set', 'last.do=fail')[3] == ['last:found']  # the same command: goes on with what is there
     assert toy()[::3] == (0, ['last'])                        # another command: its old output was removed
+
+
+def test_processes_share_a_stage(toy, monkeypatch):
+    monkeypatch.setattr('tool.pipeline.most_processes', {'': 2}.get)  # whatever this machine has
+    code, out, _, ran = toy('--set', 'walk.processes=5')  # more than there is room for
+    assert code == 0 and ran == ['one', 'seeds', 'crf', 'walk', 'walk', 'last']
+    assert toy('--set', 'walk.processes=5')[3] == []
+    code, _, err, _ = toy('--set', 'walk.processes=5', 'walk.do=fail')
+    assert code == 2 and 'stage walk failed: stage.py: error: bad input\n' in err  # not what torchrun has to say of it
+    code, out, _, ran = toy('--set', 'walk.processes=5', '--show')
+    assert code == 0 and '--nproc_per_node 2 ' in out and ran == []
+
+
+def test_as_many_processes_as_the_machine_has_room_for():
+    assert most_processes('cpu') == cli.default_jobs()
+    assert 1 <= most_processes('') <= max(cli.default_jobs(), torch.cuda.device_count())
 
 
 def test_from_and_to(toy):

@@ -88,6 +88,7 @@ def test_base_order_and_overrides(read, tmp_path):
     ('[preset]\nstages = a c\n[a]\nscript = a.py', (), 'there is no section c; there are a'),
     ('[preset]\ncore = cat sofas', (), 'sofas is no class'),
     ('[preset]\nabout = x', (), 'has no stage'),
+    ('[a]\nscript = a.py\nprocesses = 0', (), r'\[a\] processes = 0: must be a whole number of at least 1'),
     (BASE, ('trian.lr=1',), '--set trian.lr=1: there is no stage trian; there are net, preset, score, train'),
     ('[preset]\nstages = a\n[a]\nscript = a.py\n[b]\nscript = b.py', ('b.x=1',), 'no stage b; there are a, preset'),
     (BASE, ('train.lr',), '--set train.lr: STAGE.FLAG=VALUE is expected'),

@@ -30,21 +30,23 @@ def alone(work: str) -> Iterator[None]:
         yield
 
 
-def run_script(command: list[str], log: str, mode: str) -> tuple[int, int]:
+def run_script(command: list[str], log: str, mode: str, threads: int = None) -> tuple[int, int]:
     """Run a script of the repository: python <command>. SIGTERM and Ctrl-C are handed on, once, and its end is waited for.
 
     Args:
         log: file for its output; mode 'w' or 'a'.
+        threads: OMP_NUM_THREADS, unless the environment has one.
     Returns:
         (exit code, number of the signal that came or 0).
     """
     os.makedirs(os.path.dirname(log), exist_ok=True)
     signals: list[int] = []
+    own = {'OMP_WAIT_POLICY': 'PASSIVE', **({'OMP_NUM_THREADS': str(threads)} if threads else {})}
     with open(log, mode, encoding='utf-8') as output:
         print('$ python', shlex.join(command), file=output, flush=True)
         process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
                                    stderr=subprocess.STDOUT, start_new_session=True, close_fds=False,
-                                   env={'OMP_WAIT_POLICY': 'PASSIVE', **os.environ}, preexec_fn=_heed_signals)
+                                   env={**own, **os.environ}, preexec_fn=_heed_signals)
 
         def hand_on(number: int, frame) -> None:
             if not signals:

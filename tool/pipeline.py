@@ -58,7 +58,8 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f'--from {args.first} --to {args.last}: they are the other way round in the preset')
     if args.show:
         for stage in preset.stages[first:last + 1]:
-            print('python', shlex.join(stage.command({**{late: f'{{{late}}}' for late in LATE}, **preset.values})))
+            words = stage.command({**{late: f'{{{late}}}' for late in LATE}, **preset.values})
+            print('python', shlex.join(launched(words, processes(stage, preset))))
         return
     check_flags(preset, args.set)
     print(f'{preset.name}: {preset.about}\nin {work}', flush=True)
@@ -69,6 +70,26 @@ def main(args: argparse.Namespace) -> None:
         for index in range(first, last + 1):
             run.stage(index)
         run.show_ladder(args.seed)
+
+
+def processes(stage: Stage, preset: Preset) -> int:
+    """How many processes share a stage on this machine."""
+    return min(stage.processes, most_processes(preset.values['device'])) if stage.processes > 1 else 1
+
+
+@functools.lru_cache
+def most_processes(device: str) -> int:
+    """GPUs that there are for a --device ('' if it was not given), or cores of the CPU."""
+    kind = cli.pick_device(device or None).type
+    if kind == 'cpu':
+        return cli.default_jobs()
+    import torch  # here: most runs of the pipeline do without
+    return torch.cuda.device_count() if device in ('', 'cuda') and kind == 'cuda' else 1
+
+
+def launched(words: list[str], count: int) -> list[str]:
+    """What follows `python` to run a script (its words in front) in `count` processes."""
+    return words if count == 1 else ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(count), *words]
 
 
 def check_flags(preset: Preset, overrides: list[str]) -> None:
@@ -140,7 +161,8 @@ class Run:
             Interrupted: a signal ended it.
         """
         stage = self.preset.stages[index]
-        command = stage.command(self.values(index))
+        count = processes(stage, self.preset)
+        command = launched(stage.command(self.values(index)), count)
         before = self.records.get(stage.name, {})
         same = before.get('command') == command and (not before['done'] or self.is_there(stage))
         label = f'[{index + 1:2}/{len(self.preset.stages)}] {stage.name:20}'
@@ -156,7 +178,10 @@ class Run:
         log = os.path.join(self.work, 'logs', f'{stage.name}.log')
         start, already, code = time.monotonic(), record['seconds'], None
         try:
-            code, stopped = run_script(command, log, 'a' if same else 'w')
+            threads = max(1, cli.default_jobs() // count) if count > 1 else None
+            code, stopped = run_script(command, log, 'a' if same else 'w', threads)
+            if code and count > 1 and ': error: ' in last_line(log):
+                code = 2  # torchrun's own is 1
         finally:
             record['seconds'] = round(already + time.monotonic() - start, 2)
             record['done'] = code == 0

@@ -11,6 +11,7 @@ These options say something about the stage itself:
     like   another section whose script and flags it shares; options of its own come on top
     row    of a scoring stage (eval.py with json): the title of its row of the ladder
     masks  of a scoring stage: the folder of masks that its score stands for, a candidate for {best_masks}
+    processes  how many torchrun starts, but never more than there are GPUs, or cores on a CPU
 """
 import configparser
 import glob
@@ -25,7 +26,7 @@ from voc12.classes import CLASSES
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the repository
 FOLDER = os.path.join(ROOT, 'tool', 'presets')
 LATE = ('best_t', 'best_masks')  # placeholders that only results fill
-_OWN = ('makes', 'row', 'masks')  # options that a section does not share
+_OWN = ('makes', 'row', 'masks', 'processes')  # options that a section does not share
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Stage:
     makes: list[str] = field(default_factory=list)
     row: str = ''
     masks: str = ''
+    processes: int = 1
 
     def command(self, values: dict[str, str]) -> list[str]:
         """The words after `python`; see the module's docstring.
@@ -170,9 +172,12 @@ def _options(name: str, sections: dict[str, dict[str, str]], asked: tuple[str, .
 
 def _stage(name: str, options: dict[str, str], values: dict[str, str]) -> Stage:
     flags = {key: value for key, value in options.items() if key not in (*_OWN, 'script')}
+    processes = options.get('processes', '1')
+    if not processes.isdecimal() or int(processes) < 1:
+        raise UserError(f'[{name}] processes = {processes}: must be a whole number of at least 1')
     return Stage(name, fill(options['script'], values, name), {key: value for key, value in flags.items() if not key.isupper()},
                  {key: value for key, value in flags.items() if key.isupper()}, _words(options.get('makes', ''), name),
-                 options.get('row', ''), options.get('masks', ''))
+                 options.get('row', ''), options.get('masks', ''), int(processes))
 
 
 def _words(text: str, where: str) -> list[str]:
