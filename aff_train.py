@@ -21,7 +21,7 @@ from tool.files import read_list, save_checkpoint
 from tool.log import RunLog
 from tool.manifest import fingerprint
 from tool.optim import chosen_optimizer, poly, warm_up
-from tool.precision import described, fast_forward, grad_scaler
+from tool.precision import described, fast_forward, grad_scaler, resolved
 from voc12.aff_data import AffinityTrainSet
 from voc12.layout import check_images, check_maps
 
@@ -45,6 +45,7 @@ def main(args):
     if args.crop_size % FEATURE_STRIDE:
         raise UserError(f'--crop_size {args.crop_size}: must be a multiple of {FEATURE_STRIDE}')
     device = dist.start(args.device)
+    args.amp = resolved(args.amp, device)
     names, layouts = dist.once(lambda: read_inputs(args))
     share = engine.per_process(args.batch_size, args.accumulate)
     steps = engine.steps_of(len(names), args.batch_size, args.max_epochs, args.max_steps)

@@ -20,7 +20,7 @@ from tool.log import progress
 from tool.manifest import claim_all, fingerprint, missing
 from tool.memory import return_freed_memory
 from tool.pool import Pool
-from tool.precision import amp_dtype
+from tool.precision import amp_dtype, resolved
 from tool.seeds import SeedOutputs, write_seed
 from tool.shard import is_first, own_share
 from voc12.data import MultiScaleSet, pick_labels
@@ -57,9 +57,10 @@ def main(args):
     if not (args.out_cam or args.out_cam_pred or args.out_crf):
         raise UserError('nothing to write: give --out_cam, --out_cam_pred or --out_crf')
     device = cli.pick_device(args.device)
-    if device.type == 'cpu':
-        return_freed_memory()
+    args.amp = resolved(args.amp, device)
     dtype = amp_dtype(args.amp, device)
+    if device.type == 'cpu' and dtype is None:  # in 16 bits the blocks are small enough to be kept
+        return_freed_memory()
     names = read_list(args.infer_list)
     labels = pick_labels(read_labels(args.cls_labels), names, args.cls_labels)
     check_images(args.voc12_root, names)

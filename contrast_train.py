@@ -25,7 +25,7 @@ from tool.errors import UserError
 from tool.files import read_labels, read_list, save_checkpoint
 from tool.log import RunLog
 from tool.optim import chosen_optimizer, poly, warm_up
-from tool.precision import described, fast_forward, grad_scaler
+from tool.precision import described, fast_forward, grad_scaler, resolved
 from tool.seeding import mixed_seed
 from voc12.data import TrainSet, check_saliency, pick_labels
 from voc12.layout import check_images
@@ -75,6 +75,7 @@ def parse_args():
 
 def main(args):
     device = dist.start(args.device)
+    args.amp = resolved(args.amp, device)
     baseline, why = pick_baseline(args.baseline)
     names, labels = dist.once(lambda: read_inputs(args, baseline))
     share = engine.per_process(args.batch_size)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from network.backbone import Backbone
+from network.dropped import after_dropout
 from network.fast_conv import Conv1x1, Conv3x3, lean
 from tool.errors import UserError
 
@@ -95,12 +96,12 @@ class Bottleneck(nn.Module):
         """The first BN-ReLU output, and the branch as far as it has fewer channels."""
         first = _bn_relu(self.bn_branch2a, x, spent=True)
         y = self.conv_branch2a(first)
-        y = self.conv_branch2b1(self.dropout_2b1(_bn_relu(self.bn_branch2b1, y, spent=True)))
-        return first, self.dropout_2b2(_bn_relu(self.bn_branch2b2, y, spent=True))
+        y = after_dropout(self.conv_branch2b1, self.dropout_2b1, _bn_relu(self.bn_branch2b1, y, spent=True))
+        return first, _bn_relu(self.bn_branch2b2, y, spent=True)
 
     def widen(self, first: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """The output from what `narrow` gives, pixel by pixel."""
-        return self.conv_branch2b2(y).add_(self.conv_branch1(first))
+        return after_dropout(self.conv_branch2b2, self.dropout_2b2, y).add_(self.conv_branch1(first))
 
 
 class ResNet38(Backbone):

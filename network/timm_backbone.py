@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from network.backbone import Backbone
-from network.dilated import use_interleaved
+from network.dilated import train_in_float32, use_interleaved
 from tool.errors import UserError
 
 # timm itself is imported where it is needed: that takes seconds, and ResNet-38 does without
@@ -127,6 +127,7 @@ def _create(name: str, stride: int) -> nn.Module:
     except Exception as error:  # constructors refuse an output stride in many ways
         raise _unfit(name, stride, error) from None
     use_interleaved(model)
+    train_in_float32(model)
     return model
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from network.dilated import DilatedDepthwise, interleaved, use_interleaved
+from network.dilated import DilatedDepthwise, interleaved, train_in_float32, use_interleaved
 from recipe import normal
 
 
@@ -46,3 +46,25 @@ def test_other_convolutions_stay():
     net = nn.Sequential(*kept, nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=16, bias=False))
     use_interleaved(net)
     assert list(net)[:-1] == kept and isinstance(net[-1], DilatedDepthwise) and net[-1].bias is None
+
+
+def test_depthwise_convolutions_train_in_float32(monkeypatch):
+    seen = []
+    monkeypatch.setattr(F, 'conv2d', lambda x, *rest, _conv2d=F.conv2d: (seen.append(x.dtype), _conv2d(x, *rest))[1])
+    net = timm.create_model('tf_efficientnet_lite0', num_classes=0, global_pool='')
+    use_interleaved(net)
+    keys = list(net.state_dict())
+    train_in_float32(net)
+    assert list(net.state_dict()) == keys
+    blocks = net.blocks[6], net.blocks[5][0]  # one that pads like TensorFlow, of stride 2
+    for block in blocks:
+        conv, x = (block[0] if block is blocks[0] else block).conv_dw, torch.randn(1, 672 if block is blocks[1] else 1152, 8, 8)
+        with torch.autocast('cpu', torch.bfloat16):
+            low = conv(x.bfloat16())
+            assert low.dtype == torch.bfloat16 and seen[-1] == torch.float32
+            low.float().sum().backward()
+        assert conv.weight.grad.dtype == torch.float32 and conv.weight.grad.abs().sum() > 0
+        torch.testing.assert_close(conv(x.bfloat16().float()), low.float(), rtol=1e-2, atol=1e-2)
+        with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+            conv(x.bfloat16())
+        assert seen[-1] == torch.bfloat16

@@ -270,5 +270,5 @@ def test_smoke(tmp_path, monkeypatch):
     assert (tmp_path / 'contact_sheet.png').stat().st_size > 100_000
     before = (tmp_path / 'pipeline.json').read_text()
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert second.returncode == 0 and second.stdout.count(' complete (') == 20 and ' runs' not in second.stdout
+    assert second.returncode == 0 and second.stdout.count(' complete (') == 19 and ' runs' not in second.stdout
     assert (tmp_path / 'pipeline.json').read_text() == before

@@ -13,7 +13,15 @@ CPU = torch.device('cpu')
 
 
 def test_names_are_those_of_the_flag():
-    assert tuple(precision.DTYPES) == cli.AMP
+    assert (*precision.DTYPES, 'auto') == cli.AMP
+
+
+@pytest.mark.parametrize('supported, amp', [(True, 'bf16'), (False, 'off')])
+def test_auto_is_bf16_where_the_processor_has_it(supported, amp, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: supported)
+    assert precision.resolved('auto', CPU) == amp
+    assert precision.resolved('auto', torch.device('mps')) == 'off'
+    assert [precision.resolved(given, CPU) for given in ('off', 'bf16', 'fp16')] == ['off', 'bf16', 'fp16']
 
 
 @pytest.mark.parametrize('module', [resnet38_contrast, resnet38_contrast_eps, resnet38_aff])

@@ -37,10 +37,11 @@ def weights(tmp_path_factory):
     return path
 
 
-def run(devkit, weights, out_dir, split='val', submission=None, overwrite=False, jobs=0, **changes):
+def run(devkit, weights, out_dir, split='val', submission=None, overwrite=False, jobs=0, out_no_crf=None, **changes):
     config = config_of('SEAM_deeplabv1_resnet38', **{**TINY, 'DATA_ROOT': str(devkit), **changes})
     testing.main(Namespace(config=config, split=split, list=None, weights=str(weights), out_dir=str(out_dir), device='cpu',
-                           submission=submission and str(submission), overwrite=overwrite, jobs=jobs))
+                           out_no_crf=out_no_crf and str(out_no_crf), submission=submission and str(submission),
+                           overwrite=overwrite, jobs=jobs))
 
 
 def test_logits_are_averaged_over_scales_and_mirror_images():
@@ -90,6 +91,22 @@ def test_the_crf_in_a_pool_gives_the_bytes_of_one_process(devkit, weights, tmp_p
     files = sorted((tmp_path / 'here').glob('*.png'))
     assert len(files) == 3
     assert all(path.read_bytes() == (tmp_path / 'pool' / path.name).read_bytes() for path in files)
+
+
+def test_one_pass_writes_with_and_without_crf_what_two_would(devkit, weights, tmp_path):
+    run(devkit, weights, tmp_path / 'plain', TEST_CRF='none')
+    run(devkit, weights, tmp_path / 'crf', TEST_CRF='seam')
+    run(devkit, weights, tmp_path / 'both_crf', TEST_CRF='seam', out_no_crf=tmp_path / 'both_plain')
+    for kind in ('plain', 'crf'):
+        files = sorted((tmp_path / kind).glob('*.png'))
+        assert len(files) == 3
+        assert all(path.read_bytes() == (tmp_path / f'both_{kind}' / path.name).read_bytes() for path in files)
+    (tmp_path / 'both_plain' / files[0].name).unlink()
+    run(devkit, weights, tmp_path / 'both_crf', TEST_CRF='seam', out_no_crf=tmp_path / 'both_plain')
+    assert (tmp_path / 'both_plain' / files[0].name).exists()  # missing in one of the folders is missing
+    run(devkit, weights, tmp_path / 'both_plain', TEST_CRF='none')  # the folder of a test without CRF like any other
+    with pytest.raises(UserError, match='--out_no_crf .*TEST_CRF=none'):
+        run(devkit, weights, tmp_path / 'none', TEST_CRF='none', out_no_crf=tmp_path / 'both_plain')
 
 
 def test_a_broken_off_test_goes_on_and_other_settings_are_refused(devkit, weights, tmp_path, capsys):

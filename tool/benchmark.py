@@ -4,6 +4,7 @@
 
 Prints a table of ratios. Quote the ratios: seconds are of this machine alone.
 """
+import functools
 import json
 import os
 import platform
@@ -23,7 +24,7 @@ from tool import random_walk as walk
 from tool.files import read_cam, read_mask, write_mask, write_npy, write_text
 from tool.log import versions
 from tool.measure import in_a_process, seconds
-from tool.memory import return_freed_memory
+from tool.memory import keep_freed_memory, return_freed_memory
 from tool.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
 from tool.optim import make_optimizer, param_groups
 from tool.precision import amp_dtype, emulated, fast_forward
@@ -158,11 +159,11 @@ def eval_png() -> list[dict]:
 @benchmark
 def training_step() -> list[dict]:
     """SEAM with the contrast, crop 448, batch 2: forward, losses, backward, update."""
-    rows = []
+    rows, precisions = [], dict(_precisions())
     for width in (1.0, 0.25):
-        theirs = _time_step(width, 'plain')
-        rows += [row(f'training step, width {width:g}, {kind}', 's', theirs, _time_step(width, kind), note)
-                 for kind, note in _precisions()]
+        times = {kind: in_a_process(_run_step, width, kind, repeats=2)[0] for kind in ('plain', *precisions)}
+        rows += [row(f'training step, width {width:g}, {kind}', 's', times['plain'], times[kind], note)
+                 for kind, note in precisions.items()]
     return rows
 
 
@@ -175,19 +176,23 @@ def _precisions() -> list[tuple[str, str]]:
     return [off, bf16]
 
 
-def _time_step(width: float, kind: str) -> float:
+def _run_step(width: float, kind: str) -> Callable:
     torch.manual_seed(0)
     net = find_net('network.resnet38_contrast')(width).train()
     optimizer = make_optimizer('sgd', param_groups(net, net.new_layers(), 1e-4, 5e-4), 1e-4, 5e-4)
     batch = {'image': torch.randn(2, 3, 448, 448), 'label': torch.eye(20)[[3, 7]]}
     forward = fast_forward(net, torch.device('cpu'), 'off' if kind == 'plain' else kind)
-    losses_of = _plain_step if kind == 'plain' else BASELINES['seam'].losses
+    losses_of = BASELINES['seam'].losses
+    if kind == 'plain':
+        losses_of, net.features = _plain_step, functools.partial(plain.resnet38, net)
+    else:
+        keep_freed_memory()
 
     def step():
         optimizer.zero_grad()
         losses_of(forward, batch, LossOptions(max_classes=1))['loss'].backward()
         optimizer.step()
-    return seconds(step, 1 if width == 1 else 3)
+    return step
 
 
 def _plain_step(forward: Callable, batch: dict, options: LossOptions) -> dict:
@@ -232,9 +237,10 @@ def _run_inference(kind: str) -> Callable:
     if kind == 'plain':
         cam_net.SLAB = 1 << 60
         return lambda: plain.seam_seeds(net, views, (375, 500), torch.eye(20)[[3, 7]].sum(0))
-    return_freed_memory()
     dtype = amp_dtype(kind, torch.device('cpu'))
-    if dtype is not None:
+    if dtype is None:
+        return_freed_memory()
+    else:
         net.to(memory_format=torch.channels_last)
 
     def run():

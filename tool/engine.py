@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tool import dist, interrupts
 from tool.errors import Interrupted, UserError
 from tool.log import RunLog, progress
+from tool.memory import keep_freed_memory
 from tool.optim import set_lr
 from tool.precision import same_bits
 from tool.seeding import StepSampler, mixed_seed
@@ -81,6 +82,8 @@ def fit(net: nn.Module, optimizer: torch.optim.Optimizer, losses: Callable, data
     """
     per_process(batch_size, accumulate)
     same_bits(device)
+    if device.type == 'cpu':
+        keep_freed_memory()
     sampler = StepSampler(len(dataset), batch_size, max_steps, seed, start_step, dist.rank(), dist.world())
     loader = DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=device.type == 'cuda',
                         worker_init_fn=interrupts.ignore)

@@ -19,24 +19,22 @@ def seconds(function: Callable, repeats: int = 5) -> float:
     return statistics.median(times[repeats > 1:])
 
 
-def in_a_process(function: Callable, *arguments) -> tuple[float, float]:
-    """(seconds, MB of memory at its peak) of what function(*arguments) prepares, in a process of its own."""
+def in_a_process(function: Callable, *arguments, repeats: int = 1) -> tuple[float, float]:
+    """(`seconds`, MB of memory at its peak) of what function(*arguments) prepares, in a process of its own."""
     context = multiprocessing.get_context('spawn')
     queue = context.Queue()
-    process = context.Process(target=_measure, args=(queue, function, arguments))
+    process = context.Process(target=_measure, args=(queue, function, arguments, repeats))
     process.start()
     result = queue.get()
     process.join()
     return result
 
 
-def _measure(queue, function: Callable, arguments: tuple) -> None:
+def _measure(queue, function: Callable, arguments: tuple, repeats: int) -> None:
     torch.set_flush_denormal(True)
     before = peak_memory()  # of Python and torch themselves
     run = function(*arguments)
-    start = time.perf_counter()
-    run()
-    queue.put((time.perf_counter() - start, peak_memory() - before))
+    queue.put((seconds(run, repeats), peak_memory() - before))
 
 
 def peak_memory() -> float:

@@ -1,17 +1,31 @@
-"""What glibc does with freed memory."""
+"""What glibc does with freed memory; both functions do nothing where there is no glibc."""
 import contextlib
 import ctypes
 import sys
 
-M_MMAP_THRESHOLD = -3  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h
 
 
 def return_freed_memory() -> None:
-    """Give blocks of 4 MB and more back to the system when they are freed; does nothing where there is no glibc.
+    """Give blocks of 4 MB and more back to the system when they are freed.
 
     By default glibc soon keeps blocks up to 32 MB in one heap, whose holes then add up: 250 MB in CAM inference at four
-    scales. The page faults cost up to a twentieth of its time.
+    scales. The page faults cost up to a tenth of its time.
     """
+    _mallopt((M_MMAP_THRESHOLD, 4 << 20))
+
+
+def keep_freed_memory() -> None:
+    """Keep all that is freed for the blocks to come.
+
+    By default every block of more than 32 MB is taken from the system and given back, page by page. Training asks for the same
+    blocks at every step: a step was a sixth faster (ResNet-38 at width 1, crop 448, batch 2), its peak memory up to 5 % higher.
+    """
+    _mallopt((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))
+
+
+def _mallopt(*settings: tuple[int, int]) -> None:
     if sys.platform == 'linux':
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 4 << 20)
+            for setting in settings:
+                ctypes.CDLL(None).mallopt(*setting)

@@ -125,7 +125,7 @@ def confusion_counts(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def resnet38(net, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Taps conv4, conv5 and conv6 of a ResNet-38 in eval mode, each layer as PyTorch computes it (method §1)."""
+    """Taps conv4, conv5, conv6 of a ResNet-38 with its BatchNorm in eval mode, each layer as PyTorch computes it (method §1)."""
     def conv(layer, x):
         return F.conv2d(x, layer.weight, None, layer.stride, layer.padding, layer.dilation)
 
@@ -136,9 +136,12 @@ def resnet38(net, x: torch.Tensor) -> dict[str, torch.Tensor]:
     for name, block in net.named_children():
         if name[0] == 'b' and name != 'bn7':
             first = bn_relu(block.bn_branch2a, x)
-            y = conv(block.conv_branch2b1, bn_relu(block.bn_branch2b1, conv(block.conv_branch2a, first)))
+            y = bn_relu(block.bn_branch2b1, conv(block.conv_branch2a, first))
             if hasattr(block, 'conv_branch2b2'):
-                y = conv(block.conv_branch2b2, bn_relu(block.bn_branch2b2, y))
+                y = bn_relu(block.bn_branch2b2, conv(block.conv_branch2b1, block.dropout_2b1(y)))
+                y = conv(block.conv_branch2b2, block.dropout_2b2(y))
+            else:
+                y = conv(block.conv_branch2b1, y)
             x = (conv(block.conv_branch1, first) if hasattr(block, 'conv_branch1') else x) + y
             if name in ('b5', 'b6'):
                 taps['conv4' if name == 'b5' else 'conv5'] = first

@@ -7,11 +7,19 @@ from torch import nn
 
 from tool.errors import UserError
 
-DTYPES = {'off': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}  # of cli.AMP
+DTYPES = {'off': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+def resolved(amp: str, device: torch.device) -> str:
+    """A choice of cli.AMP with 'auto' replaced: 'bf16' where the device has instructions for it, else 'off'."""
+    if amp != 'auto':
+        return amp
+    fast = {'cpu': torch.ops.mkldnn._is_mkldnn_bf16_supported, 'cuda': lambda: torch.cuda.is_bf16_supported(False)}
+    return 'bf16' if device.type in fast and fast[device.type]() else 'off'
 
 
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    """What --amp computes in, None for float32.
+    """What --amp (`resolved`) computes in, None for float32.
 
     Raises:
         UserError: fp16 without a GPU.

@@ -40,7 +40,7 @@ config_dict = {
     'TRAIN_BATCHES': 10,              # all processes together
     'TRAIN_ITERATION': 20000,
     'TRAIN_ACCUMULATE': 1,            # parts a process works on its share of a batch in, to save memory
-    'TRAIN_AMP': 'off',               # bf16 or fp16: the network in 16 bits; off is float32, as published
+    'TRAIN_AMP': 'off',               # bf16, fp16, auto: the network in 16 bits; off is float32, as published
     'TRAIN_CHANNELS_LAST': False,     # in float32 too: faster for narrow networks on a CPU
     'TRAIN_COMPILE': False,           # torch.compile: minutes to start, then faster steps
     'TRAIN_SAVE_ITERS': 5000,         # iterations between two checkpoints and training states; 0 for the last only

@@ -4,8 +4,9 @@
     python test.py --split test --submission results.tgz      (what the VOC evaluation server takes)
     torchrun --nproc_per_node 4 test.py ...                   (the pictures are shared out)
 
-Reads the trained checkpoint and DATA_ROOT. Writes one palette PNG a picture into --out_dir; a run that was broken off goes
-on where it stopped. For train and val it prints the IoU of every class against DATA_ROOT/SegmentationClass.
+Reads the trained checkpoint and DATA_ROOT. Writes one palette PNG a picture into --out_dir (and what it is before the CRF into
+--out_no_crf); a run that was broken off goes on where it stopped. For train and val it prints the IoU of every class against
+DATA_ROOT/SegmentationClass.
 """
 import argparse
 import os
@@ -23,7 +24,7 @@ from tool.crf import TEST_CRFS
 from tool.errors import UserError
 from tool.files import write_mask
 from tool.log import progress
-from tool.manifest import claim, fingerprint, missing
+from tool.manifest import claim_all, fingerprint, missing
 from tool.metrics import table
 from tool.pool import Pool
 from utils.config import add_config_flags, names_of, read_config
@@ -43,19 +44,21 @@ def mean_logits(net: nn.Module, views: list[torch.Tensor], size: tuple[int, int]
     return torch.stack(logits).mean(0)
 
 
-def predict(net: nn.Module, config: dict, names: list[str], out_dir: str, device: torch.device, jobs: int) -> None:
+def predict(net: nn.Module, config: dict, names: list[str], out_dir: str, device: torch.device, jobs: int,
+            out_no_crf: str | None = None) -> None:
     """Write out_dir/<name>.png for every name; the CRF runs in a process pool beside the network."""
     preset = TEST_CRFS[config['TEST_CRF']]
     loader = DataLoader(TestSet(config, names), batch_size=None, num_workers=min(config['DATA_WORKERS'], cli.default_jobs()),
                         pin_memory=device.type == 'cuda')
     with Pool(jobs if preset else 0) as pool:
         for item in progress(loader, total=len(names), desc='test', quiet=not dist.is_main()):
-            picture, path = np.asarray(item['picture']), os.path.join(out_dir, item['name'] + '.png')
+            picture, file = np.asarray(item['picture']), item['name'] + '.png'
             logits = mean_logits(net, [view.to(device, non_blocking=True) for view in item['views']], picture.shape[:2])
-            if preset is None:
-                write_mask(path, logits.argmax(0).cpu().numpy())
-            else:
-                pool.submit(write_crf, path, picture, logits.softmax(0).cpu().numpy(), preset)
+            plain_dir = out_dir if preset is None else out_no_crf
+            if plain_dir:
+                write_mask(os.path.join(plain_dir, file), logits.argmax(0).cpu().numpy())
+            if preset is not None:
+                pool.submit(write_crf, os.path.join(out_dir, file), picture, logits.softmax(0).cpu().numpy(), preset)
 
 
 def parse_args(config: dict) -> argparse.Namespace:
@@ -65,6 +68,7 @@ def parse_args(config: dict) -> argparse.Namespace:
     parser.add_argument('--list', help='an image list to test instead of all pictures of the split')
     parser.add_argument('--weights', help='checkpoint to test (default: MODEL_SAVE_DIR/EXP_NAME.pth)')
     parser.add_argument('--out_dir', help='folder of the PNGs (default: TEST_SAVE_DIR/EXP_NAME/<split>_crf_<TEST_CRF>)')
+    parser.add_argument('--out_no_crf', metavar='DIR', help='also write the predictions as they are before the CRF')
     parser.add_argument('--submission', metavar='FILE.tgz', help='with --split test: also write and check this archive')
     parser.add_argument('--overwrite', action='store_true', help='replace what other weights or settings have written')
     cli.add_jobs_flag(parser, 'the CRF and the evaluation')
@@ -76,6 +80,8 @@ def parse_args(config: dict) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     if args.submission and args.split != 'test':
         raise UserError(f'--submission {args.submission}: the server takes the test pictures; add --split test')
+    if args.out_no_crf and args.config['TEST_CRF'] == 'none':
+        raise UserError(f'--out_no_crf {args.out_no_crf}: with TEST_CRF=none these are in --out_dir; leave the flag out')
     config, device = args.config, dist.start(args.device)
     names = names_of(config, args.list or args.split)
     check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
@@ -91,19 +97,21 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f'{weights}: has {net.cls_conv.out_channels} classes; VOC 2012 has {NUM_CLASSES}')
     out_dir = args.out_dir or os.path.join(config['TEST_SAVE_DIR'], config['EXP_NAME'],
                                            f'{args.split}_crf_{config["TEST_CRF"]}')
+    outputs = [(out_dir, config['TEST_CRF'])] + ([(args.out_no_crf, 'none')] if args.out_no_crf else [])
     if dist.is_main():
-        decides = {key: config[key] for key in ('DATA_MEAN', 'DATA_STD', 'TEST_MULTISCALE', 'TEST_FLIP', 'TEST_CRF')}
-        claim(out_dir, {'stage': 'segmentation test', 'weights': fingerprint(weights), **decides}, args.overwrite)
+        decides = {'stage': 'segmentation test', 'weights': fingerprint(weights),
+                   **{key: config[key] for key in ('DATA_MEAN', 'DATA_STD', 'TEST_MULTISCALE', 'TEST_FLIP')}}
+        claim_all([(folder, {**decides, 'TEST_CRF': crf}) for folder, crf in outputs], args.overwrite)
     dist.barrier()
-    todo = missing(names, [(out_dir, '.png')])
+    todo = missing(names, [(folder, '.png') for folder, _ in outputs])
     if dist.is_main():
         print(f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}, {weights}, {device}, CRF {config["TEST_CRF"]}; '
               f'{len(names)} pictures, {len(names) - len(todo)} already complete', flush=True)
     dist.barrier()  # nobody writes before everybody has listed the folder
-    predict(net, config, todo[dist.rank()::dist.world()], out_dir, device, args.jobs)
+    predict(net, config, todo[dist.rank()::dist.world()], out_dir, device, args.jobs, args.out_no_crf)
     dist.barrier()
     if dist.is_main():
-        print(f'wrote {out_dir}')
+        print(f'wrote {", ".join(folder for folder, _ in outputs)}')
         if truth_dir:
             print(table(evaluate(out_dir, truth_dir, names, args.jobs)))
         if args.submission:

@@ -23,7 +23,7 @@ from tool.errors import UserError
 from tool.files import save_checkpoint
 from tool.log import RunLog
 from tool.optim import param_groups, poly
-from tool.precision import described, fast_forward, grad_scaler
+from tool.precision import described, fast_forward, grad_scaler, resolved
 from utils.config import NO_DECISION, add_config_flags, names_of, read_config
 from voc12.classes import IGNORE, PALETTE
 
@@ -86,7 +86,8 @@ def parse_args(config: dict) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    config, device = args.config, dist.start(args.device)
+    device = dist.start(args.device)
+    config = {**args.config, 'TRAIN_AMP': resolved(args.config['TRAIN_AMP'], device)}
     if not config['DATA_PSEUDO_GT']:
         raise UserError('DATA_PSEUDO_GT is not set; set it in config.py (or with --set) to the folder of pseudo masks (PNG)')
     dataset = generate_dataset(config, names_of(config, config['DATA_TRAIN_LIST']))
