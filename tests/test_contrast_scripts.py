@@ -145,7 +145,8 @@ def test_options_of_this_project(data, weights, tmp_path, run, refused):
     """Each leads to other weights than the published way and fits into the log's terms; the contrast waits for its start."""
     kinds = {'published': [], 'start': ['--contrast_start', 0.5], 'aware': ['--prototypes', 'label_aware'],
              'weight': ['--contrast_weight', 0.5], 'grid': ['--loss_size', 16],
-             'adamw': ['--optimizer', 'adamw', '--lr', 1e-3, '--lr_new_factor', 4], 'warm': ['--warmup_steps', 3], 'dropout': ['--dropout', 0], 'momentum': ['--momentum', 0.9]}
+             'adamw': ['--optimizer', 'adamw', '--lr', 1e-3, '--lr_new_factor', 4],
+             'warm': ['--warmup_steps', 3], 'dropout': ['--dropout', 0], 'momentum': ['--momentum', 0.9]}
     ends = {}
     for kind, flags in kinds.items():
         assert run('contrast_train', *train_flags(data, tmp_path / kind, *flags, weights=weights))[0] == 0
