@@ -20,7 +20,7 @@ from tool.log import progress
 from tool.manifest import claim_all, fingerprint, missing
 from tool.memory import return_freed_memory
 from tool.pool import Pool
-from tool.precision import amp_dtype, resolved
+from tool.precision import amp_dtype, hold_convolutions, resolved
 from tool.seeds import SeedOutputs, write_seed
 from tool.shard import is_first, own_share
 from voc12.data import MultiScaleSet, pick_labels
@@ -70,7 +70,9 @@ def main(args):
         raise UserError(f'--gate_pcm: the seeds of the {baseline.name} baseline are not made by the PCM; leave the flag out')
     net = net_from_checkpoint(args.network or baseline.networks, args.weights, state).to(device)
     del state  # or the weights would be there twice once the network has others
-    if args.channels_last or dtype is not None:
+    if dtype is not None:
+        hold_convolutions(net, dtype)
+    elif args.channels_last:
         net.to(memory_format=torch.channels_last)
     threshold = baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha
     outputs = SeedOutputs(args.out_cam, args.out_cam_pred, args.out_crf, threshold, args.crf_iters)

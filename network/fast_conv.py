@@ -21,10 +21,14 @@ TILE = 6  # rows and columns of the result that one transform gives
 WORKSPACE = 1 << 24  # floats of transformed results that NNPACK may hold (64 MB); it keeps them for the next convolution
 
 
+def infers_on_cpu(x: torch.Tensor) -> bool:
+    """True for inference on a CPU, where nothing on the way to a result has to be kept."""
+    return not torch.is_grad_enabled() and x.device.type == 'cpu'
+
+
 def lean(x: torch.Tensor) -> bool:
-    """True for inference in float32 on a CPU, where nothing on the way to a result has to be kept."""
-    return (not torch.is_grad_enabled() and x.device.type == 'cpu' and x.dtype == torch.float32
-            and not torch.is_autocast_enabled('cpu'))
+    """`infers_on_cpu`, in float32."""
+    return infers_on_cpu(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled('cpu')
 
 
 def has_fast_winograd() -> bool:
@@ -111,16 +115,22 @@ def winograd_rows(x: torch.Tensor, weight: torch.Tensor, dilation: int = 1) -> t
     The four rows that two rows of the result depend on (`dilation` apart) become four sums, each convolved along its row.
     """
     (n, channels, height, width), d = x.shape, dilation
-    above, middle, below = weight.split(1, 2)
+    above, middle, below = weight.float().split(1, 2)
     kernels = [kernel.to(x.dtype, memory_format=torch.channels_last)
                for kernel in (above, (above + middle + below) / 2, (above - middle + below) / 2, below)]
     pairs = -(-height // (2 * d))
     x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, 0, d, 2 * d * pairs - height + d))
     x0, x1 = x[:, :-2 * d].unflatten(1, (pairs, 2, d)).unbind(2)
     x2, x3 = x[:, 2 * d:].unflatten(1, (pairs, 2, d)).unbind(2)
-    y0, y1, y2, y3 = (
-        F.conv2d(total.reshape(n, pairs * d, width, channels).permute(0, 3, 1, 2), kernel, padding=(0, d), dilation=(1, d))
-        .permute(0, 2, 3, 1).unflatten(1, (pairs, d))
-        for total, kernel in zip((x0 - x2, x1 + x2, x2 - x1, x1 - x3), kernels))
-    y = torch.stack((y0 + y1 + y2, y1 - y2 - y3), 2).flatten(1, 3)
+
+    def convolved(total, kernel):
+        y = F.conv2d(total.reshape(n, pairs * d, width, channels).permute(0, 3, 1, 2), kernel, padding=(0, d), dilation=(1, d))
+        return y.permute(0, 2, 3, 1).unflatten(1, (pairs, d))
+
+    y1, y2 = convolved(x1 + x2, kernels[1]), convolved(x2 - x1, kernels[2])
+    upper, lower = y1 + y2, y1.sub_(y2)
+    del y2
+    upper += convolved(x0 - x2, kernels[0])
+    lower -= convolved(x1 - x3, kernels[3])
+    y = torch.stack((upper, lower), 2).flatten(1, 3)
     return y[:, :height].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)

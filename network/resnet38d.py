@@ -7,7 +7,7 @@ from torch import nn
 
 from network.backbone import Backbone
 from network.dropped import after_dropout
-from network.fast_conv import Conv1x1, Conv3x3, lean
+from network.fast_conv import Conv1x1, Conv3x3, infers_on_cpu, lean
 from tool.errors import UserError
 
 FULL_CHANNELS = 4096  # of the last feature map at width 1
@@ -152,7 +152,7 @@ class ResNet38(Backbone):
                 taps[_TAPS[name]] = first
             del first  # or it would be there while the next block runs
         first, y = self.b7.narrow(x)
-        rows = STRIP if head is not None and lean(y) else y.shape[2]
+        rows = STRIP if head is not None and infers_on_cpu(y) else y.shape[2]
         strips = [self._conv6(*strip, head) for strip in zip(first.split(rows, 2), y.split(rows, 2))]
         return {**taps, 'conv6': torch.cat(strips, 2) if len(strips) > 1 else strips[0]}
 

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from network import resnet38_aff, resnet38_contrast, resnet38_contrast_eps
+from network import resnet38_aff, resnet38_contrast, resnet38_contrast_eps, resnet38d
 from network.baseline import LossOptions
 from network.baselines import BASELINES
 from recipe import fill, normal
@@ -65,6 +65,19 @@ def test_16_bits_are_channels_last():
     assert net.b3.conv_branch2a.weight.is_contiguous(memory_format=torch.channels_last)
     precision.fast_forward(net, CPU, 'off')
     assert net.b3.conv_branch2a.weight.is_contiguous()
+
+
+def test_inference_with_held_weights_and_strips_is_the_same(monkeypatch):
+    view, made = normal('x', 2, 3, 96, 96), []
+    for held, strip in ((False, 100), (True, 4)):
+        monkeypatch.setattr(resnet38d, 'STRIP', strip)
+        net = fill(resnet38_contrast.Net(1 / 16)).eval().to(memory_format=torch.channels_last)
+        if held:
+            precision.hold_convolutions(net, torch.bfloat16)
+            assert net.fc8.weight.dtype == torch.bfloat16 and net.bn7.weight.dtype == torch.float32
+        with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
+            made.append(BASELINES['seam'].maps(net, view, [3, 7], (90, 80)))
+    assert 0 < made[0].abs().max() and (made[0] - made[1]).abs().max() < 0.01 * made[0].abs().max()
 
 
 def test_fp16_needs_a_gpu():

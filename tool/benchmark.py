@@ -27,7 +27,7 @@ from tool.measure import in_a_process, seconds
 from tool.memory import keep_freed_memory, return_freed_memory
 from tool.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
 from tool.optim import make_optimizer, param_groups
-from tool.precision import amp_dtype, emulated, fast_forward
+from tool.precision import amp_dtype, emulated, fast_forward, hold_convolutions
 from voc12.classes import NUM_CLASSES
 
 BENCHMARKS: dict[str, Callable[[], list[dict]]] = {}
@@ -241,7 +241,7 @@ def _run_inference(kind: str) -> Callable:
     if dtype is None:
         return_freed_memory()
     else:
-        net.to(memory_format=torch.channels_last)
+        hold_convolutions(net, dtype)
 
     def run():
         with torch.inference_mode(), torch.autocast('cpu', dtype, enabled=dtype is not None):

@@ -51,6 +51,13 @@ def fast_forward(net: nn.Module, device: torch.device, amp: str = 'off', compile
     return forward
 
 
+def hold_convolutions(net: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the weights of a network's convolutions in `dtype`, as autocast would make them at every call. Not for training."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(dtype, memory_format=torch.channels_last)
+
+
 def emulated(amp: str, device: torch.device) -> bool:
     """True where 16 bits are emulated, which is slower than float32."""
     return amp == 'bf16' and device.type == 'cpu' and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
