@@ -25,7 +25,9 @@ from tool.seeding import mixed_seed
 
 WIDTH, CPU = 1 / 16, torch.device('cpu')
 CONTRAST = {'bg_threshold': 0.1}
-OPTIONS = {'all': LossOptions(64, 2, contrast=CONTRAST), 'no contrast': LossOptions(64, 2, contrast=None),
+OPTIONS = {'all': LossOptions(64, 2, contrast=CONTRAST),
+           'label-aware': LossOptions(64, 2, contrast={**CONTRAST, 'prototypes': 'label_aware'}),
+           'no contrast': LossOptions(64, 2, contrast=None),
            'no consistency': LossOptions(64, 2, consistency=False, contrast=CONTRAST),
            'classification': LossOptions(64, 2, consistency=False, contrast=None)}
 
@@ -40,6 +42,7 @@ def contrast_case(name: str, options: LossOptions):
     label = torch.zeros(8, 20)
     label[torch.arange(8), torch.arange(8) % 5] = label[:, 7] = 1
     batch = {'image': normal('image', 8, 3, 96, 96), 'label': label, 'saliency': uniform('saliency', 8, 1, 96, 96)}
+    batch['image'][6:, :, 60:] = 0  # padding
     generator = torch.Generator()
 
     def losses(batch, step):
