@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from network.backbone import Backbone
 from tool import dist
 from tool.contrast import contrast_loss
-from tool.maps import split
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Baseline:
         total = sum(terms.values())
         if options.contrast is not None:
             inside = (image != 0).any(1, keepdim=True).to(image.dtype)  # padding is zeros
-            terms |= contrast_loss(**contrast_maps, label=label, inside=inside, generator=generator, gather=dist.gather, **{
+            terms |= contrast_loss(*contrast_maps, label, inside=inside, generator=generator, gather=dist.gather, **{
                 'bg_index': self.bg_index, 'bg_threshold': self.bg_threshold, 'top_fraction': self.top_fraction,
                 **options.contrast})
             total = total + terms['loss_nce']
@@ -87,15 +86,9 @@ class Baseline:
         raise NotImplementedError
 
     def two_view_losses(self, net: Callable, image: torch.Tensor, small: torch.Tensor, batch: dict,
-                        options: LossOptions) -> tuple[dict, dict]:
-        """(loss terms, what `contrast_loss` wants of the network as `contrast_maps` makes it) of two views of the images."""
+                        options: LossOptions) -> tuple[dict, tuple]:
+        """(loss terms, (f_proj1, cam_rv_down1, f_proj2, cam_rv_down2)) of two views of the images."""
         raise NotImplementedError
-
-    def contrast_maps(self, f_proj1, cam_rv_down1, pred1, f_proj2, cam_rv_down2, pred2) -> dict:
-        """Arguments of `contrast_loss` by name; pred1, pred2: class scores [N, 21] of the views."""
-        presence = tuple(split(pred.detach().sigmoid(), self.bg_index)[1] for pred in (pred1, pred2))
-        return {'f_proj1': f_proj1, 'cam_rv_down1': cam_rv_down1, 'f_proj2': f_proj2, 'cam_rv_down2': cam_rv_down2,
-                'presence': presence}
 
     def maps(self, net: Backbone, view: torch.Tensor, classes: list[int], size: tuple[int, int],
              gate_pcm: bool = False) -> torch.Tensor:

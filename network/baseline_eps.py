@@ -28,7 +28,7 @@ class Eps(Baseline):
                 'loss_sal': eps_loss(cam, batch['saliency'], batch['label'], tau=options.tau)}
 
     def two_view_losses(self, net: Callable, image: torch.Tensor, small: torch.Tensor, batch: dict,
-                        options: LossOptions) -> tuple[dict, dict]:
+                        options: LossOptions) -> tuple[dict, tuple]:
         label, saliency = batch['label'], batch['saliency']
         saliency2 = F.interpolate(saliency, small.shape[2:], mode='bilinear', align_corners=True)
         pred1, cam1, _, cam_rv1, f_proj1 = net(image)
@@ -41,7 +41,7 @@ class Eps(Baseline):
         terms = {'loss_cls': cls + rvmin, 'loss_sal': sal}
         if options.consistency:
             terms['loss_er'], terms['loss_ecr'] = consistency_losses(cam1, cam_rv1, cam2, cam_rv2, label, **common)
-        return terms, self.contrast_maps(f_proj1, cam_rv1, pred1, f_proj2, cam_rv2, pred2)
+        return terms, (f_proj1, cam_rv1, f_proj2, cam_rv2)
 
     def pass_maps(self, net: Backbone, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool) -> torch.Tensor:
         return net.forward_cam(view).softmax(1)[:, channels]

@@ -26,7 +26,7 @@ class Seam(Baseline):
         return {'loss_cls': classification_loss(net(image, classify=True)[:, 1:], batch['label'])}
 
     def two_view_losses(self, net: Callable, image: torch.Tensor, small: torch.Tensor, batch: dict,
-                        options: LossOptions) -> tuple[dict, dict]:
+                        options: LossOptions) -> tuple[dict, tuple]:
         cam1, cam_rv1, f_proj1, cam_rv_down1 = net(image, upsample=False)
         cam2, cam_rv2, f_proj2, cam_rv_down2 = net(small, upsample=False)
         sizes = [(options.loss_size,) * 2] * 2 if options.loss_size else [image.shape[2:], small.shape[2:]]
@@ -34,7 +34,7 @@ class Seam(Baseline):
                           max_classes=options.max_classes)
         if not options.consistency:
             terms = {'loss_cls': terms['loss_cls']}
-        return terms, self.contrast_maps(f_proj1, cam_rv_down1, cam1.mean((2, 3)), f_proj2, cam_rv_down2, cam2.mean((2, 3)))
+        return terms, (f_proj1, cam_rv_down1, f_proj2, cam_rv_down2)
 
     def pass_maps(self, net: Backbone, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool) -> torch.Tensor:
         return net.forward_cam_rv(view, channels, gate_pcm)

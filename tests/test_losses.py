@@ -146,7 +146,7 @@ def test_intra_view_closed_form():
     torch.testing.assert_close(ablated, plain_mean)
 
 
-def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, presence, inside):
+def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, inside):
     """The label-aware contrast in loops over pictures, classes and pixels; maps and `inside` [n, pixels] already at one size."""
     n, side = len(label), x['cam_rv1'].shape[2]
     channel = {c: c + (bg_index == 0) for c in range(20)}
@@ -167,22 +167,22 @@ def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, prese
                     rows[channel[c]][image] = score.clamp(min=0)
         rows[bg_index] = 1 - torch.stack([rows[c] for c in present if c != bg_index]).amax(0)
         rows = {c: row * inside for c, row in rows.items()}
-        trust = [float(inside[image, pixel]) * (1 if c == bg_index else presence[view - 1][image, c - (bg_index == 0)].item())
-                 for image in range(n) for pixel, c in enumerate(pseudo[image].tolist())]
         protos = {}
         for c in present:
             weight, index = rows[c].flatten().sort(descending=True)
             weight, index = weight[:side * side // 8], index[:side * side // 8]
             protos[c] = F.normalize((weight[:, None] * feature[index].detach()).sum(0), dim=0)
-        views.append((F.normalize(feature, dim=1), pseudo.flatten().tolist(), protos, torch.tensor(trust)))
+        views.append((F.normalize(feature, dim=1), pseudo.flatten().tolist(), protos))
 
-    def cross(pixels, labels, protos, trust):
+    counted = inside.flatten()
+
+    def cross(pixels, labels, protos):
         logits = torch.stack([pixels @ protos[c] / 0.1 for c in present], 1)
         values = F.cross_entropy(logits, torch.tensor([present.index(c) for c in labels]), reduction='none')
-        return (values * trust).sum() / trust.sum()
+        return (values * counted).sum() / counted.sum()
 
     intra = 0
-    for (pixels, labels, protos, trust), key in zip(views, keys):
+    for (pixels, labels, protos), key in zip(views, keys):
         classes = sorted(set(labels))
         for c in classes:
             own = [i for i, found in enumerate(labels) if found == c]
@@ -190,33 +190,33 @@ def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, prese
             others = torch.stack([logits[k] for k in present if k != c], 1)
             if semi_hard:
                 others = others.sort(1, descending=True).values[:, :int(0.6 * (len(present) - 1))]
-            value = (torch.cat([logits[c][:, None], others], 1).logsumexp(1) - logits[c]) * trust[own]
+            value = (torch.cat([logits[c][:, None], others], 1).logsumexp(1) - logits[c]) * counted[own]
             half = len(own) // 2
             drawn = sorted(range(len(own)), key=lambda i: key[own[i]])[:half]
             hard = sorted(range(len(own)), key=lambda i: logits[c][i])[:len(own) * 6 // 10][-half:] if half else []
             intra = intra + (value[drawn].mean() + value[hard].mean()) / 2 / len(classes) if half else intra
-    (pixels1, labels1, protos1, trust1), (pixels2, labels2, protos2, trust2) = views
-    return {'loss_cross_prototype': 0.05 * (cross(pixels1, labels1, protos2, trust1) + cross(pixels2, labels2, protos1, trust2)),
-            'loss_cross_cam': 0.05 * (cross(pixels1, labels2, protos1, trust2) + cross(pixels2, labels1, protos2, trust1)),
+    (pixels1, labels1, protos1), (pixels2, labels2, protos2) = views
+    return {'loss_cross_prototype': 0.05 * (cross(pixels1, labels1, protos2) + cross(pixels2, labels2, protos1)),
+            'loss_cross_cam': 0.05 * (cross(pixels1, labels2, protos1) + cross(pixels2, labels1, protos2)),
             'loss_intra_view': 0.05 * intra}
 
 
-@pytest.mark.parametrize('bg_index, semi_hard, trusted',
-                         [(0, True, True), (0, True, False), (20, True, False), (0, False, False)])
-def test_label_aware_contrast_by_hand(bg_index, semi_hard, trusted):
+@pytest.mark.parametrize('bg_index, semi_hard, padded',
+                         [(0, True, False), (0, True, True), (20, True, True), (0, False, True)])
+def test_label_aware_contrast_by_hand(bg_index, semi_hard, padded):
     x = {name: normal(f'aware.{name}', 4, channels, 8, 8).abs().requires_grad_()
          for name, channels in (('cam_rv1', 21), ('cam_rv2', 21), ('f_proj1', 128), ('f_proj2', 128))}
     label = torch.zeros(4, 20)
     for image, classes in enumerate(([0, 3], [3], [7, 11, 19], [0])):
         label[image, classes] = 1
-    keys, presence, inside, more = uniform('aware.keys', 2, 256), torch.ones(2, 4, 20), torch.ones(4, 1, 8, 8), {}
-    if not trusted:
-        presence, inside[1, :, 5:], inside[3, :, :, :2] = uniform('aware.presence', 2, 4, 20), 0, 0
+    keys, inside, more = uniform('aware.keys', 2, 256), torch.ones(4, 1, 8, 8), {}
+    if padded:
+        inside[1, :, 5:], inside[3, :, :, :2] = 0, 0
         # a crop of 22 pixels a side has its cells' centres 3 pixels apart
-        more = {'presence': tuple(presence), 'inside': F.interpolate(inside, (22, 22), mode='bilinear', align_corners=True)}
+        more = {'inside': F.interpolate(inside, (22, 22), mode='bilinear', align_corners=True)}
     loss = losses.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label, bg_index=bg_index,
                                 bg_threshold=0.45, random_keys=keys, prototypes='label_aware', semi_hard=semi_hard, **more)
-    expected = label_aware_by_hand(x, label, bg_index, 0.45, keys.tolist(), semi_hard, presence, inside.flatten(1))
+    expected = label_aware_by_hand(x, label, bg_index, 0.45, keys.tolist(), semi_hard, inside.flatten(1))
     ours = torch.autograd.grad(loss['loss_nce'], (x['f_proj1'], x['f_proj2']))
     theirs = torch.autograd.grad(sum(expected.values()), (x['f_proj1'], x['f_proj2']))
     for name, value in expected.items():
@@ -282,7 +282,7 @@ def test_nothing_waits_for_the_device():
         losses.seam_loss(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, size1=(96, 96), max_classes=3)
         for prototypes in contrast.PROTOTYPES:
             losses.contrast_loss(x['f1'], x['cam_rv1'], x['f2'], x['cam_rv2'], label, prototypes=prototypes,
-                                 presence=(label, label), inside=torch.ones(2, 1, 96, 96))
+                                 inside=torch.ones(2, 1, 96, 96))
         losses.eps_loss(x['cam1'], torch.rand(2, 1, 96, 96), label)
         losses.consistency_losses(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, bg_index=20)
         with pytest.raises(Exception, match='nonzero'):

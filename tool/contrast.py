@@ -48,27 +48,11 @@ def label_aware_scores(scores: torch.Tensor, label: torch.Tensor, bg_index: int)
     return with_background(foreground, 1 - foreground.amax(1, keepdim=True), bg_index)
 
 
-@torch.no_grad()
-def pixel_trust(labels: torch.Tensor, presence: torch.Tensor, inside: torch.Tensor, bg_index: int) -> torch.Tensor:
-    """How much pixels count in the label-aware contrast (not in the paper), [N·h·w] in [0, 1].
-
-    As much as the classifier finds the class of their pseudo label in their picture: maps are scaled by their own maximum,
-    so that one of a class that was cut off or not learned yet points anywhere. The background counts fully.
-
-    Args:
-        labels: pseudo labels [N·h·w].
-        presence: probabilities [N, 20] of the classes in the view.
-        inside: [N, 1, h, w], 0 for pixels outside the picture.
-    """
-    trust = with_background(presence, torch.ones_like(presence[:, :1]), bg_index)
-    return (trust.gather(1, labels.view(len(trust), -1)) * inside.flatten(1)).flatten()
-
-
-def mean_nce(logits: torch.Tensor, labels: torch.Tensor, trust: torch.Tensor | None) -> torch.Tensor:
-    """Mean over pixels of nce(q, y, P), weighted by `trust` [M] where it is given; logits [M, 21], labels [M]."""
-    if trust is None:
+def mean_nce(logits: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor | None) -> torch.Tensor:
+    """Mean of nce(q, y, P) over the pixels `counted` [M] as 1 (None: all); logits [M, 21], labels [M]."""
+    if counted is None:
         return F.cross_entropy(logits, labels)
-    return (F.cross_entropy(logits, labels, reduction='none') * trust).sum() / trust.sum().clamp(min=1e-5)
+    return (F.cross_entropy(logits, labels, reduction='none') * counted).sum() / counted.sum().clamp(min=1)
 
 
 @torch.no_grad()
@@ -111,7 +95,7 @@ def semi_hard_negatives(logits: torch.Tensor, labels: torch.Tensor, present: tor
 
 
 def intra_view_loss(logits: torch.Tensor, labels: torch.Tensor, random_key: torch.Tensor, *, semi_hard: bool = True,
-                    hard_pixels: bool = True, present: torch.Tensor = None, trust: torch.Tensor = None) -> torch.Tensor:
+                    hard_pixels: bool = True, present: torch.Tensor = None, counted: torch.Tensor = None) -> torch.Tensor:
     """Intra-view contrast with semi-hard prototype mining and hard pixel sampling (method §3.3, paper §3.3).
 
     Args:
@@ -121,12 +105,12 @@ def intra_view_loss(logits: torch.Tensor, labels: torch.Tensor, random_key: torc
         semi_hard: negatives are those of `semi_hard_negatives`; off: all prototypes.
         hard_pixels: a class's value is the mean over its random half and its hard half; off: over all its pixels.
         present: [21], which classes have a prototype; None: all.
-        trust: factors [M] on the pixels' values; None: all 1.
+        counted: [M], 0 for pixels whose value is left out; None: all are 1.
     """
     positive = logits.gather(1, labels[:, None])
     negatives = semi_hard_negatives(logits, labels, present) if semi_hard else logits
     value = (torch.cat([positive, negatives], 1) if semi_hard else negatives).logsumexp(1) - positive[:, 0]
-    value = value if trust is None else value * trust
+    value = value if counted is None else value * counted
     counts = (labels[:, None] == torch.arange(NUM_CLASSES, device=labels.device)).sum(0)
     found = (counts > 0).sum()
     if not hard_pixels:
@@ -145,7 +129,7 @@ def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: to
                   generator: torch.Generator = None, gather: Callable[[torch.Tensor], torch.Tensor] = lambda part: part,
                   cross_prototype: bool = True, cross_cam: bool = True, intra_view: bool = True, semi_hard: bool = True,
                   hard_pixels: bool = True, prototypes: str = 'published',
-                  presence: tuple[torch.Tensor, torch.Tensor] = None, inside: torch.Tensor = None) -> dict[str, torch.Tensor]:
+                  inside: torch.Tensor = None) -> dict[str, torch.Tensor]:
     """Pixel-to-prototype contrast across and within two views (method §3.3, paper §3.2–3.3).
 
     Args:
@@ -159,29 +143,26 @@ def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: to
             pixels and pairs are those of the batch of all processes, and each of them computes the same loss.
         cross_prototype, cross_cam, intra_view, semi_hard, hard_pixels: the paper's ablations; a term that is off is 0.
         prototypes: 'published', or 'label_aware' (not in the paper): a class's prototype is made of pictures that hold it
-            (`label_aware_scores`), classes that no picture of the batch holds take no part, and a pixel counts as much as
-            `pixel_trust` says.
-        presence: label-aware only, probabilities [N, 20] of the classes in view 1 and in view 2; None: all 1.
-        inside: label-aware only, [N, 1, H, W], 0 where the crops are padding; None: nowhere.
+            (`label_aware_scores`), and classes that no picture of the batch holds take no part.
+        inside: [N, 1, H, W], 0 where the crops are padding, whose pixels take no part in the label-aware contrast.
     Returns:
         'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view' and 'loss_nce', their sum.
     """
     size, label = f_proj2.shape[2:], gather(label)
-    label_aware, present = prototypes == 'label_aware', None
+    label_aware, present, counted = prototypes == 'label_aware', None, None
     if label_aware:
         present = with_background(label.amax(0, True), torch.ones_like(label[:1, :1]), bg_index)[0] > 0
         inside = (label.new_ones(len(label), 1, *size) if inside is None
                   else gather((resize(inside, size) > 0.5).to(label.dtype)))
-    pixels, labels, protos, trust = [], [], [], [None, None]
-    for view, (f_proj, cam_rv) in enumerate(((f_proj1, cam_rv_down1), (f_proj2, cam_rv_down2))):
+        counted = inside.flatten()
+    pixels, labels, protos = [], [], []
+    for f_proj, cam_rv in ((f_proj1, cam_rv_down1), (f_proj2, cam_rv_down2)):
         feature = gather(resize(f_proj, size)).permute(0, 2, 3, 1).flatten(0, 2)
         scores = gather(contrast_scores(resize(cam_rv.detach(), size), bg_index, bg_threshold))
         pixels.append(F.normalize(feature, dim=1))
         labels.append(pseudo_labels(scores, label, bg_index, label_aware))
         if label_aware:
             scores = label_aware_scores(scores, label, bg_index) * inside
-            found = torch.ones_like(label) if presence is None else gather(presence[view].detach())
-            trust[view] = pixel_trust(labels[view], found, inside, bg_index)
         protos.append(class_prototypes(feature.detach(), scores, top_fraction))
     if random_keys is None:
         random_keys = torch.rand(2, len(labels[0]), device=label.device, generator=generator)
@@ -195,13 +176,13 @@ def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: to
     terms = {'loss_cross_prototype': zero, 'loss_cross_cam': zero, 'loss_intra_view': zero}
     if cross_prototype:
         terms['loss_cross_prototype'] = weight / 2 * (
-            mean_nce(logits(0, 1), labels[0], trust[0]) + mean_nce(logits(1, 0), labels[1], trust[1]))
+            mean_nce(logits(0, 1), labels[0], counted) + mean_nce(logits(1, 0), labels[1], counted))
     if cross_cam:
         terms['loss_cross_cam'] = weight / 2 * (
-            mean_nce(own[0], labels[1], trust[1]) + mean_nce(own[1], labels[0], trust[0]))
+            mean_nce(own[0], labels[1], counted) + mean_nce(own[1], labels[0], counted))
     if intra_view:
         terms['loss_intra_view'] = weight / 2 * sum(
             intra_view_loss(own[view], labels[view], random_keys[view], semi_hard=semi_hard, hard_pixels=hard_pixels,
-                            present=present, trust=trust[view])
+                            present=present, counted=counted)
             for view in (0, 1))
     return {**terms, 'loss_nce': sum(terms.values())}
