@@ -123,6 +123,21 @@ def intra_view_loss(logits: torch.Tensor, labels: torch.Tensor, random_key: torc
     return (value * (drawn + hard) / (2 * half[labels]).clamp(min=1)).sum() / found
 
 
+def gathered_view(f_proj: torch.Tensor, cam_rv: torch.Tensor, label: torch.Tensor, inside: torch.Tensor | None, *,
+                  size: tuple[int, int], bg_index: int, bg_threshold: float, top_fraction: float,
+                  gather: Callable) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One view of the batch of all processes: unit pixels [M, D], their pseudo labels [M] and the prototypes [21, D].
+
+    `f_proj` and `cam_rv` are a process's part, `label` [N, 20] and `inside` [N, 1, h, w] (published prototypes: None) are whole.
+    """
+    feature = gather(resize(f_proj, size)).permute(0, 2, 3, 1).flatten(0, 2)
+    scores = gather(contrast_scores(resize(cam_rv.detach(), size), bg_index, bg_threshold))
+    labels = pseudo_labels(scores, label, bg_index, own_only=inside is not None)
+    if inside is not None:
+        scores = label_aware_scores(scores, label, bg_index) * inside
+    return F.normalize(feature, dim=1), labels, class_prototypes(feature.detach(), scores, top_fraction)
+
+
 def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: torch.Tensor, cam_rv_down2: torch.Tensor,
                   label: torch.Tensor, *, bg_index: int = 0, bg_threshold: float = 0.20, temperature: float = 0.1,
                   weight: float = 0.1, top_fraction: float = 1 / 8, random_keys: torch.Tensor = None,
@@ -155,15 +170,10 @@ def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: to
         inside = (label.new_ones(len(label), 1, *size) if inside is None
                   else gather((resize(inside, size) > 0.5).to(label.dtype)))
         counted = inside.flatten()
-    pixels, labels, protos = [], [], []
-    for f_proj, cam_rv in ((f_proj1, cam_rv_down1), (f_proj2, cam_rv_down2)):
-        feature = gather(resize(f_proj, size)).permute(0, 2, 3, 1).flatten(0, 2)
-        scores = gather(contrast_scores(resize(cam_rv.detach(), size), bg_index, bg_threshold))
-        pixels.append(F.normalize(feature, dim=1))
-        labels.append(pseudo_labels(scores, label, bg_index, label_aware))
-        if label_aware:
-            scores = label_aware_scores(scores, label, bg_index) * inside
-        protos.append(class_prototypes(feature.detach(), scores, top_fraction))
+    views = [gathered_view(f_proj, cam_rv, label, inside if label_aware else None, size=size, gather=gather, bg_index=bg_index,
+                           bg_threshold=bg_threshold, top_fraction=top_fraction)
+             for f_proj, cam_rv in ((f_proj1, cam_rv_down1), (f_proj2, cam_rv_down2))]
+    pixels, labels, protos = zip(*views)
     if random_keys is None:
         random_keys = torch.rand(2, len(labels[0]), device=label.device, generator=generator)
 
