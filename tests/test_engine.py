@@ -238,7 +238,7 @@ def test_parts_of_a_batch_equal_the_whole(tmp_path):
             torch.testing.assert_close(other[key], value, rtol=1e-5, atol=1e-7)
     assert [[record['images'] for record in records(tmp_path / str(parts))] for parts in (1, 4)] == [[4] * STEPS] * 2
     for one, four in zip(records(tmp_path / '1'), records(tmp_path / '4')):
-        assert four['loss'] == pytest.approx(one['loss'], rel=1e-5)
+        assert four['loss'] == pytest.approx(one['loss'], rel=1e-5, abs=1e-7)  # which falls to 1e-5: weights differ by 1e-7
     with pytest.raises(UserError, match='--batch_size 4: cannot be split over 1 processes and 3 parts each'):
         fitted(tmp_path / '3', losses, quiet_net(), accumulate=3)
 
