@@ -16,9 +16,11 @@ def test_names_are_those_of_the_flag():
     assert (*precision.DTYPES, 'auto') == cli.AMP
 
 
-@pytest.mark.parametrize('supported, amp', [(True, 'bf16'), (False, 'off')])
-def test_auto_is_bf16_where_the_processor_has_it(supported, amp, monkeypatch):
+@pytest.mark.parametrize('supported, half, amp', [(True, 1.0, 'bf16'), (True, 3.0, 'off'), (False, 1.0, 'off')])
+def test_auto_is_bf16_where_the_processor_is_faster_in_it(supported, half, amp, monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: supported)
+    times = iter([half, 2.0])  # in bfloat16, in float32
+    monkeypatch.setattr(precision.timeit, 'repeat', lambda *args, **options: [9.0, next(times)])
     assert precision.resolved('auto', CPU) == amp
     assert precision.resolved('auto', torch.device('mps')) == 'off'
     assert [precision.resolved(given, CPU) for given in ('off', 'bf16', 'fp16')] == ['off', 'bf16', 'fp16']
