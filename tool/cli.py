@@ -126,7 +126,7 @@ AMP = ('off', 'bf16', 'fp16', 'auto')  # what a network computes in
 def add_amp_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--amp', choices=AMP, default=AMP[0],
                         help='run the network in 16 bits with channels-last tensors: bf16 (CPU too) or fp16 (GPU only), '
-                        'auto: bf16 where the device has instructions for it, else off; losses and weights stay float32. '
+                        'auto: bf16 where the device is faster in it, else off; losses and weights stay float32. '
                         'The published figures are float32 (off)')
     parser.add_argument('--channels_last', action='store_true',
                         help='channels-last tensors in float32 too: faster for narrow networks and most timm backbones on a '
