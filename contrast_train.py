@@ -61,6 +61,9 @@ def parse_args():
                         help='the contrast counts after this part of the steps')
     parser.add_argument('--bg_threshold', type=cli.number(float, 0, 1),
                         help='background score of the pseudo labels, 0…1 (default: seam 0.20, eps 0.10)')
+    parser.add_argument('--bg_certain', type=cli.number(float, 0, 1),
+                        help='label_aware: pixels with a class score between this and --bg_threshold do not count (default: '
+                        'all count)')
     parser.add_argument('--contrast_weight', type=cli.number(float, 0), help='weight of each contrast term (default: 0.1)')
     parser.add_argument('--tau', type=cli.number(float, 0, 1), default=0.4,
                         help='EPS: a class counts as foreground when this share of its area is salient')
@@ -147,13 +150,15 @@ def loss_options(args: argparse.Namespace, labels: np.ndarray, baseline: Baselin
     """The losses' settings from the command line."""
     if args.loss_size and not baseline.upsampled:
         raise UserError(f'--loss_size: the {baseline.name} baseline compares its maps at feature size; leave the flag out')
+    if args.bg_certain is not None and args.prototypes != 'label_aware':
+        raise UserError(f'--bg_certain: of {args.prototypes} prototypes all pixels count; add --prototypes label_aware')
     contrast = None
     if not args.no_contrast:
         contrast = {term: not getattr(args, f'no_{term}')
                     for term in ('cross_prototype', 'cross_cam', 'intra_view', 'semi_hard', 'hard_pixels')}
         contrast['prototypes'] = args.prototypes
-        contrast |= {name: value for name, value in (('bg_threshold', args.bg_threshold), ('weight', args.contrast_weight))
-                     if value is not None}
+        contrast |= {name: value for name, value in (('bg_threshold', args.bg_threshold), ('bg_certain', args.bg_certain),
+                                                           ('weight', args.contrast_weight)) if value is not None}
     view2_size = args.view2_size or min(128, args.crop_size // 2 // 8 * 8)
     if view2_size > args.crop_size:
         raise UserError(f'--view2_size {view2_size}: must not be larger than --crop_size {args.crop_size}')

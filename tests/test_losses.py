@@ -146,7 +146,7 @@ def test_intra_view_closed_form():
     torch.testing.assert_close(ablated, plain_mean)
 
 
-def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, inside):
+def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, inside, bg_certain):
     """The label-aware contrast in loops over pictures, classes and pixels; maps and `inside` [n, pixels] already at one size."""
     n, side = len(label), x['cam_rv1'].shape[2]
     channel = {c: c + (bg_index == 0) for c in range(20)}
@@ -156,7 +156,7 @@ def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, insid
         feature = x[f'f_proj{view}'].permute(0, 2, 3, 1).reshape(-1, 128)
         rows = {c: torch.zeros(n, side * side) for c in present}
         pseudo = torch.full((n, side * side), bg_index)
-        best = torch.full((n, side * side), bg_threshold)
+        best, counted = torch.full((n, side * side), bg_threshold), inside.clone()
         for image in range(n):
             for c in range(20):
                 if label[image, c]:
@@ -165,24 +165,25 @@ def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, insid
                     pseudo[image][score > best[image]] = channel[c]
                     best[image] = best[image].maximum(score)
                     rows[channel[c]][image] = score.clamp(min=0)
-        rows[bg_index] = 1 - torch.stack([rows[c] for c in present if c != bg_index]).amax(0)
+        highest = torch.stack([rows[c] for c in present if c != bg_index]).amax(0)
+        if bg_certain is not None:
+            counted[(highest > bg_certain) & (pseudo == bg_index)] = 0
+        rows[bg_index] = 1 - highest
         rows = {c: row * inside for c, row in rows.items()}
         protos = {}
         for c in present:
             weight, index = rows[c].flatten().sort(descending=True)
             weight, index = weight[:side * side // 8], index[:side * side // 8]
             protos[c] = F.normalize((weight[:, None] * feature[index].detach()).sum(0), dim=0)
-        views.append((F.normalize(feature, dim=1), pseudo.flatten().tolist(), protos))
+        views.append((F.normalize(feature, dim=1), pseudo.flatten().tolist(), counted.flatten(), protos))
 
-    counted = inside.flatten()
-
-    def cross(pixels, labels, protos):
+    def cross(pixels, labels, counted, protos):
         logits = torch.stack([pixels @ protos[c] / 0.1 for c in present], 1)
         values = F.cross_entropy(logits, torch.tensor([present.index(c) for c in labels]), reduction='none')
         return (values * counted).sum() / counted.sum()
 
     intra = 0
-    for (pixels, labels, protos), key in zip(views, keys):
+    for (pixels, labels, counted, protos), key in zip(views, keys):
         classes = sorted(set(labels))
         for c in classes:
             own = [i for i, found in enumerate(labels) if found == c]
@@ -195,15 +196,16 @@ def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, insid
             drawn = sorted(range(len(own)), key=lambda i: key[own[i]])[:half]
             hard = sorted(range(len(own)), key=lambda i: logits[c][i])[:len(own) * 6 // 10][-half:] if half else []
             intra = intra + (value[drawn].mean() + value[hard].mean()) / 2 / len(classes) if half else intra
-    (pixels1, labels1, protos1), (pixels2, labels2, protos2) = views
-    return {'loss_cross_prototype': 0.05 * (cross(pixels1, labels1, protos2) + cross(pixels2, labels2, protos1)),
-            'loss_cross_cam': 0.05 * (cross(pixels1, labels2, protos1) + cross(pixels2, labels1, protos2)),
+    (pixels1, *labels1, protos1), (pixels2, *labels2, protos2) = views
+    return {'loss_cross_prototype': 0.05 * (cross(pixels1, *labels1, protos2) + cross(pixels2, *labels2, protos1)),
+            'loss_cross_cam': 0.05 * (cross(pixels1, *labels2, protos1) + cross(pixels2, *labels1, protos2)),
             'loss_intra_view': 0.05 * intra}
 
 
-@pytest.mark.parametrize('bg_index, semi_hard, padded',
-                         [(0, True, False), (0, True, True), (20, True, True), (0, False, True)])
-def test_label_aware_contrast_by_hand(bg_index, semi_hard, padded):
+@pytest.mark.parametrize('bg_index, semi_hard, padded, certain', [
+    (0, True, False, None), (0, True, True, None), (20, True, True, None), (0, False, True, None), (0, True, True, 0.2),
+    (20, True, False, 0.3)])
+def test_label_aware_contrast_by_hand(bg_index, semi_hard, padded, certain):
     x = {name: normal(f'aware.{name}', 4, channels, 8, 8).abs().requires_grad_()
          for name, channels in (('cam_rv1', 21), ('cam_rv2', 21), ('f_proj1', 128), ('f_proj2', 128))}
     label = torch.zeros(4, 20)
@@ -215,8 +217,9 @@ def test_label_aware_contrast_by_hand(bg_index, semi_hard, padded):
         # a crop of 22 pixels a side has its cells' centres 3 pixels apart
         more = {'inside': F.interpolate(inside, (22, 22), mode='bilinear', align_corners=True)}
     loss = losses.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label, bg_index=bg_index,
-                                bg_threshold=0.45, random_keys=keys, prototypes='label_aware', semi_hard=semi_hard, **more)
-    expected = label_aware_by_hand(x, label, bg_index, 0.45, keys.tolist(), semi_hard, inside.flatten(1))
+                                bg_threshold=0.45, bg_certain=certain, random_keys=keys, prototypes='label_aware',
+                                semi_hard=semi_hard, **more)
+    expected = label_aware_by_hand(x, label, bg_index, 0.45, keys.tolist(), semi_hard, inside.flatten(1), certain)
     ours = torch.autograd.grad(loss['loss_nce'], (x['f_proj1'], x['f_proj2']))
     theirs = torch.autograd.grad(sum(expected.values()), (x['f_proj1'], x['f_proj2']))
     for name, value in expected.items():

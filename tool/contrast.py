@@ -124,23 +124,29 @@ def intra_view_loss(logits: torch.Tensor, labels: torch.Tensor, random_key: torc
 
 
 def gathered_view(f_proj: torch.Tensor, cam_rv: torch.Tensor, label: torch.Tensor, inside: torch.Tensor | None, *,
-                  size: tuple[int, int], bg_index: int, bg_threshold: float, top_fraction: float,
-                  gather: Callable) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One view of the batch of all processes: unit pixels [M, D], their pseudo labels [M] and the prototypes [21, D].
+                  size: tuple[int, int], bg_index: int, bg_threshold: float, bg_certain: float | None, top_fraction: float,
+                  gather: Callable) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """One view of the batch of all processes: unit pixels [M, D], their pseudo labels [M], which count and prototypes [21, D].
 
-    `f_proj` and `cam_rv` are a process's part, `label` [N, 20] and `inside` [N, 1, h, w] (published prototypes: None) are whole.
+    `f_proj` and `cam_rv` are a process's part, `label` [N, 20] and `inside` [N, 1, h, w] (published prototypes: None, and all
+    pixels count) are whole.
     """
     feature = gather(resize(f_proj, size)).permute(0, 2, 3, 1).flatten(0, 2)
     scores = gather(contrast_scores(resize(cam_rv.detach(), size), bg_index, bg_threshold))
     labels = pseudo_labels(scores, label, bg_index, own_only=inside is not None)
+    counted = None
     if inside is not None:
-        scores = label_aware_scores(scores, label, bg_index) * inside
-    return F.normalize(feature, dim=1), labels, class_prototypes(feature.detach(), scores, top_fraction)
+        scores, counted = label_aware_scores(scores, label, bg_index), inside.flatten()
+        if bg_certain is not None:
+            highest = split(scores, bg_index)[1].amax(1).flatten()
+            counted = counted * ((highest <= bg_certain) | (highest > bg_threshold))
+        scores = scores * inside
+    return F.normalize(feature, dim=1), labels, counted, class_prototypes(feature.detach(), scores, top_fraction)
 
 
 def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: torch.Tensor, cam_rv_down2: torch.Tensor,
-                  label: torch.Tensor, *, bg_index: int = 0, bg_threshold: float = 0.20, temperature: float = 0.1,
-                  weight: float = 0.1, top_fraction: float = 1 / 8, random_keys: torch.Tensor = None,
+                  label: torch.Tensor, *, bg_index: int = 0, bg_threshold: float = 0.20, bg_certain: float = None,
+                  temperature: float = 0.1, weight: float = 0.1, top_fraction: float = 1 / 8, random_keys: torch.Tensor = None,
                   generator: torch.Generator = None, gather: Callable[[torch.Tensor], torch.Tensor] = lambda part: part,
                   cross_prototype: bool = True, cross_cam: bool = True, intra_view: bool = True, semi_hard: bool = True,
                   hard_pixels: bool = True, prototypes: str = 'published',
@@ -152,6 +158,8 @@ def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: to
         cam_rv_down1, cam_rv_down2: refined maps [N, 21, h, w].
         label: [N, 20].
         bg_threshold: the background's constant score.
+        bg_certain: label_aware only: a pixel with a class score above this, but not above `bg_threshold`, does not count: it
+            may well be a part of an object that the maps do not cover yet. None: all pixels count.
         top_fraction: pixels of a prototype as a share of one picture's h·w.
         random_keys: [2, N·16·16], see `intra_view_loss`; drawn from `generator` when None.
         gather: makes of a process's part of a batch [n, …] all of it [N, …], with gradient (`tool.dist.gather`): prototypes,
@@ -164,16 +172,15 @@ def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: to
         'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view' and 'loss_nce', their sum.
     """
     size, label = f_proj2.shape[2:], gather(label)
-    label_aware, present, counted = prototypes == 'label_aware', None, None
+    label_aware, present = prototypes == 'label_aware', None
     if label_aware:
         present = with_background(label.amax(0, True), torch.ones_like(label[:1, :1]), bg_index)[0] > 0
         inside = (label.new_ones(len(label), 1, *size) if inside is None
                   else gather((resize(inside, size) > 0.5).to(label.dtype)))
-        counted = inside.flatten()
     views = [gathered_view(f_proj, cam_rv, label, inside if label_aware else None, size=size, gather=gather, bg_index=bg_index,
-                           bg_threshold=bg_threshold, top_fraction=top_fraction)
+                           bg_threshold=bg_threshold, bg_certain=bg_certain, top_fraction=top_fraction)
              for f_proj, cam_rv in ((f_proj1, cam_rv_down1), (f_proj2, cam_rv_down2))]
-    pixels, labels, protos = zip(*views)
+    pixels, labels, counted, protos = zip(*views)
     if random_keys is None:
         random_keys = torch.rand(2, len(labels[0]), device=label.device, generator=generator)
 
@@ -186,13 +193,13 @@ def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: to
     terms = {'loss_cross_prototype': zero, 'loss_cross_cam': zero, 'loss_intra_view': zero}
     if cross_prototype:
         terms['loss_cross_prototype'] = weight / 2 * (
-            mean_nce(logits(0, 1), labels[0], counted) + mean_nce(logits(1, 0), labels[1], counted))
+            mean_nce(logits(0, 1), labels[0], counted[0]) + mean_nce(logits(1, 0), labels[1], counted[1]))
     if cross_cam:
         terms['loss_cross_cam'] = weight / 2 * (
-            mean_nce(own[0], labels[1], counted) + mean_nce(own[1], labels[0], counted))
+            mean_nce(own[0], labels[1], counted[1]) + mean_nce(own[1], labels[0], counted[0]))
     if intra_view:
         terms['loss_intra_view'] = weight / 2 * sum(
             intra_view_loss(own[view], labels[view], random_keys[view], semi_hard=semi_hard, hard_pixels=hard_pixels,
-                            present=present, counted=counted)
+                            present=present, counted=counted[view])
             for view in (0, 1))
     return {**terms, 'loss_nce': sum(terms.values())}

@@ -13,7 +13,7 @@ DTYPES = {'off': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def resolved(amp: str, device: torch.device) -> str:
-    """A choice of cli.AMP with 'auto' replaced: 'bf16' where that is faster on the device, else 'off'. The same in all processes."""
+    """A choice of cli.AMP with 'auto' replaced: 'bf16' where the device is faster in it, else 'off'; one for all processes."""
     if amp != 'auto':
         return amp
     fast = {'cpu': multiplies_faster_in_bf16, 'cuda': lambda: torch.cuda.is_bf16_supported(False)}
