@@ -157,8 +157,8 @@ def loss_options(args: argparse.Namespace, labels: np.ndarray, baseline: Baselin
         contrast = {term: not getattr(args, f'no_{term}')
                     for term in ('cross_prototype', 'cross_cam', 'intra_view', 'semi_hard', 'hard_pixels')}
         contrast['prototypes'] = args.prototypes
-        contrast |= {name: value for name, value in (('bg_threshold', args.bg_threshold), ('bg_certain', args.bg_certain),
-                                                           ('weight', args.contrast_weight)) if value is not None}
+        given = {'bg_threshold': args.bg_threshold, 'bg_certain': args.bg_certain, 'weight': args.contrast_weight}
+        contrast |= {name: value for name, value in given.items() if value is not None}
     view2_size = args.view2_size or min(128, args.crop_size // 2 // 8 * 8)
     if view2_size > args.crop_size:
         raise UserError(f'--view2_size {view2_size}: must not be larger than --crop_size {args.crop_size}')

@@ -19,6 +19,7 @@ def test_names_are_those_of_the_flag():
 @pytest.mark.parametrize('supported, half, amp', [(True, 1.0, 'bf16'), (True, 3.0, 'off'), (False, 1.0, 'off')])
 def test_auto_is_bf16_where_the_processor_is_faster_in_it(supported, half, amp, monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: supported)
+    monkeypatch.setattr(precision, 'multiplies_faster_in_bf16', precision.multiplies_faster_in_bf16.__wrapped__)
     times = iter([half, 2.0])  # in bfloat16, in float32
     monkeypatch.setattr(precision.timeit, 'repeat', lambda *args, **options: [9.0, next(times)])
     assert precision.resolved('auto', CPU) == amp

@@ -27,7 +27,7 @@ from tool.measure import in_a_process, seconds
 from tool.memory import keep_freed_memory, return_freed_memory
 from tool.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
 from tool.optim import make_optimizer, param_groups
-from tool.precision import amp_dtype, emulated, fast_forward, hold_convolutions
+from tool.precision import amp_dtype, fast_forward, has_bf16, hold_convolutions
 from voc12.classes import NUM_CLASSES
 
 BENCHMARKS: dict[str, Callable[[], list[dict]]] = {}
@@ -170,7 +170,7 @@ def training_step() -> list[dict]:
 def _precisions() -> list[tuple[str, str]]:
     """--amp values to time with their notes: bf16 only where the processor has it."""
     off, bf16 = ('off', 'float32'), ('bf16', 'bf16 + channels_last')
-    if emulated('bf16', torch.device('cpu')):
+    if not has_bf16():
         print('(no bf16 rows: this processor has no 16-bit instructions)', flush=True)
         return [off]
     return [off, bf16]

@@ -136,11 +136,10 @@ def gathered_view(f_proj: torch.Tensor, cam_rv: torch.Tensor, label: torch.Tenso
     labels = pseudo_labels(scores, label, bg_index, own_only=inside is not None)
     counted = None
     if inside is not None:
-        scores, counted = label_aware_scores(scores, label, bg_index), inside.flatten()
+        scores, counted = label_aware_scores(scores, label, bg_index) * inside, inside.flatten()
         if bg_certain is not None:
             highest = split(scores, bg_index)[1].amax(1).flatten()
             counted = counted * ((highest <= bg_certain) | (highest > bg_threshold))
-        scores = scores * inside
     return F.normalize(feature, dim=1), labels, counted, class_prototypes(feature.detach(), scores, top_fraction)
 
 

@@ -1,4 +1,5 @@
 """How a training step computes: mixed precision, channels-last tensors, torch.compile, the same bits every time."""
+import functools
 import os
 import timeit
 from collections.abc import Callable
@@ -20,12 +21,18 @@ def resolved(amp: str, device: torch.device) -> str:
     return 'bf16' if device.type in fast and dist.once(fast[device.type]) else 'off'
 
 
+def has_bf16() -> bool:
+    """True where this processor has instructions for bfloat16; elsewhere it is emulated."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@functools.cache  # tried once: the log must not contradict the choice
 def multiplies_faster_in_bf16() -> bool:
     """True where this processor takes less time for a product of matrices in bfloat16 than in float32, tried on one (20 ms).
 
     Instructions alone do not say so: with AVX512-BF16 and no AMX, an Intel Xeon took 1.8 times as long (an AMD Zen 4 less).
     """
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not has_bf16():
         return False
 
     def seconds(dtype: torch.dtype) -> float:
@@ -72,11 +79,6 @@ def hold_convolutions(net: nn.Module, dtype: torch.dtype) -> None:
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.to(dtype, memory_format=torch.channels_last)
-
-
-def emulated(amp: str, device: torch.device) -> bool:
-    """True where 16 bits are emulated, which is slower than float32."""
-    return amp == 'bf16' and device.type == 'cpu' and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def described(amp: str, device: torch.device) -> str:
