@@ -64,6 +64,9 @@ def parse_args():
     parser.add_argument('--bg_certain', type=cli.number(float, 0, 1),
                         help='label_aware: pixels with a class score between this and --bg_threshold do not count (default: '
                         'all count)')
+    parser.add_argument('--min_class_share', type=cli.number(float, 0, 1),
+                        help='label_aware: classes that fewer of the pictures to train on hold (0.05: 5 %%) take no part in the '
+                        'contrast (default: all do)')
     parser.add_argument('--contrast_weight', type=cli.number(float, 0), help='weight of each contrast term (default: 0.1)')
     parser.add_argument('--tau', type=cli.number(float, 0, 1), default=0.4,
                         help='EPS: a class counts as foreground when this share of its area is salient')
@@ -94,7 +97,7 @@ def main(args):
     net = dist.sync_norms(net.to(device), device)
     forward, scaler = fast_forward(net, device, args.amp, args.compile, args.channels_last), grad_scaler(args.amp)
     optimizer = chosen_optimizer(net, args)
-    options, contrast_from = loss_options(args, labels, baseline), round(steps * args.contrast_start)
+    options, contrast_from = loss_options(args, labels, baseline, device), round(steps * args.contrast_start)
     # a weight of 0 leaves the step's form as it is, which DistributedDataParallel relies on
     without = dataclasses.replace(options, contrast=options.contrast and {**options.contrast, 'weight': 0.0})
     settings = engine.run_settings(args, baseline=baseline.name, steps=steps, weights=weights_fingerprint(args.weights))
@@ -146,12 +149,13 @@ def read_inputs(args: argparse.Namespace, baseline: Baseline) -> tuple[list[str]
     return names, labels
 
 
-def loss_options(args: argparse.Namespace, labels: np.ndarray, baseline: Baseline) -> LossOptions:
+def loss_options(args: argparse.Namespace, labels: np.ndarray, baseline: Baseline, device: torch.device) -> LossOptions:
     """The losses' settings from the command line."""
     if args.loss_size and not baseline.upsampled:
         raise UserError(f'--loss_size: the {baseline.name} baseline compares its maps at feature size; leave the flag out')
-    if args.bg_certain is not None and args.prototypes != 'label_aware':
-        raise UserError(f'--bg_certain: of {args.prototypes} prototypes all pixels count; add --prototypes label_aware')
+    for flag in ('bg_certain', 'min_class_share'):
+        if getattr(args, flag) is not None and args.prototypes != 'label_aware':
+            raise UserError(f'--{flag}: with {args.prototypes} prototypes all pixels count; add --prototypes label_aware')
     contrast = None
     if not args.no_contrast:
         contrast = {term: not getattr(args, f'no_{term}')
@@ -159,6 +163,12 @@ def loss_options(args: argparse.Namespace, labels: np.ndarray, baseline: Baselin
         contrast['prototypes'] = args.prototypes
         given = {'bg_threshold': args.bg_threshold, 'bg_certain': args.bg_certain, 'weight': args.contrast_weight}
         contrast |= {name: value for name, value in given.items() if value is not None}
+        if args.min_class_share is not None:
+            shares = torch.as_tensor(labels).double().mean(0)
+            if shares.max() < args.min_class_share:
+                raise UserError(f'--min_class_share {args.min_class_share:g}: the most frequent class of {args.train_list} is in '
+                                f'{shares.max():.3f} of its pictures; no class would take part')
+            contrast['common'] = (shares >= args.min_class_share).to(device)
     view2_size = args.view2_size or min(128, args.crop_size // 2 // 8 * 8)
     if view2_size > args.crop_size:
         raise UserError(f'--view2_size {view2_size}: must not be larger than --crop_size {args.crop_size}')

@@ -145,6 +145,7 @@ def test_options_of_this_project(data, weights, tmp_path, run, refused):
     """Each leads to other weights than the published way and fits into the log's terms; the contrast waits for its start."""
     kinds = {'published': [], 'start': ['--contrast_start', 0.5], 'aware': ['--prototypes', 'label_aware', '--bg_threshold', 0.9],
              'certain': ['--prototypes', 'label_aware', '--bg_threshold', 0.9, '--bg_certain', 0.2],
+             'common': ['--prototypes', 'label_aware', '--bg_threshold', 0.9, '--min_class_share', 0.4],
              'weight': ['--contrast_weight', 0.5], 'grid': ['--loss_size', 16],
              'adamw': ['--optimizer', 'adamw', '--lr', 1e-3, '--lr_new_factor', 4],
              'warm': ['--warmup_steps', 3], 'dropout': ['--dropout', 0], 'momentum': ['--momentum', 0.9]}
@@ -156,7 +157,10 @@ def test_options_of_this_project(data, weights, tmp_path, run, refused):
     records = [json.loads(line) for line in open(tmp_path / 'start.jsonl')]
     assert [record['loss_nce'] > 0 for record in records] == [False, False, True, True]
     refused('contrast_train', train_flags(data, tmp_path / 'eps', '--loss_size', 16, '--baseline', 'eps'), '--loss_size', 'eps')
-    refused('contrast_train', train_flags(data, tmp_path / 'no', '--bg_certain', 0.2), '--bg_certain', 'label_aware')
+    for flag in ('--bg_certain', '--min_class_share'):
+        refused('contrast_train', train_flags(data, tmp_path / 'no', flag, 0.2), flag, 'label_aware')
+    nobody = ['--prototypes', 'label_aware', '--min_class_share', 1]
+    refused('contrast_train', train_flags(data, tmp_path / 'no', *nobody), '--min_class_share 1', 'no class would take part')
 
 
 def test_non_finite_loss_stops_the_run(data, tmp_path, refused):

@@ -26,7 +26,8 @@ from tool.seeding import mixed_seed
 WIDTH, CPU = 1 / 16, torch.device('cpu')
 CONTRAST = {'bg_threshold': 0.1}
 OPTIONS = {'all': LossOptions(64, 2, contrast=CONTRAST),
-           'label-aware': LossOptions(64, 2, contrast={**CONTRAST, 'prototypes': 'label_aware', 'bg_certain': 0.05}),
+           'label-aware': LossOptions(64, 2, contrast={**CONTRAST, 'prototypes': 'label_aware', 'bg_certain': 0.05,
+                                                   'common': torch.arange(20) != 3}),
            'no contrast': LossOptions(64, 2, contrast=None),
            'no consistency': LossOptions(64, 2, consistency=False, contrast=CONTRAST),
            'classification': LossOptions(64, 2, consistency=False, contrast=None)}

@@ -146,17 +146,18 @@ def test_intra_view_closed_form():
     torch.testing.assert_close(ablated, plain_mean)
 
 
-def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, inside, bg_certain):
+def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, inside, bg_certain, common):
     """The label-aware contrast in loops over pictures, classes and pixels; maps and `inside` [n, pixels] already at one size."""
     n, side = len(label), x['cam_rv1'].shape[2]
     channel = {c: c + (bg_index == 0) for c in range(20)}
-    present = sorted({bg_index} | {channel[c] for c in range(20) if label[:, c].any()})
+    present = sorted({bg_index} | {channel[c] for c in common if label[:, c].any()})
     views = []
     for view in (1, 2):
         feature = x[f'f_proj{view}'].permute(0, 2, 3, 1).reshape(-1, 128)
         rows = {c: torch.zeros(n, side * side) for c in present}
         pseudo = torch.full((n, side * side), bg_index)
         best, counted = torch.full((n, side * side), bg_threshold), inside.clone()
+        highest = torch.zeros(n, side * side)
         for image in range(n):
             for c in range(20):
                 if label[image, c]:
@@ -164,10 +165,17 @@ def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, insid
                     score = (cam - cam.min() - 1e-5) / (cam.max() - cam.min() + 1e-5)
                     pseudo[image][score > best[image]] = channel[c]
                     best[image] = best[image].maximum(score)
-                    rows[channel[c]][image] = score.clamp(min=0)
-        highest = torch.stack([rows[c] for c in present if c != bg_index]).amax(0)
+                    highest[image] = highest[image].maximum(score)
+                    if channel[c] in present:
+                        rows[channel[c]][image] = score.clamp(min=0)
         if bg_certain is not None:
             counted[(highest > bg_certain) & (pseudo == bg_index)] = 0
+        for image in range(n):
+            if any(label[image, c] and c not in common for c in range(20)):
+                counted[image][pseudo[image] == bg_index] = 0
+            for pixel in range(side * side):
+                if pseudo[image, pixel] not in present:
+                    pseudo[image, pixel], counted[image, pixel] = bg_index, 0
         rows[bg_index] = 1 - highest
         rows = {c: row * inside for c, row in rows.items()}
         protos = {}
@@ -202,10 +210,10 @@ def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, insid
             'loss_intra_view': 0.05 * intra}
 
 
-@pytest.mark.parametrize('bg_index, semi_hard, padded, certain', [
-    (0, True, False, None), (0, True, True, None), (20, True, True, None), (0, False, True, None), (0, True, True, 0.2),
-    (20, True, False, 0.3)])
-def test_label_aware_contrast_by_hand(bg_index, semi_hard, padded, certain):
+@pytest.mark.parametrize('bg_index, semi_hard, padded, certain, rare', [
+    (0, True, False, None, ()), (0, True, True, None, ()), (20, True, True, None, ()), (0, False, True, None, ()),
+    (0, True, True, 0.2, ()), (20, True, False, 0.3, ()), (0, True, True, 0.2, (3, 11)), (20, False, False, None, (0,))])
+def test_label_aware_contrast_by_hand(bg_index, semi_hard, padded, certain, rare):
     x = {name: normal(f'aware.{name}', 4, channels, 8, 8).abs().requires_grad_()
          for name, channels in (('cam_rv1', 21), ('cam_rv2', 21), ('f_proj1', 128), ('f_proj2', 128))}
     label = torch.zeros(4, 20)
@@ -216,10 +224,14 @@ def test_label_aware_contrast_by_hand(bg_index, semi_hard, padded, certain):
         inside[1, :, 5:], inside[3, :, :, :2] = 0, 0
         # a crop of 22 pixels a side has its cells' centres 3 pixels apart
         more = {'inside': F.interpolate(inside, (22, 22), mode='bilinear', align_corners=True)}
+    common = [c for c in range(20) if c not in rare]
+    if rare:
+        more['common'] = F.one_hot(torch.tensor(common), 20).sum(0) > 0
     loss = losses.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label, bg_index=bg_index,
                                 bg_threshold=0.45, bg_certain=certain, random_keys=keys, prototypes='label_aware',
                                 semi_hard=semi_hard, **more)
-    expected = label_aware_by_hand(x, label, bg_index, 0.45, keys.tolist(), semi_hard, inside.flatten(1), certain)
+    expected = label_aware_by_hand(x, label, bg_index, 0.45, keys.tolist(), semi_hard, inside.flatten(1), certain,
+                                   common)
     ours = torch.autograd.grad(loss['loss_nce'], (x['f_proj1'], x['f_proj2']))
     theirs = torch.autograd.grad(sum(expected.values()), (x['f_proj1'], x['f_proj2']))
     for name, value in expected.items():
@@ -231,7 +243,7 @@ def test_label_aware_contrast_by_hand(bg_index, semi_hard, padded, certain):
 def test_label_aware_contrast_of_one_class_and_of_empty_maps():
     """One class against the background leaves no semi-hard negative; maps of zeros give no prototype: still finite.
 
-    So it is where no pixel counts.
+    So it is where no pixel counts, and where no class takes part.
     """
     label = F.one_hot(torch.tensor([2, 2]), 20).float()
     feature = normal('aware.f', 2, 128, 8, 8).abs().requires_grad_()
@@ -242,6 +254,8 @@ def test_label_aware_contrast_of_one_class_and_of_empty_maps():
     nothing = torch.zeros(2, 1, 64, 64)
     padding = losses.contrast_loss(feature, maps, feature, maps, label, prototypes='label_aware', inside=nothing)
     assert padding['loss_nce'] == 0
+    alone = losses.contrast_loss(feature, maps, feature, maps, label, prototypes='label_aware', common=torch.zeros(20) > 0)
+    assert alone['loss_nce'] == 0 and torch.autograd.grad(alone['loss_nce'], feature)[0].isfinite().all()
 
 
 @pytest.mark.parametrize('off', ['cross_prototype', 'cross_cam', 'intra_view'])
@@ -285,7 +299,7 @@ def test_nothing_waits_for_the_device():
         losses.seam_loss(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, size1=(96, 96), max_classes=3)
         for prototypes in contrast.PROTOTYPES:
             losses.contrast_loss(x['f1'], x['cam_rv1'], x['f2'], x['cam_rv2'], label, prototypes=prototypes,
-                                 inside=torch.ones(2, 1, 96, 96))
+                                 inside=torch.ones(2, 1, 96, 96), common=torch.ones(20, dtype=torch.bool))
         losses.eps_loss(x['cam1'], torch.rand(2, 1, 96, 96), label)
         losses.consistency_losses(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, bg_index=20)
         with pytest.raises(Exception, match='nonzero'):

@@ -123,13 +123,14 @@ def intra_view_loss(logits: torch.Tensor, labels: torch.Tensor, random_key: torc
     return (value * (drawn + hard) / (2 * half[labels]).clamp(min=1)).sum() / found
 
 
-def gathered_view(f_proj: torch.Tensor, cam_rv: torch.Tensor, label: torch.Tensor, inside: torch.Tensor | None, *,
-                  size: tuple[int, int], bg_index: int, bg_threshold: float, bg_certain: float | None, top_fraction: float,
+def gathered_view(f_proj: torch.Tensor, cam_rv: torch.Tensor, label: torch.Tensor, present: torch.Tensor | None,
+                  inside: torch.Tensor | None, *, size: tuple[int, int], bg_index: int, bg_threshold: float,
+                  bg_certain: float | None, top_fraction: float,
                   gather: Callable) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """One view of the batch of all processes: unit pixels [M, D], their pseudo labels [M], which count and prototypes [21, D].
 
-    `f_proj` and `cam_rv` are a process's part, `label` [N, 20] and `inside` [N, 1, h, w] (published prototypes: None, and all
-    pixels count) are whole.
+    `f_proj` and `cam_rv` are a process's part, `label` [N, 20] is whole, and so are `present` [21] and `inside` [N, 1, h, w]
+    (published prototypes: None, and all pixels count).
     """
     feature = gather(resize(f_proj, size)).permute(0, 2, 3, 1).flatten(0, 2)
     scores = gather(contrast_scores(resize(cam_rv.detach(), size), bg_index, bg_threshold))
@@ -140,6 +141,9 @@ def gathered_view(f_proj: torch.Tensor, cam_rv: torch.Tensor, label: torch.Tenso
         if bg_certain is not None:
             highest = split(scores, bg_index)[1].amax(1).flatten()
             counted = counted * ((highest <= bg_certain) | (highest > bg_threshold))
+        own, left_out = present[labels], ~split(present[None], bg_index)[1] & (label > 0)
+        unsure = left_out.any(1).repeat_interleave(inside[0].numel()) & (labels == bg_index)
+        counted, labels = counted * (own & ~unsure), torch.where(own, labels, bg_index)
     return F.normalize(feature, dim=1), labels, counted, class_prototypes(feature.detach(), scores, top_fraction)
 
 
@@ -148,7 +152,7 @@ def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: to
                   temperature: float = 0.1, weight: float = 0.1, top_fraction: float = 1 / 8, random_keys: torch.Tensor = None,
                   generator: torch.Generator = None, gather: Callable[[torch.Tensor], torch.Tensor] = lambda part: part,
                   cross_prototype: bool = True, cross_cam: bool = True, intra_view: bool = True, semi_hard: bool = True,
-                  hard_pixels: bool = True, prototypes: str = 'published',
+                  hard_pixels: bool = True, prototypes: str = 'published', common: torch.Tensor = None,
                   inside: torch.Tensor = None) -> dict[str, torch.Tensor]:
     """Pixel-to-prototype contrast across and within two views (method §3.3, paper §3.2–3.3).
 
@@ -166,6 +170,8 @@ def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: to
         cross_prototype, cross_cam, intra_view, semi_hard, hard_pixels: the paper's ablations; a term that is off is 0.
         prototypes: 'published', or 'label_aware' (not in the paper): a class's prototype is made of pictures that hold it
             (`label_aware_scores`), and classes that no picture of the batch holds take no part.
+        common: [20], label_aware only: False for classes that take no part. Their pixels do not count, nor does the background
+            of the pictures that hold them, which may well be a part of them. None: all classes take part.
         inside: [N, 1, H, W], 0 where the crops are padding, whose pixels take no part in the label-aware contrast.
     Returns:
         'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view' and 'loss_nce', their sum.
@@ -173,11 +179,12 @@ def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: to
     size, label = f_proj2.shape[2:], gather(label)
     label_aware, present = prototypes == 'label_aware', None
     if label_aware:
-        present = with_background(label.amax(0, True), torch.ones_like(label[:1, :1]), bg_index)[0] > 0
+        held = (label > 0).any(0, True) & (True if common is None else common)
+        present = with_background(held, torch.ones_like(held[:, :1]), bg_index)[0]
         inside = (label.new_ones(len(label), 1, *size) if inside is None
                   else gather((resize(inside, size) > 0.5).to(label.dtype)))
-    views = [gathered_view(f_proj, cam_rv, label, inside if label_aware else None, size=size, gather=gather, bg_index=bg_index,
-                           bg_threshold=bg_threshold, bg_certain=bg_certain, top_fraction=top_fraction)
+    views = [gathered_view(f_proj, cam_rv, label, present, inside if label_aware else None, size=size, gather=gather,
+                           bg_index=bg_index, bg_threshold=bg_threshold, bg_certain=bg_certain, top_fraction=top_fraction)
              for f_proj, cam_rv in ((f_proj1, cam_rv_down1), (f_proj2, cam_rv_down2))]
     pixels, labels, counted, protos = zip(*views)
     if random_keys is None:
