@@ -141,9 +141,9 @@ def gathered_view(f_proj: torch.Tensor, cam_rv: torch.Tensor, label: torch.Tenso
         if bg_certain is not None:
             highest = split(scores, bg_index)[1].amax(1).flatten()
             counted = counted * ((highest <= bg_certain) | (highest > bg_threshold))
-        own, left_out = present[labels], ~split(present[None], bg_index)[1] & (label > 0)
-        unsure = left_out.any(1).repeat_interleave(inside[0].numel()) & (labels == bg_index)
-        counted, labels = counted * (own & ~unsure), torch.where(own, labels, bg_index)
+        takes_part, left_out = present[labels], (label > 0) & ~split(present[None], bg_index)[1]
+        unsure = (labels == bg_index) & left_out.any(1).repeat_interleave(inside[0].numel())
+        counted, labels = counted * (takes_part & ~unsure), torch.where(takes_part, labels, bg_index)
     return F.normalize(feature, dim=1), labels, counted, class_prototypes(feature.detach(), scores, top_fraction)
 
 
