@@ -29,6 +29,7 @@ from voc12.layout import check_images, image_path
 # Weights from which on freed memory goes back at once on a CPU: light networks (Lite0 has 4 million) and those in 16 bits have
 # small blocks, and would lose a fifth of their time to page faults.
 WIDE = 30_000_000
+PCM_FLAGS = 'gate_pcm', 'fill_empty'
 
 
 def parse_args():
@@ -49,6 +50,8 @@ def parse_args():
                         help='factors on the image size; each is run with its mirror image')
     parser.add_argument('--gate_pcm', action='store_true',
                         help='classes that the image labels do not name take no part in the PCM (not published; SEAM only)')
+    parser.add_argument('--fill_empty', action='store_true', help='a class of the image labels whose seed would be 0 everywhere '
+                        'is inferred again from its CAM without ReLU (not published; SEAM only)')
     cli.add_workers_flag(parser)
     cli.add_amp_flag(parser)
     cli.add_device_flag(parser)
@@ -70,8 +73,9 @@ def main(args):
     if device.type == 'cpu' and dtype is None and sum(value.numel() for value in state.values()) > WIDE:
         return_freed_memory()
     baseline, why = baseline_of(state, args.weights, args.baseline)
-    if args.gate_pcm and not baseline.pcm_seeds:
-        raise UserError(f'--gate_pcm: the seeds of the {baseline.name} baseline are not made by the PCM; leave the flag out')
+    for flag in PCM_FLAGS:
+        if getattr(args, flag) and not baseline.pcm_seeds:
+            raise UserError(f'--{flag}: the seeds of the {baseline.name} baseline are not made by the PCM; leave the flag out')
     net = net_from_checkpoint(args.network or baseline.networks, args.weights, state).to(device)
     del state  # or the weights would be there twice once the network has others
     if dtype is not None:
@@ -92,19 +96,29 @@ def main(args):
     loader = DataLoader(dataset, batch_size=None, num_workers=args.num_workers, pin_memory=device.type == 'cuda')
     with Pool(args.jobs) as pool:
         for item in progress(loader, desc='infer', quiet=not is_first()):
-            cam = seeds(net, baseline, item, device, dtype, args.gate_pcm)
+            cam = seeds(net, baseline, item, device, dtype, args.gate_pcm, args.fill_empty)
             pool.submit(write_seed, item['name'], cam, item['size'], image_path(args.voc12_root, item['name']), outputs)
 
 
 @torch.inference_mode()
 def seeds(net, baseline, item: dict, device: torch.device, dtype: torch.dtype = None,
-          gate_pcm: bool = False) -> dict:
-    """CAM dict {class 0…19: float32 [H, W]} of one item of MultiScaleSet; the network computes in `dtype`."""
+          gate_pcm: bool = False, fill_empty: bool = False) -> dict:
+    """CAM dict {class 0…19: float32 [H, W]} of one item of MultiScaleSet; the network computes in `dtype`.
+
+    With `fill_empty` a class whose map is 0 everywhere gets one of its lifted CAM, from a PCM that knows only the picture's
+    classes: the others may be weak there too, and would win its pixels.
+    """
     if not item['classes']:
         return {}
-    with torch.autocast(device.type, dtype, enabled=dtype is not None):
-        maps = sum(baseline.maps(net, view.to(device, non_blocking=True), item['classes'], item['size'], gate_pcm)
+
+    def summed(gate_pcm: bool, lifted: torch.Tensor = None) -> torch.Tensor:
+        return sum(baseline.maps(net, view.to(device, non_blocking=True), item['classes'], item['size'], gate_pcm, lifted)
                    for view in item['views'])
+
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        maps = summed(gate_pcm)
+        if fill_empty and (empty := maps.amax((1, 2)) <= 0).any():
+            maps = torch.where(empty.view(-1, 1, 1), summed(True, empty), maps)
     return dict(zip(item['classes'], baseline.finish(maps).cpu().numpy()))
 
 
@@ -115,8 +129,7 @@ def claim_outputs(args, outputs: SeedOutputs) -> None:
         settings['amp'] = args.amp
     if args.channels_last:
         settings['channels_last'] = True
-    if args.gate_pcm:
-        settings['gate_pcm'] = True
+    settings |= {flag: True for flag in PCM_FLAGS if getattr(args, flag)}
     masks = {**settings, 'alpha': outputs.threshold}
     folders = ((outputs.cam, settings), (outputs.png, masks), (outputs.crf, {**masks, 'crf_iters': args.crf_iters}))
     claim_all([(folder, decides) for folder, decides in folders if folder], args.overwrite)

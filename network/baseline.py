@@ -91,19 +91,21 @@ class Baseline:
         raise NotImplementedError
 
     def maps(self, net: Backbone, view: torch.Tensor, classes: list[int], size: tuple[int, int],
-             gate_pcm: bool = False) -> torch.Tensor:
+             gate_pcm: bool = False, lifted: torch.Tensor = None) -> torch.Tensor:
         """Maps [K, H, W] of the foreground classes from one scale; `view` [2, 3, h, w]: the picture and its mirror image.
 
-        With `gate_pcm` the other classes take no part in the PCM (not published).
+        Not published: with `gate_pcm` the other classes take no part in the PCM; `lifted` [K]: classes that come into it even
+        where their CAM is not positive.
         """
         channels = torch.tensor([c + (self.bg_index == 0) for c in classes], device=view.device)
         # on a CPU a batch of two was no faster than two passes, and its peak memory half as high again
         passes = view.split(1) if view.device.type == 'cpu' else [view]
-        maps = torch.cat([self.pass_maps(net, part, channels, gate_pcm).float() for part in passes])
+        maps = torch.cat([self.pass_maps(net, part, channels, gate_pcm, lifted).float() for part in passes])
         maps = F.interpolate(maps, size, mode='bilinear', align_corners=False)
         return maps[0] + maps[1].flip(2)
 
-    def pass_maps(self, net: Backbone, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool) -> torch.Tensor:
+    def pass_maps(self, net: Backbone, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool,
+                  lifted: torch.Tensor | None) -> torch.Tensor:
         """Maps [2, K, h', w'] of the given channels from one pass of the network."""
         raise NotImplementedError
 

@@ -43,7 +43,8 @@ class Eps(Baseline):
             terms['loss_er'], terms['loss_ecr'] = consistency_losses(cam1, cam_rv1, cam2, cam_rv2, label, **common)
         return terms, (f_proj1, cam_rv1, f_proj2, cam_rv2)
 
-    def pass_maps(self, net: Backbone, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool) -> torch.Tensor:
+    def pass_maps(self, net: Backbone, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool,
+                  lifted: torch.Tensor | None) -> torch.Tensor:
         return net.forward_cam(view).softmax(1)[:, channels]
 
     def finish(self, maps: torch.Tensor) -> torch.Tensor:

@@ -36,8 +36,9 @@ class Seam(Baseline):
             terms = {'loss_cls': terms['loss_cls']}
         return terms, (f_proj1, cam_rv_down1, f_proj2, cam_rv_down2)
 
-    def pass_maps(self, net: Backbone, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool) -> torch.Tensor:
-        return net.forward_cam_rv(view, channels, gate_pcm)
+    def pass_maps(self, net: Backbone, view: torch.Tensor, channels: torch.Tensor, gate_pcm: bool,
+                  lifted: torch.Tensor | None) -> torch.Tensor:
+        return net.forward_cam_rv(view, channels, gate_pcm, lifted)
 
     def finish(self, maps: torch.Tensor) -> torch.Tensor:
         maps = F.relu(maps)

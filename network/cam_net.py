@@ -27,6 +27,16 @@ def pcm_input(cam: torch.Tensor, bg_index: int, gate: torch.Tensor = None) -> to
     return torch.where(foreground.view(1, -1, 1, 1), kept, 1 - strongest)
 
 
+def lift(cam: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
+    """cam [N, 21, h, w] in float32 with the given channels [K] moved so that their least value is 0.
+
+    The PCM sees nothing of a class whose CAM is positive nowhere; lifted, it sees where the class is least unlikely.
+    """
+    cam = cam.float()
+    named = torch.zeros(cam.shape[1], dtype=torch.bool, device=cam.device).index_fill(0, channels, True)
+    return torch.where(named.view(1, -1, 1, 1), cam - cam.amin((2, 3), keepdim=True), cam)
+
+
 def correlate(maps: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
     """Spread maps [N, C, h, w] over similar pixels: maps · A, A = ReLU(fᵀf) with columns divided by their sum + 1e-5.
 
@@ -122,10 +132,15 @@ class SeamHeads(CamHeads):
         cam_rv = F.interpolate(cam_rv_down, x.shape[2:], mode='bilinear', align_corners=True)
         return F.interpolate(cam, x.shape[2:], mode='bilinear', align_corners=True), cam_rv, f_proj, cam_rv_down
 
-    def forward_cam_rv(self, x: torch.Tensor, classes: torch.Tensor, gate: bool = False) -> torch.Tensor:
-        """cam_rv [N, K, H, W] of the K channels `classes` only: what inference needs; `gate`: see `refine`."""
+    def forward_cam_rv(self, x: torch.Tensor, classes: torch.Tensor, gate: bool = False,
+                       lifted: torch.Tensor = None) -> torch.Tensor:
+        """cam_rv [N, K, H, W] of the K channels `classes` only: what inference needs.
+
+        `gate`: see `refine`; `lifted` [K]: which of them are lifted first.
+        """
         taps = self.features(x, head=self.fc8)
-        cam_rv = self.refine(x, taps, taps['conv6'], classes, gate)
+        cam = taps['conv6'] if lifted is None else lift(taps['conv6'], classes[lifted])
+        cam_rv = self.refine(x, taps, cam, classes, gate)
         return F.interpolate(cam_rv, x.shape[2:], mode='bilinear', align_corners=True)
 
 

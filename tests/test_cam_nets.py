@@ -50,6 +50,18 @@ def test_a_gated_pcm_knows_the_named_classes_only():
     assert (maps[:, 1:].sum(1) > 0).any() and (maps[:, [1, 2, 20]] == 0).all()
 
 
+def test_a_lifted_class_is_seen_where_it_is_positive_nowhere():
+    cam = normal('cam', 2, 21, 6, 7)
+    cam[:, [3, 5]] -= 100
+    lifted = cam_net.lift(cam.bfloat16(), torch.tensor([3]))
+    kept = [c for c in range(21) if c != 3]
+    assert lifted.dtype == torch.float32 and torch.equal(lifted[:, kept], cam.bfloat16().float()[:, kept])
+    assert (lifted[:, 3].amin((1, 2)) == 0).all()
+    maps = cam_net.pcm_input(lifted, 0)
+    assert (maps[:, 3].amax((1, 2)) > 0.99).all() and (maps[:, 5] == 0).all()
+    assert (cam_net.pcm_input(cam, 0)[:, 3] == 0).all()
+
+
 def test_eps_net_is_the_published_one():
     net = fill(resnet38_contrast_eps.Net()).eval()
     assert [(key, 'x'.join(map(str, value.shape))) for key, value in net.state_dict().items()] == \

@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from contrast_infer import seeds
 from mini import E2E, ROOT, make_voc
 from network import resnet38_contrast
+from network.baseline_seam import BASELINE
 from network.resnet38_aff import Net as AffNet
 from recipe import fill
 from tool.files import read_cam, read_mask, save_checkpoint, write_npy
@@ -291,15 +293,28 @@ def test_inference_of_both_baselines(data, trained, tmp_path, run, refused):
     code, out, _ = run('contrast_infer', *infer_flags(data, f'{session}.pth', '--out_cam_pred', tmp_path / 'png'))
     assert code == 0 and f'{baseline} baseline' in out and 'width 0.0625' in out
     assert '0.22' in (tmp_path / 'png' / '.manifest.json').read_text() if baseline == 'eps' else True
-    gated = infer_flags(data, f'{session}.pth', '--out_cam_pred', tmp_path / 'gated', '--gate_pcm')
-    if baseline == 'eps':
-        refused('contrast_infer', gated, '--gate_pcm', 'not made by the PCM')
-    else:
-        assert run('contrast_infer', *gated)[0] == 0
-        assert 'gate_pcm' in (tmp_path / 'gated' / '.manifest.json').read_text()
+    for flag in ('gate_pcm', 'fill_empty'):
+        flags = infer_flags(data, f'{session}.pth', '--out_cam_pred', tmp_path / flag, f'--{flag}')
+        if baseline == 'eps':
+            refused('contrast_infer', flags, f'--{flag}', 'not made by the PCM')
+        else:
+            assert run('contrast_infer', *flags)[0] == 0
+            assert flag in (tmp_path / flag / '.manifest.json').read_text()
     other = 'eps' if baseline == 'seam' else 'seam'
     refused('contrast_infer', infer_flags(data, f'{session}.pth', '--out_cam', tmp_path / 'cam', '--baseline', other),
             f'is a checkpoint of the {baseline} baseline')
+
+
+def test_an_empty_seed_is_filled_and_no_other_changes():
+    net = fill(resnet38_contrast.Net(0.0625)).eval()
+    with torch.no_grad():
+        net.fc8.weight[4] = -net.fc8.weight[4].abs() - 1e-3  # features are ≥ 0: class 3 is positive nowhere
+    views = [torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(size)) for size in (64, 96)]
+    item = {'classes': [3, 19], 'size': (80, 80), 'views': views}
+    plain = seeds(net, BASELINE, item, torch.device('cpu'))
+    filled = seeds(net, BASELINE, item, torch.device('cpu'), fill_empty=True)
+    assert plain[3].max() <= 0 < plain[19].max()
+    assert filled[3].max() > 0.99 and filled[3].min() <= 0 and np.array_equal(filled[19], plain[19])
 
 
 def test_inference_refuses_bad_input(data, weights, tmp_path, refused):
