@@ -29,7 +29,7 @@ from voc12.layout import check_images, image_path
 # Weights from which on freed memory goes back at once on a CPU: light networks (Lite0 has 4 million) and those in 16 bits have
 # small blocks, and would lose a fifth of their time to page faults.
 WIDE = 30_000_000
-PCM_FLAGS = 'gate_pcm', 'fill_empty'
+PCM_FLAGS = 'gate_pcm', 'fill_empty'  # refused where the PCM does not make the seeds, part of the manifest where it does
 
 
 def parse_args():
