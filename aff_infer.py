@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from network.weights import AFFINITY, net_from_checkpoint
 from tool import cli
+from tool.crf import check_backend
 from tool.errors import UserError
 from tool.files import read_list
 from tool.log import progress
@@ -40,6 +41,7 @@ def parse_args():
     parser.add_argument('--bg_score', type=cli.number(float, 0, 1), default=0.27, help='background score before the walk')
     parser.add_argument('--crf', action='store_true', help='refine the masks of --out_rw with dense CRF')
     parser.add_argument('--out_rw_crf', help='output folder of masks refined with dense CRF, beside those of --out_rw')
+    cli.add_crf_backend_flag(parser)
     parser.add_argument('--alpha', type=float, help='unused; accepted because published commands carry it')
     cli.add_workers_flag(parser)
     cli.add_jobs_flag(parser, 'CRF and writing')
@@ -65,12 +67,14 @@ def main(args):
     settings = {'stage': 'aff_infer', 'weights': fingerprint(args.weights), 'cam_dir': fingerprint(args.cam_dir),
                 'beta': args.beta, 'logt': args.logt, 'bg_score': args.bg_score}
     plain, refined = (None, args.out_rw) if args.crf else (args.out_rw, args.out_rw_crf)
+    with_crf = {**settings, 'crf': True, 'crf_backend': args.crf_backend}
     wanted = [(folder, extension, decides) for folder, extension, decides in (
-        (plain, '.png', {**settings, 'crf': False}), (refined, '.png', {**settings, 'crf': True}),
-        (args.out_rw_prob, '.npy', settings)) if folder]
+        (plain, '.png', {**settings, 'crf': False}), (refined, '.png', with_crf), (args.out_rw_prob, '.npy', settings)) if folder]
     claim_all([(folder, decides) for folder, _, decides in wanted], args.overwrite)
     outputs = [(folder, extension) for folder, extension, _ in wanted]
     todo = missing(names, outputs)
+    if todo and refined:
+        check_backend(args.crf_backend)
     bar = progress(total=len(names), initial=len(names) - len(todo), desc='aff_infer', quiet=not is_first())
     loader = DataLoader(WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score, net.normalisation), batch_size=None,
                         num_workers=args.num_workers, pin_memory=device.type == 'cuda')
@@ -78,7 +82,7 @@ def main(args):
         for sample in loader:
             scores = walk(net, sample, device, args.beta, args.logt)
             finished = pool.submit(write_walk, sample['name'], scores, sample['labels'], plain, args.out_rw_prob, refined,
-                                   image_path(args.voc12_root, sample['name']))
+                                   image_path(args.voc12_root, sample['name']), args.crf_backend)
             bar.update(len(finished))
         for _ in pool.finish():
             bar.update()

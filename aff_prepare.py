@@ -11,7 +11,7 @@ import os
 import numpy as np
 
 from tool import cli
-from tool.crf import affinity_maps
+from tool.crf import affinity_maps, check_backend
 from tool.errors import UserError
 from tool.files import read_cam, read_image, read_list, write_npy
 from tool.log import progress
@@ -30,6 +30,7 @@ def parse_args():
     parser.add_argument('--alpha', type=cli.number(float, 0), nargs='+', default=[4, 8, 16, 24, 32],
                         help='background exponents: (1 − max CAM)^α; aff_train needs a low and a high one')
     parser.add_argument('--crf_iters', type=cli.number(int, 1), default=10, help='mean-field steps')
+    cli.add_crf_backend_flag(parser)
     parser.add_argument('--unary', choices=('labels', 'probs'), default='labels',
                         help='CRF unary: from the argmax (published for this method) or the scores (SEAM, PSA, EPS)')
     parser.add_argument('--dtype', choices=('float32', 'float16'), default='float32',
@@ -49,7 +50,7 @@ def main(args):
     check_maps(args.cam_dir, args.voc12_root, names, 'make the CAMs with contrast_infer.py --out_cam')
 
     settings = {'stage': 'aff_prepare', 'cam_dir': fingerprint(args.cam_dir), 'crf_iters': args.crf_iters,
-                'unary': args.unary, 'dtype': args.dtype}
+                'unary': args.unary, 'dtype': args.dtype, 'crf_backend': args.crf_backend}
     todo: dict[str, dict[str, float]] = {}  # name → output file → α
     claim_all([(os.path.join(args.out_crf, folder), {**settings, 'alpha': alpha}) for folder, alpha in folders.items()],
               args.overwrite)
@@ -57,8 +58,10 @@ def main(args):
         folder = os.path.join(args.out_crf, folder)
         for name in missing(names, [(folder, '.npy')]):
             todo.setdefault(name, {})[os.path.join(folder, name + '.npy')] = alpha
+    if todo:
+        check_backend(args.crf_backend)
     tasks = [(image_path(args.voc12_root, name), os.path.join(args.cam_dir, name + '.npy'), outputs, args.unary,
-              args.crf_iters, args.dtype) for name, outputs in todo.items()]
+              args.crf_iters, args.dtype, args.crf_backend) for name, outputs in todo.items()]
     bar = progress(total=len(names), initial=len(names) - len(todo), desc='aff_prepare', quiet=not is_first())
     for _ in pool_map(prepare, tasks, args.jobs):
         bar.update()
@@ -70,10 +73,11 @@ def main(args):
 
 def prepare(task: tuple) -> None:
     """One picture: its maps for every α that is still to be made."""
-    image_file, cam_file, outputs, unary, iterations, dtype = task
+    image_file, cam_file, outputs, unary, iterations, dtype, backend = task
     image = np.array(read_image(image_file))
     cam = read_cam(cam_file, image.shape[:2])
-    for path, maps in zip(outputs, affinity_maps(image, cam, outputs.values(), unary, iterations)):
+    every_map = affinity_maps(image, cam, outputs.values(), unary, iterations, backend)
+    for path, maps in zip(outputs, every_map):
         write_npy(path, {label: prob.astype(dtype) for label, prob in maps.items()})
 
 

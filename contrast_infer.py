@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from network.baselines import BASELINES, baseline_of
 from network.weights import net_from_checkpoint
 from tool import cli
+from tool.crf import check_backend
 from tool.errors import UserError
 from tool.files import load_checkpoint, read_labels, read_list
 from tool.log import progress
@@ -46,6 +47,7 @@ def parse_args():
                         help='background score of the masks and of the CRF\'s labels (default: seam 0.26, eps 0.22)')
     parser.add_argument('--out_crf', help='folder for masks after dense CRF (.png)')
     parser.add_argument('--crf_iters', type=cli.number(int, 1), default=10, help='mean-field iterations of the CRF')
+    cli.add_crf_backend_flag(parser)
     parser.add_argument('--scales', type=cli.number(float, 0.1, 8), nargs='+', default=[0.5, 1.0, 1.5, 2.0],
                         help='factors on the image size; each is run with its mirror image')
     parser.add_argument('--gate_pcm', action='store_true',
@@ -83,7 +85,7 @@ def main(args):
     elif args.channels_last:
         net.to(memory_format=torch.channels_last)
     threshold = baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha
-    outputs = SeedOutputs(args.out_cam, args.out_cam_pred, args.out_crf, threshold, args.crf_iters)
+    outputs = SeedOutputs(args.out_cam, args.out_cam_pred, args.out_crf, threshold, args.crf_iters, args.crf_backend)
     share = own_share(names, args.overwrite)
     claim_outputs(args, outputs)
     wanted = set(missing(share, outputs.files()))
@@ -92,6 +94,8 @@ def main(args):
         print(f'{baseline.name} baseline ({why}), {net.description}, {device}; {len(share)} of {len(names)} images here, '
               f'{len(share) - len(todo)} already complete', flush=True)
 
+    if todo and args.out_crf:
+        check_backend(args.crf_backend)
     dataset = Subset(MultiScaleSet(args.voc12_root, names, labels, args.scales, net.normalisation), todo)
     loader = DataLoader(dataset, batch_size=None, num_workers=args.num_workers, pin_memory=device.type == 'cuda')
     with Pool(args.jobs) as pool:
@@ -131,7 +135,7 @@ def claim_outputs(args, outputs: SeedOutputs) -> None:
         settings['channels_last'] = True
     settings |= {flag: True for flag in PCM_FLAGS if getattr(args, flag)}
     masks = {**settings, 'alpha': outputs.threshold}
-    folders = ((outputs.cam, settings), (outputs.png, masks), (outputs.crf, {**masks, 'crf_iters': args.crf_iters}))
+    folders = ((outputs.cam, settings), (outputs.png, masks), (outputs.crf, {**masks, **outputs.crf_settings()}))
     claim_all([(folder, decides) for folder, decides in folders if folder], args.overwrite)
 
 

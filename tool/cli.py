@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from tool.crf import BACKENDS
 from tool.errors import Interrupted, UserError
 
 
@@ -152,6 +153,12 @@ def default_jobs() -> int:
 def add_jobs_flag(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument('--jobs', type=number(int, 0), default=default_jobs(),
                         help=f'processes for {what}; 0 does the work in the main process')
+
+
+def add_crf_backend_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--crf_backend', choices=BACKENDS, default=BACKENDS[0],
+                        help='what computes the dense CRF: numba runs everywhere and is faster; pydensecrf, where it is '
+                        'installed, is what the published figures were made with. They differ by rounding')
 
 
 def pick_device(name: str = None):

@@ -1,11 +1,18 @@
-"""Dense CRF (pydensecrf): every preset and both kinds of unary, each once (method §6)."""
+"""Dense CRF on a picture: every preset and both kinds of unary, each once (method §6).
+
+Two backends compute the mean field. 'numba' is this project's own (`tool.method.dense_crf`) and runs wherever numba does.
+'pydensecrf' is the package that the published figures were made with; it has no wheels and compiles on old Pythons only.
+Their probabilities differ by rounding.
+"""
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pydensecrf import densecrf
 
+from tool.errors import UserError
 from voc12.classes import NUM_CLASSES
+
+BACKENDS = ('numba', 'pydensecrf')
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,34 @@ DEEPLAB_CRF = CrfPreset(gaussian_sxy=1, bilateral_sxy=67, bilateral_srgb=3, bila
 TEST_CRFS = {'deeplab': DEEPLAB_CRF, 'seam': CrfPreset(bilateral_sxy=32), 'none': None}
 
 
-def dense_crf(image: np.ndarray, unaries: Iterable[np.ndarray], preset: CrfPreset, absent: int = 0) -> list[np.ndarray]:
+def check_backend(backend: str) -> None:
+    """Make sure that a backend works here, before any picture is read.
+
+    Compiles the numba functions or loads them from their cache. A stage calls this before it starts its workers, which
+    then find the compiled code.
+
+    Raises:
+        UserError: pydensecrf is not installed.
+    """
+    if backend == 'numba':
+        from tool.method.dense_crf import compile_all  # here: loading numba takes half a second
+        compile_all()
+    else:
+        _import_pydensecrf()
+
+
+def _import_pydensecrf():
+    """The module densecrf of the package pydensecrf2."""
+    try:
+        from pydensecrf import densecrf
+    except ImportError as error:
+        raise UserError(f'--crf_backend pydensecrf: the package is not installed ({error}); pip install pydensecrf2, which '
+                        'needs a C++ compiler and Python 3.12 or older, or use the default backend, numba') from None
+    return densecrf
+
+
+def dense_crf(image: np.ndarray, unaries: Iterable[np.ndarray], preset: CrfPreset, absent: int = 0,
+              backend: str = BACKENDS[0], threads: int = 1) -> list[np.ndarray]:
     """Mean-field inference for one picture and any number of unaries; the kernels are built once.
 
     Args:
@@ -41,18 +75,44 @@ def dense_crf(image: np.ndarray, unaries: Iterable[np.ndarray], preset: CrfPrese
         absent: when m > 0 the last of the K labels stands in for m labels that are identical by symmetry (none occurs in
             the unary): its energy must be U − log m. Its compatibility is divided by m, which makes the result equal to
             inference over all K − 1 + m labels; its probability is the sum of theirs.
+        backend: one of BACKENDS.
+        threads: for one large picture (numba only); pools of workers take 1.
     Returns:
         Probabilities float32 [K, H, W], one for each unary.
     """
+    infer = _numba_crf if backend == 'numba' else _pydensecrf
+    return infer(image, unaries, preset, absent, threads)
+
+
+def _numba_crf(image: np.ndarray, unaries: Iterable[np.ndarray], preset: CrfPreset, absent: int,
+               threads: int) -> list[np.ndarray]:
+    from tool.method.dense_crf import mean_field, pairwise_kernel  # here: loading numba takes half a second
+    kernels = [pairwise_kernel(features, threads) for features in _features(image, preset)]
+    results = []
+    for unary in unaries:
+        labels = len(unary)
+        weights = [_label_weights(compat, labels, absent) for compat in (preset.gaussian_compat, preset.bilateral_compat)]
+        energies = unary.reshape(labels, -1).astype(np.float32, copy=False)
+        probs = mean_field(energies, kernels, weights, preset.iterations, threads)
+        results.append(probs.reshape(unary.shape))
+    return results
+
+
+def _pydensecrf(image: np.ndarray, unaries: Iterable[np.ndarray], preset: CrfPreset, absent: int,
+                threads: int) -> list[np.ndarray]:
+    densecrf = _import_pydensecrf()
     height, width = image.shape[:2]
     crf, results = None, []
     for unary in unaries:
+        labels = len(unary)
         if crf is None:
-            crf = densecrf.DenseCRF2D(width, height, len(unary))
-            near, alike = _features(image, preset)
-            crf.addPairwiseEnergy(near, compat=_compat(preset.gaussian_compat, len(unary), absent))
-            crf.addPairwiseEnergy(alike, compat=_compat(preset.bilateral_compat, len(unary), absent))
-        crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(len(unary), -1), dtype=np.float32))
+            crf = densecrf.DenseCRF2D(width, height, labels)
+            compats = preset.gaussian_compat, preset.bilateral_compat
+            for features, compat in zip(_features(image, preset), compats):
+                # a diagonal where labels differ; pydensecrf does not negate arrays
+                weight = -_label_weights(compat, labels, absent) if absent else compat
+                crf.addPairwiseEnergy(features, compat=weight)
+        crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(labels, -1), dtype=np.float32))
         results.append(np.array(crf.inference(preset.iterations), dtype=np.float32).reshape(-1, height, width))
     return results
 
@@ -67,13 +127,12 @@ def _features(image: np.ndarray, preset: CrfPreset) -> tuple[np.ndarray, np.ndar
             np.concatenate([position / np.float32(preset.bilateral_sxy), colour]))
 
 
-def _compat(weight: float, labels: int, absent: int):
-    """Potts weight, or with a stand-in label the diagonal −(w, …, w, w/m) (arrays are not negated by pydensecrf)."""
-    if not absent:
-        return weight
-    diagonal = np.full(labels, -weight, np.float32)
-    diagonal[-1] /= absent
-    return diagonal
+def _label_weights(weight: float, labels: int, absent: int) -> np.ndarray:
+    """Potts weight of every label, float32 [labels]; that of a stand-in for `absent` labels is divided by their number."""
+    weights = np.full(labels, weight, np.float32)
+    if absent:
+        weights[-1] /= absent
+    return weights
 
 
 def prob_unary(probs: np.ndarray) -> np.ndarray:
@@ -82,7 +141,7 @@ def prob_unary(probs: np.ndarray) -> np.ndarray:
 
 
 def crf_from_labels(image: np.ndarray, labels: Iterable[np.ndarray], present: list[int], preset: CrfPreset,
-                    iterations: int = None, gt_prob: float = 0.7) -> list[np.ndarray]:
+                    iterations: int = None, gt_prob: float = 0.7, backend: str = BACKENDS[0]) -> list[np.ndarray]:
     """Dense CRF over the 21 classes from hard labels, computed on the present classes and one stand-in for the others.
 
     Args:
@@ -91,6 +150,7 @@ def crf_from_labels(image: np.ndarray, labels: Iterable[np.ndarray], present: li
         present: the class ids that may occur, background included, ascending.
         iterations: mean-field steps; None takes the preset's.
         gt_prob: probability that a pixel's label is right (unsure pixels do not exist here).
+        backend: one of BACKENDS.
     Returns:
         One float32 [len(present), H, W] per label map: probabilities in the order of `present`.
     """
@@ -106,18 +166,19 @@ def crf_from_labels(image: np.ndarray, labels: Iterable[np.ndarray], present: li
         unaries.append(unary)
     if iterations is not None:
         preset = replace(preset, iterations=iterations)
-    return [probs[:len(present)] for probs in dense_crf(image, unaries, preset, absent)]
+    return [probs[:len(present)] for probs in dense_crf(image, unaries, preset, absent, backend)]
 
 
-def refine_mask(image: np.ndarray, mask: np.ndarray, present: Iterable[int], iterations: int = None) -> np.ndarray:
+def refine_mask(image: np.ndarray, mask: np.ndarray, present: Iterable[int], iterations: int = None,
+                backend: str = BACKENDS[0]) -> np.ndarray:
     """The labels uint8 [H, W] after dense CRF with the seeds' kernels; the other arguments are those of `crf_from_labels`."""
     ids = np.unique([0, *present]).astype(np.uint8)
-    probs, = crf_from_labels(image, [mask], ids.tolist(), SEED_CRF, iterations)
+    probs, = crf_from_labels(image, [mask], ids.tolist(), SEED_CRF, iterations, backend=backend)
     return ids[probs.argmax(0)]
 
 
 def affinity_maps(image: np.ndarray, cam: dict[int, np.ndarray], alphas: Iterable[float], kind: str = 'labels',
-                  iterations: int = None) -> list[dict[int, np.ndarray]]:
+                  iterations: int = None, backend: str = BACKENDS[0]) -> list[dict[int, np.ndarray]]:
     """The CRF maps AffinityNet learns from: CAMs against a background score (1 − max)^α, for all α on the same kernels.
 
     Args:
@@ -127,6 +188,7 @@ def affinity_maps(image: np.ndarray, cam: dict[int, np.ndarray], alphas: Iterabl
         kind: 'labels' (unary from the argmax over 21 labels, published) or 'probs' (softmax unary of background and present
             classes; SEAM, PSA, EPS).
         iterations: mean-field steps; None takes the preset's.
+        backend: one of BACKENDS.
     Returns:
         One dict per α: probabilities float32 [H, W] of background (0) and the present classes (class + 1).
     """
@@ -140,8 +202,9 @@ def affinity_maps(image: np.ndarray, cam: dict[int, np.ndarray], alphas: Iterabl
     scores = (np.concatenate([rest[None] ** np.float32(alpha), seeds[1:]]) for alpha in alphas)
     if kind == 'probs':
         preset = AFFINITY_CRF if iterations is None else replace(AFFINITY_CRF, iterations=iterations)
-        probs = dense_crf(image, map(prob_unary, scores), preset)
+        probs = dense_crf(image, map(prob_unary, scores), preset, backend=backend)
     else:
         ids = np.asarray(present, np.uint8)
-        probs = crf_from_labels(image, (ids[score.argmax(0)] for score in scores), present, AFFINITY_CRF, iterations)
+        probs = crf_from_labels(image, (ids[score.argmax(0)] for score in scores), present, AFFINITY_CRF, iterations,
+                                backend=backend)
     return [dict(zip(present, prob)) for prob in probs]

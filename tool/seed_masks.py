@@ -10,6 +10,7 @@ import functools
 import os
 
 from tool import cli
+from tool.crf import check_backend
 from tool.errors import UserError
 from tool.files import image_size, read_cam, read_list
 from tool.log import progress
@@ -30,13 +31,14 @@ def parse_args():
     parser.add_argument('--out_png', help='folder for CAM masks (.png)')
     parser.add_argument('--out_crf', help='folder for masks after dense CRF (.png)')
     parser.add_argument('--crf_iters', type=cli.number(int, 1), default=10, help='mean-field iterations of the CRF')
+    cli.add_crf_backend_flag(parser)
     cli.add_jobs_flag(parser, 'reading, the CRF and writing')
     parser.add_argument('--overwrite', action='store_true', help='replace masks of other CAMs or settings')
     return parser.parse_args()
 
 
 def main(args):
-    outputs = SeedOutputs(None, args.out_png, args.out_crf, args.t, args.crf_iters)
+    outputs = SeedOutputs(None, args.out_png, args.out_crf, args.t, args.crf_iters, args.crf_backend)
     if not outputs.files():
         raise UserError('nothing to write: give --out_png, --out_crf or both')
     names = read_list(args.list)
@@ -44,9 +46,11 @@ def main(args):
     check_files(args.cam_dir, names, '.npy', 'make the CAMs with contrast_infer.py --out_cam')
     names = own_share(names, args.overwrite)
     settings = {'stage': 'seed_masks', 'cam_dir': fingerprint(args.cam_dir), 't': args.t}
-    folders = ((args.out_png, settings), (args.out_crf, {**settings, 'crf_iters': args.crf_iters}))
+    folders = ((args.out_png, settings), (args.out_crf, {**settings, **outputs.crf_settings()}))
     claim_all([(folder, decides) for folder, decides in folders if folder], args.overwrite)
     todo = missing(names, outputs.files())
+    if todo and args.out_crf:
+        check_backend(args.crf_backend)
     made = pool_map(functools.partial(make_masks, args.voc12_root, args.cam_dir, outputs), todo, args.jobs)
     for _ in progress(made, total=len(todo), desc='seed masks', quiet=not is_first()):
         pass

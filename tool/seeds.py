@@ -13,13 +13,19 @@ from tool.metrics import cam_prediction
 class SeedOutputs:
     """Folders to write (None: not wanted) and how.
 
-    cam: npy dicts. png: masks at `threshold`. crf: masks after dense CRF of the labels at `threshold`.
+    cam: npy dicts. png: masks at `threshold`. crf: masks after dense CRF of the labels at `threshold`, by
+    `crf_iters` mean-field steps of `crf_backend`.
     """
     cam: str | None
     png: str | None
     crf: str | None
     threshold: float
     crf_iters: int
+    crf_backend: str
+
+    def crf_settings(self) -> dict:
+        """What decides the masks of `crf`, besides what decides those of `png`."""
+        return {'crf_iters': self.crf_iters, 'crf_backend': self.crf_backend}
 
     def files(self) -> list[tuple[str, str]]:
         """(folder, extension) of everything wanted."""
@@ -37,5 +43,6 @@ def write_seed(name: str, cam: dict[int, np.ndarray], size: tuple[int, int], ima
     if outputs.png:
         write_mask(os.path.join(outputs.png, name + '.png'), labels)
     if outputs.crf:
-        refined = refine_mask(np.asarray(read_image(image_path)), labels, [key + 1 for key in cam], outputs.crf_iters)
+        refined = refine_mask(np.asarray(read_image(image_path)), labels, [key + 1 for key in cam], outputs.crf_iters,
+                              outputs.crf_backend)
         write_mask(os.path.join(outputs.crf, name + '.png'), refined)

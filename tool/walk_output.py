@@ -3,12 +3,12 @@ import os
 
 import numpy as np
 
-from tool.crf import refine_mask
+from tool.crf import BACKENDS, refine_mask
 from tool.files import read_image, write_mask, write_npy
 
 
 def write_walk(name: str, scores: np.ndarray, labels: list[int], mask_dir: str = None, prob_dir: str = None,
-               crf_dir: str = None, image_path: str = None) -> None:
+               crf_dir: str = None, image_path: str = None, crf_backend: str = BACKENDS[0]) -> None:
     """Write <mask_dir>/<name>.png, <prob_dir>/<name>.npy and <crf_dir>/<name>.png (after dense CRF), whichever is wanted.
 
     The CRF is the seeds', from labels (method Q5 names none): the walk levels its scores, so that as probabilities with
@@ -17,6 +17,7 @@ def write_walk(name: str, scores: np.ndarray, labels: list[int], mask_dir: str =
     Args:
         scores: float32 [K, H, W] after the walk, one map for each of the K labels (background 0 first).
         image_path: the picture, for the CRF.
+        crf_backend: one of tool.crf.BACKENDS.
     """
     ids = np.asarray(labels, np.uint8)
     mask = ids[scores.argmax(0)]
@@ -27,5 +28,6 @@ def write_walk(name: str, scores: np.ndarray, labels: list[int], mask_dir: str =
     if mask_dir:
         write_mask(os.path.join(mask_dir, name + '.png'), mask)
     if crf_dir:
-        refined = refine_mask(np.asarray(read_image(image_path)), mask, np.unique(mask))
+        refined = refine_mask(np.asarray(read_image(image_path)), mask, np.unique(mask),
+                              backend=crf_backend)
         write_mask(os.path.join(crf_dir, name + '.png'), refined)

@@ -50,5 +50,6 @@ config_dict = {
     'TEST_MULTISCALE': [0.5, 0.75, 1.0, 1.25, 1.5, 1.75],
     'TEST_FLIP': True,
     'TEST_CRF': 'deeplab',            # dense CRF: deeplab, seam or none
+    'TEST_CRF_BACKEND': 'numba',      # or pydensecrf, where it is installed; they differ by rounding
     'TEST_SAVE_DIR': 'result',
 }

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 
 from tool import cli
-from tool.crf import TEST_CRFS
+from tool.crf import BACKENDS, TEST_CRFS
 from tool.errors import UserError
 from tool.files import need_folder, read_list
 from voc12.classes import NUM_CLASSES
@@ -16,6 +16,7 @@ class Key:
     """What a config key may hold: a `kind` (list of floats for list), its range, its choices, the length of a list.
 
     `or_false`: False is allowed too, for 'none'.
+    `default`: of a config that was written before the key came up; None: every config must have it.
     """
     kind: type
     low: float = None
@@ -23,6 +24,7 @@ class Key:
     choices: tuple = ()
     length: int = None
     or_false: bool = False
+    default: str = None
 
 
 KEYS = {
@@ -70,6 +72,7 @@ KEYS = {
     'TEST_MULTISCALE': Key(list, 0.05, 10),
     'TEST_FLIP': Key(bool),
     'TEST_CRF': Key(str, choices=tuple(TEST_CRFS)),
+    'TEST_CRF_BACKEND': Key(str, choices=BACKENDS, default=BACKENDS[0]),
     'TEST_SAVE_DIR': Key(str),
 }
 # keys that decide how fast, where and what is shown, but not the trained weights
@@ -91,7 +94,9 @@ def read_config(config: dict, overrides: list[str] = ()) -> dict:
         config[name] = _parse(name, text)
     for name in config:
         _known(name)
-    for name in KEYS:
+    for name, key in KEYS.items():
+        if name not in config and key.default is not None:
+            config[name] = key.default
         if name not in config:
             raise UserError(f'config.py: {name} is missing; copy it from another experiment')
     return {name: _check(name, value) for name, value in config.items()}

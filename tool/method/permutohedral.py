@@ -1,0 +1,418 @@
+"""Gaussian filtering of pixel values in feature space by a permutohedral lattice.
+
+Source: Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (Eurographics 2010).
+
+A pixel i has d features f_i: its position, and for a bilateral filter its colour, each divided by its sigma. The filter is
+
+    v'_i = sum_j exp(-|f_i - f_j|^2 / 2) v_j
+
+Features are embedded in the plane x_0 + … + x_d = 0 of (d+1)-dimensional space, which the lattice divides into simplices
+of d+1 corners (section 3.1 of the paper). Then
+
+    splat:  every pixel adds its value to the corners of its simplex, by its barycentric weights
+    blur:   corners are mixed with their two neighbours, (1/2, 1, 1/2), along each of the d+1 lattice directions
+    slice:  every pixel reads from the corners of its simplex, by the same weights
+
+Only corners that a pixel touches exist; they are called vertices here and are numbered from 1 in the order in which the
+picture meets them. Number 0 stands for all other corners, whose value is always 0.
+"""
+
+import math
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from tool.method.jit import compiled
+
+LANES = 4  # values of a pixel that are filtered together, as many as a processor adds at once
+SLOTS = 1 << 16  # of the hash table at first; a power of two, as the factor it grows by
+GROWTH = 4
+STRIP = 2048  # pixels between two looks at how full the hash table is
+
+
+class Lattice(NamedTuple):
+    """The lattice of one picture and one kind of features.
+
+    Attributes:
+        vertices: int32 [N, d+1], the corners of each pixel's simplex.
+        weights: float32 [N, d+1], the pixel's barycentric weights, times what `normalised` puts in.
+        neighbours: int32 [d+1, vertices + 1, 2], the two neighbours of a vertex in every direction.
+    """
+
+    vertices: np.ndarray
+    weights: np.ndarray
+    neighbours: np.ndarray
+
+
+class Gathering(NamedTuple):
+    """The lattice's splat seen from the vertices, for splatting with several threads.
+
+    Attributes:
+        first: int64 [vertices + 2], entries first[v] … first[v + 1] − 1 belong to vertex v.
+        pixels: int32 [N · (d+1)], the pixel of each entry.
+        weights: float32 [N · (d+1)], its weight.
+    """
+
+    first: np.ndarray
+    pixels: np.ndarray
+    weights: np.ndarray
+
+
+# ---------------------------------------------------------------- building
+
+
+def build_lattice(features: np.ndarray) -> Lattice:
+    """The lattice for features float32 [d, N], with symmetric normalisation.
+
+    The filter matrix K becomes D^-1/2 K D^-1/2 with D = diag(K · 1), as Krähenbühl and Koltun's code has it: the square
+    roots are multiplied into the weights, which both splat and slice use.
+
+    Raises:
+        ValueError: the features spread so far that a vertex cannot be named by 63 bits; the sigmas are too small.
+    """
+    dimensions, pixels = features.shape
+    scales = embedding_scales(dimensions)
+    lowest, strides = _key_layout(features, scales)
+    lattice = Lattice(*_build(features, scales, lowest, strides))
+    ones = np.ones((1, pixels, LANES), np.float32)
+    row_sums = np.zeros_like(ones)
+    filter_values(lattice, ones, row_sums, np.ones((1, LANES), np.float32))
+    root = np.sqrt(row_sums[0, :, 0] + np.float32(1e-20))
+    lattice.weights[:] /= root[:, None]
+    return lattice
+
+
+def embedding_scales(dimensions: int) -> tuple[np.float32, ...]:
+    """Factor on each feature before the embedding, so that splat, blur and slice together have variance 1.
+
+    The paper's section 3.1: sqrt(2/3) (d + 1) / sqrt((i + 1)(i + 2)) for feature i. A tuple, so that numba knows d when it
+    compiles.
+    """
+    blur = np.float32(math.sqrt(2 / 3) * (dimensions + 1))
+    return tuple(blur / np.float32(math.sqrt((i + 1) * (i + 2))) for i in range(dimensions))
+
+
+def _key_layout(features: np.ndarray, scales: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """How the first d coordinates of a vertex become one number: (lowest int64 [d], strides uint64 [d]).
+
+    The key of coordinates c is sum_i (c_i - lowest_i) · stride_i. The bounds follow from those of the features, because a
+    vertex lies within two steps of d + 1 of its pixel, and its neighbours one step further.
+    """
+    dimensions = len(scales)
+    low = features.min(1).astype(np.float64) * scales
+    high = features.max(1).astype(np.float64) * scales
+    margin = 4 * (dimensions + 1)
+    lowest = np.zeros(dimensions, np.int64)
+    strides = np.ones(dimensions, np.uint64)
+    total = 1
+    for i in range(dimensions):
+        # coordinate i of the embedding: the sum of the features from i on, minus i times the one before
+        below = low[i:].sum() - (i * high[i - 1] if i else 0)
+        above = high[i:].sum() - (i * low[i - 1] if i else 0)
+        lowest[i] = math.floor(below) - margin
+        strides[i] = total
+        total *= math.ceil(above) + margin - int(lowest[i])
+        if total >= 1 << 63:
+            raise ValueError('the features spread too far for a lattice: the sigmas are too small for this picture')
+    return lowest, strides
+
+
+@compiled()
+def _hash(key):
+    """A well mixed number of 64 bits for a key of 64 bits."""
+    key ^= key >> np.uint64(32)
+    key *= np.uint64(0x9E3779B97F4A7C15)
+    return key ^ (key >> np.uint64(29))
+
+
+@compiled()
+def _find(key, keys, numbers):
+    """The slot of a hash table (keys, numbers) that holds a key, or the free slot where it belongs (number 0)."""
+    mask = np.uint64(len(keys) - 1)
+    slot = np.int64(_hash(key) & mask)
+    while numbers[slot] > 0 and keys[slot] != key:
+        slot = np.int64(np.uint64(slot + 1) & mask)
+    return slot
+
+
+@compiled()
+def _grown(keys, numbers):
+    """The hash table with `GROWTH` times as many slots."""
+    new_keys = np.zeros(GROWTH * len(keys), np.uint64)
+    new_numbers = np.zeros(GROWTH * len(keys), np.int32)
+    for old in range(len(keys)):
+        if numbers[old] > 0:
+            slot = _find(keys[old], new_keys, new_numbers)
+            new_keys[slot] = keys[old]
+            new_numbers[slot] = numbers[old]
+    return new_keys, new_numbers
+
+
+@compiled()
+def _embed(features, pixel, scales, embedded):
+    """Write the embedding of a pixel's features, a column of [d, N], into the plane, float32 [d+1]."""
+    dimensions = len(scales)
+    total = np.float32(0)
+    for i in range(dimensions, 0, -1):
+        scaled = features[i - 1, pixel] * scales[i - 1]
+        embedded[i] = total - i * scaled
+        total += scaled
+    embedded[0] = total
+
+
+@compiled()
+def _enclosing_simplex(embedded, scales, corner, rank, weights):
+    """The simplex that a point of the plane lies in.
+
+    Args:
+        embedded: float32 [d+1], the point.
+        scales: of the embedding; only their number matters.
+    Writes:
+        corner: float32 [d+1], the simplex's corner whose coordinates are all multiples of d + 1 (remainder 0).
+        rank: int32 [d+1], order of the coordinates by their distance from that corner, the farthest first.
+        weights: float32 [d+2], barycentric weights of the corners of remainder 0 … d; the last entry is scratch.
+    """
+    size = len(scales) + 1  # a constant for numba, which unrolls the loops
+    whole = np.float32(size)
+    part = np.float32(1 / size)
+    # the nearest point whose coordinates are multiples of d + 1 ...
+    excess = 0
+    for i in range(size):
+        above = np.ceil(embedded[i] * part) * whole
+        below = np.floor(embedded[i] * part) * whole
+        nearest = above if above - embedded[i] < embedded[i] - below else below
+        corner[i] = nearest
+        excess += int(np.rint(nearest * part))
+        rank[i] = 0
+    for i in range(size - 1):
+        difference = embedded[i] - corner[i]
+        for j in range(i + 1, size):
+            farther = difference < embedded[j] - corner[j]
+            if farther:
+                rank[i] += 1
+            else:
+                rank[j] += 1
+    # ... may lie off the plane: then the coordinates that were rounded farthest are rounded the other way
+    for i in range(size):
+        rank[i] += excess
+        if rank[i] < 0:
+            rank[i] += size
+            corner[i] += whole
+        elif rank[i] >= size:
+            rank[i] -= size
+            corner[i] -= whole
+    for i in range(size + 1):
+        weights[i] = 0
+    for i in range(size):
+        distance = (embedded[i] - corner[i]) * part
+        weights[size - 1 - rank[i]] += distance
+        weights[size - rank[i]] -= distance
+    weights[0] += np.float32(1) + weights[size]
+
+
+@compiled()
+def _build(features, scales, lowest, strides):
+    """(vertices, weights, neighbours) of `Lattice`; the weights are barycentric, not normalised yet."""
+    dimensions = len(scales)
+    size = dimensions + 1
+    pixels = features.shape[1]
+    vertices = np.empty((pixels, size), np.int32)
+    weights = np.empty((pixels, size), np.float32)
+    slot_keys = np.zeros(SLOTS, np.uint64)
+    slot_numbers = np.zeros(SLOTS, np.int32)
+    vertex_keys = np.zeros(SLOTS // 2, np.uint64)  # at most half of the slots are ever taken
+    count = 0
+    for first in range(0, pixels, STRIP):
+        last = min(first + STRIP, pixels)
+        if count + (last - first) * size >= len(vertex_keys):
+            slot_keys, slot_numbers = _grown(slot_keys, slot_numbers)
+            longer = np.zeros(len(slot_keys) // 2, np.uint64)
+            longer[: count + 1] = vertex_keys[: count + 1]
+            vertex_keys = longer
+        count = _add_pixels(
+            first, last, features, scales, lowest, strides, vertices, weights, slot_keys, slot_numbers, vertex_keys, count
+        )
+    neighbours = _neighbours(count, vertex_keys, slot_keys, slot_numbers, dimensions, strides)
+    return vertices, weights, neighbours
+
+
+@compiled()
+def _add_pixels(
+    first, last, features, scales, lowest, strides, vertices, weights, slot_keys, slot_numbers, vertex_keys, count
+):
+    """Fill in the vertices and weights of the pixels first … last − 1, and enter the vertices that are new.
+
+    The tables must have room for as many vertices as the pixels can have.
+
+    Returns:
+        How many vertices there are now; there were `count`.
+    """
+    dimensions = len(scales)
+    size = dimensions + 1
+    embedded = np.empty(size, np.float32)
+    corner = np.empty(size, np.float32)
+    rank = np.empty(size, np.int32)
+    barycentric = np.empty(size + 1, np.float32)
+    # the vertices of the pixel before: the next pixel often has the same
+    recent_keys = np.zeros(size, np.uint64)
+    recent_numbers = np.zeros(size, np.int32)
+    for pixel in range(first, last):
+        _embed(features, pixel, scales, embedded)
+        _enclosing_simplex(embedded, scales, corner, rank, barycentric)
+        corner_key = np.uint64(0)
+        for i in range(dimensions):
+            corner_key += np.uint64(np.int64(corner[i]) - lowest[i]) * strides[i]
+        for remainder in range(size):
+            # from the corner of remainder 0 to that of remainder r: + r, or r − (d + 1) in the r farthest coordinates
+            key = corner_key
+            for i in range(dimensions):
+                step = remainder if rank[i] <= dimensions - remainder else remainder - size
+                key += np.uint64(np.int64(step)) * strides[i]
+            if recent_numbers[remainder] == 0 or recent_keys[remainder] != key:
+                slot = _find(key, slot_keys, slot_numbers)
+                if slot_numbers[slot] == 0:
+                    count += 1
+                    slot_keys[slot] = key
+                    slot_numbers[slot] = count
+                    vertex_keys[count] = key
+                recent_keys[remainder] = key
+                recent_numbers[remainder] = slot_numbers[slot]
+            vertices[pixel, remainder] = recent_numbers[remainder]
+            weights[pixel, remainder] = barycentric[remainder]
+    return count
+
+
+@compiled()
+def _neighbours(count, vertex_keys, slot_keys, slot_numbers, dimensions, strides):
+    """Neighbours int32 [d+1, count + 1, 2] of the vertices: along direction j a step is −1 in all coordinates, + (d+1) in j."""
+    size = dimensions + 1
+    neighbours = np.zeros((size, count + 1, 2), np.int32)
+    for direction in range(size):
+        step = np.uint64(0)
+        for i in range(dimensions):
+            step -= strides[i]
+        if direction < dimensions:  # the last coordinate follows from the others and is not in the key
+            step += np.uint64(size) * strides[direction]
+        for vertex in range(1, count + 1):
+            slot = _find(vertex_keys[vertex] + step, slot_keys, slot_numbers)
+            other = slot_numbers[slot]
+            neighbours[direction, vertex, 0] = other
+            if other > 0:
+                neighbours[direction, other, 1] = vertex
+    return neighbours
+
+
+def gathering(lattice: Lattice) -> Gathering:
+    """The entries of a lattice's splat sorted by vertex."""
+    return Gathering(*_sort_by_vertex(lattice.vertices, lattice.weights, lattice.neighbours.shape[1]))
+
+
+@compiled()
+def _sort_by_vertex(vertices, weights, count):
+    """The arrays of `Gathering`, by counting sort; `count` includes vertex 0."""
+    pixels, size = vertices.shape
+    first = np.zeros(count + 1, np.int64)
+    for pixel in range(pixels):
+        for corner in range(size):
+            first[vertices[pixel, corner] + 1] += 1
+    for vertex in range(count):
+        first[vertex + 1] += first[vertex]
+    place = first.copy()
+    sorted_pixels = np.empty(pixels * size, np.int32)
+    sorted_weights = np.empty(pixels * size, np.float32)
+    for pixel in range(pixels):
+        for corner in range(size):
+            entry = place[vertices[pixel, corner]]
+            place[vertices[pixel, corner]] += 1
+            sorted_pixels[entry] = pixel
+            sorted_weights[entry] = weights[pixel, corner]
+    return first, sorted_pixels, sorted_weights
+
+
+# ---------------------------------------------------------------- filtering
+
+
+def filter_values(
+    lattice: Lattice,
+    values: np.ndarray,
+    out: np.ndarray,
+    factors: np.ndarray,
+    gathered: Gathering | None = None,
+) -> None:
+    """Add the filtered values of all pixels, times a factor for each of their values, to `out`.
+
+    Args:
+        values: float32 [groups, N, 4], the values of the pixels in groups of four.
+        out: float32 [groups, N, 4].
+        factors: float32 [groups, 4].
+        gathered: the `gathering` of the lattice, for numba's number of threads; None works with one thread.
+    """
+    count = lattice.neighbours.shape[1]
+    mixed = np.zeros((count, LANES), np.float32)
+    scratch = np.zeros_like(mixed)
+    # what splat, blur and slice add up to too much, 1 + 2^-d times
+    gain = np.float32(1 / (1 + 2.0 ** (1 - lattice.vertices.shape[1])))
+    for group in range(len(values)):
+        if gathered is None:
+            mixed[:] = 0
+            _splat(values[group], lattice.vertices, lattice.weights, mixed)
+            blurred = _blur(mixed, scratch, lattice.neighbours)
+            _slice(blurred, lattice.vertices, lattice.weights, factors[group] * gain, out[group])
+        else:
+            _splat_threads(values[group], *gathered, mixed)
+            blurred = _blur_threads(mixed, scratch, lattice.neighbours)
+            _slice_threads(blurred, lattice.vertices, lattice.weights, factors[group] * gain, out[group])
+
+
+@compiled(fastmath={'contract'})
+def _splat(values, vertices, weights, mixed):
+    """Add every pixel's values [N, 4] to its vertices [vertices + 1, 4]."""
+    pixels, size = vertices.shape
+    for pixel in range(pixels):
+        for corner in range(size):
+            vertex = vertices[pixel, corner]
+            weight = weights[pixel, corner]
+            for lane in range(LANES):
+                mixed[vertex, lane] += weight * values[pixel, lane]
+
+
+@compiled(fastmath={'contract'}, parallel=True)
+def _splat_threads(values, first, pixels, weights, mixed):
+    """As `_splat`; each thread sums up some of the vertices."""
+    for vertex in numba.prange(1, len(mixed)):
+        for lane in range(LANES):
+            mixed[vertex, lane] = 0
+        for entry in range(first[vertex], first[vertex + 1]):
+            for lane in range(LANES):
+                mixed[vertex, lane] += weights[entry] * values[pixels[entry], lane]
+
+
+def _blur_plain(mixed, scratch, neighbours):
+    """Mix each vertex with its neighbours in one direction after the other; returns the array that holds the result."""
+    half = np.float32(0.5)
+    for direction in range(len(neighbours)):
+        for vertex in numba.prange(1, len(mixed)):
+            before = neighbours[direction, vertex, 0]
+            after = neighbours[direction, vertex, 1]
+            for lane in range(LANES):
+                scratch[vertex, lane] = mixed[vertex, lane] + half * (mixed[before, lane] + mixed[after, lane])
+        mixed, scratch = scratch, mixed
+    return mixed
+
+
+def _slice_plain(blurred, vertices, weights, factors, out):
+    """Add what every pixel reads from its vertices, times the factors [4], to `out` [N, 4]."""
+    pixels, size = vertices.shape
+    for pixel in numba.prange(pixels):
+        for corner in range(size):
+            vertex = vertices[pixel, corner]
+            weight = weights[pixel, corner]
+            for lane in range(LANES):
+                out[pixel, lane] += factors[lane] * weight * blurred[vertex, lane]
+
+
+_blur = compiled(fastmath={'contract'})(_blur_plain)
+_slice = compiled(fastmath={'contract'})(_slice_plain)
+_blur_threads = compiled(fastmath={'contract'}, parallel=True)(_blur_plain)
+_slice_threads = compiled(fastmath={'contract'}, parallel=True)(_slice_plain)
