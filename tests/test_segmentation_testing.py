@@ -13,11 +13,10 @@ from PIL import Image
 
 from net import generate_net
 from segmentation_toy import config_of, make_devkit, run_script
-from tool.crf import DEEPLAB_CRF, TEST_CRFS, CrfPreset
+from tool.crf import BACKENDS, DEEPLAB_CRF, TEST_CRFS, CrfPreset, crf_from_probs
 from tool.errors import UserError
 from tool.files import read_mask, write_mask
-from utils import testing
-from utils.predictions import crf_prediction
+from utils import predictions, testing
 from utils.submission import FOLDER, check_submission, write_submission
 
 GOLDEN = Path(__file__).parent / 'golden'
@@ -62,9 +61,24 @@ def test_logits_are_averaged_over_scales_and_mirror_images():
 
 def test_the_seam_crf_equals_the_golden_labels():
     golden = np.load(GOLDEN / 'crf.npz')
-    ours = crf_prediction(golden['image'], golden['deeplab_prob'], TEST_CRFS['seam'])
+    ours = crf_from_probs(golden['image'], golden['deeplab_prob'], TEST_CRFS['seam'])
     assert ours.dtype == np.uint8 and (ours != golden['deeplab_crf_10']).sum() == 0
     assert (golden['deeplab_prob'].argmax(0) != golden['deeplab_crf_10']).mean() > 0.01  # the CRF does something
+
+
+def test_every_backend_of_the_config_is_the_one_that_runs(devkit, weights, tmp_path, monkeypatch):
+    used = []
+
+    def crf(image, probs, preset, backend):
+        used.append(backend)
+        return probs.argmax(0)
+    monkeypatch.setattr(predictions, 'crf_from_probs', crf)
+    monkeypatch.setattr(testing, 'check_backend', used.append)
+    for backend in BACKENDS:
+        run(devkit, weights, tmp_path / backend, TEST_CRF='seam', TEST_CRF_BACKEND=backend, jobs=0)
+    assert used == ['numba'] * 4 + ['pydensecrf'] * 4  # once to check it, then three pictures
+    with pytest.raises(UserError, match='TEST_CRF_BACKEND = numba, now TEST_CRF_BACKEND = pydensecrf'):
+        run(devkit, weights, tmp_path / 'numba', TEST_CRF='seam', TEST_CRF_BACKEND='pydensecrf', jobs=0)
 
 
 def test_the_deeplab_crf_has_the_constants_of_its_authors():

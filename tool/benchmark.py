@@ -5,6 +5,7 @@
 Prints a table of ratios. Quote the ratios: seconds are of this machine alone.
 """
 import functools
+import importlib.util
 import json
 import os
 import platform
@@ -29,6 +30,7 @@ from tool.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogra
 from tool.optim import make_optimizer, param_groups
 from tool.precision import amp_dtype, fast_forward, has_bf16, hold_convolutions
 from voc12.classes import NUM_CLASSES
+from voc12.synth import scene
 
 BENCHMARKS: dict[str, Callable[[], list[dict]]] = {}
 
@@ -144,6 +146,41 @@ def dense_crf() -> list[dict]:
     theirs = seconds(lambda: crf.crf_from_labels(image, [label], every, crf.SEED_CRF), 1)
     ours = seconds(lambda: crf.crf_from_labels(image, [label], [0, 8, 15], crf.SEED_CRF), 3)
     return [row('dense CRF from labels, 500×375', 's', theirs, ours, 'two classes; against all 21 labels')]
+
+
+@benchmark
+def crf_backends() -> list[dict]:
+    """One picture of 500×375: numba against pydensecrf, as each is used by the stages, in core-seconds."""
+    if importlib.util.find_spec('pydensecrf') is None:
+        print('(no rows of numba against pydensecrf: the package is not installed)', flush=True)
+        return []
+    picture, _, _ = scene(np.random.default_rng(0))
+    picture = cv2.resize(picture, (500, 375), interpolation=cv2.INTER_CUBIC)
+    rng = np.random.default_rng(1)
+    maps = [cv2.resize(rng.random((6, 8), np.float32), (500, 375), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+            for _ in range(NUM_CLASSES)]
+    three = np.stack(maps[:3]) / np.sum(maps[:3], axis=0)
+    # as a trained network gives them: three labels that occur and 18 that are improbable everywhere
+    probs = np.stack(maps) * np.array([1] * 3 + [0.004] * 18, np.float32)[:, None, None]
+    probs /= probs.sum(0)
+    cam, alphas = dict(zip((7, 14), maps)), [4, 8, 16, 24, 32]
+
+    def seeds(backend: str) -> None:
+        crf.dense_crf(picture, [crf.prob_unary(three)], crf.SEED_CRF, backend=backend)
+
+    def affinity(backend: str) -> None:
+        crf.affinity_maps(picture, cam, alphas, backend=backend)
+
+    def deeplab(backend: str) -> None:
+        crf.crf_from_probs(picture, probs, crf.DEEPLAB_CRF, backend=backend)
+
+    rows = []
+    for what, function, note in (('CRF of the seeds, 3 labels', seeds, 'kernel 50/5'),
+                                 ('CRF of aff_prepare, five α', affinity, 'kernel 80/13, two classes'),
+                                 ('CRF of the DeepLab test', deeplab, 'kernel 67/3, 21 labels against those that can win')):
+        theirs, ours = (seconds(functools.partial(function, backend), 5) for backend in ('pydensecrf', 'numba'))
+        rows.append(row(what, 's', theirs, ours, f'{note}; pydensecrf against numba, one core'))
+    return rows
 
 
 @benchmark

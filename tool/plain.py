@@ -187,3 +187,76 @@ def affinity_maps(image: np.ndarray, cam: dict[int, np.ndarray], alphas: list[fl
         np.put_along_axis(unary, scores.argmax(0)[None], -np.log(0.7), 0)
         maps.append(dense_crf(image, [unary], AFFINITY_CRF)[0])
     return maps
+
+
+def lattice_filter(features: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A permutohedral lattice with a dictionary of vertices and a loop over pixels (Adams, Baek, Davis 2010, section 3).
+
+    Args:
+        features: [d, N], divided by their sigmas. values: [N].
+    Returns:
+        [N], the filtered values without normalisation.
+    """
+    dimensions, pixels = features.shape
+    size = dimensions + 1
+    corners = []  # for each pixel {vertex: barycentric weight}
+    for pixel in range(pixels):
+        point = _embedded(features[:, pixel].astype(np.float64))
+        corners.append(_simplex(point))
+    vertices = {}
+    for pixel in range(pixels):
+        for vertex, weight in corners[pixel].items():
+            vertices[vertex] = vertices.get(vertex, 0) + weight * values[pixel]
+    for direction in range(size):
+        step = np.full(size, -1)
+        step[direction] = dimensions
+        blurred = {}
+        for vertex, value in vertices.items():
+            after = vertices.get(tuple(np.add(vertex, step)), 0)
+            before = vertices.get(tuple(np.subtract(vertex, step)), 0)
+            blurred[vertex] = value + (before + after) / 2
+        vertices = blurred
+    result = np.zeros(pixels)
+    for pixel in range(pixels):
+        for vertex, weight in corners[pixel].items():
+            result[pixel] += weight * vertices[vertex]
+    return result / (1 + 2.0 ** -dimensions)
+
+
+def _embedded(feature: np.ndarray) -> np.ndarray:
+    """A point [d] in the plane of points whose d + 1 coordinates add up to 0, scaled so that the blur has variance 1."""
+    dimensions = len(feature)
+    point = np.zeros(dimensions + 1)
+    for i in range(dimensions):
+        direction = np.zeros(dimensions + 1)
+        direction[:i + 1] = 1
+        direction[i + 1] = -(i + 1)
+        length = np.sqrt((i + 1) * (i + 2))
+        point += feature[i] * direction / length
+    return point * np.sqrt(2 / 3) * (dimensions + 1)
+
+
+def _simplex(point: np.ndarray) -> dict[tuple[int, ...], float]:
+    """The corners of the simplex that a point of the plane lies in, with its barycentric weights."""
+    size = len(point)
+    corner = np.round(point / size) * size
+    by_distance = np.argsort(corner - point, kind='stable')  # the coordinate that was rounded down most comes first
+    off_plane = int(round(corner.sum() / size))
+    if off_plane > 0:  # too many were rounded up: the last ones go down again
+        corner[by_distance[size - off_plane:]] -= size
+    else:
+        corner[by_distance[:-off_plane]] += size
+    difference = point - corner
+    order = np.argsort(-difference, kind='stable')
+    sorted_difference = difference[order] / size
+    corners = {}
+    for remainder in range(size):
+        # remainder r lies r steps away: + r everywhere, − (d + 1) in the r coordinates that come last
+        vertex = corner + remainder
+        vertex[order[size - remainder:]] -= size
+        if remainder == 0:
+            weight = 1 - (sorted_difference[0] - sorted_difference[-1])
+        else:
+            weight = sorted_difference[size - 1 - remainder] - sorted_difference[size - remainder]
+        corners[tuple(int(round(value)) for value in vertex)] = weight
+    return corners

@@ -3,21 +3,16 @@ import os
 
 import numpy as np
 
-from tool.crf import CrfPreset, dense_crf, prob_unary
+from tool.crf import CrfPreset, crf_from_probs
 from tool.errors import UserError
 from tool.files import read_mask, write_mask
 from tool.metrics import confusion, scores
 from tool.pool import pool_map
 
 
-def crf_prediction(picture: np.ndarray, probs: np.ndarray, preset: CrfPreset) -> np.ndarray:
-    """Class ids uint8 [H, W]: dense CRF of probabilities [C, H, W] on a picture uint8 [H, W, 3], then argmax (method §6)."""
-    return dense_crf(picture, [prob_unary(probs)], preset)[0].argmax(0).astype(np.uint8)
-
-
-def write_crf(path: str, picture: np.ndarray, probs: np.ndarray, preset: CrfPreset) -> None:
-    """Write `crf_prediction` as a palette PNG."""
-    write_mask(path, crf_prediction(picture, probs, preset))
+def write_crf(path: str, picture: np.ndarray, probs: np.ndarray, preset: CrfPreset, backend: str) -> None:
+    """Write the labels after dense CRF (`crf_from_probs`) of probabilities [C, H, W] on a picture [H, W, 3] as a palette PNG."""
+    write_mask(path, crf_from_probs(picture, probs, preset, backend))
 
 
 def _confusion(paths: tuple[str, str]) -> np.ndarray:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from datasets import TestSet
 from net import load_net, own_normalisation
 from tool import cli, dist
-from tool.crf import TEST_CRFS
+from tool.crf import TEST_CRFS, check_backend
 from tool.errors import UserError
 from tool.files import write_mask
 from tool.log import progress
@@ -47,7 +47,9 @@ def mean_logits(net: nn.Module, views: list[torch.Tensor], size: tuple[int, int]
 def predict(net: nn.Module, config: dict, names: list[str], out_dir: str, device: torch.device, jobs: int,
             out_no_crf: str | None = None) -> None:
     """Write out_dir/<name>.png for every name; the CRF runs in a process pool beside the network."""
-    preset = TEST_CRFS[config['TEST_CRF']]
+    preset, backend = TEST_CRFS[config['TEST_CRF']], config['TEST_CRF_BACKEND']
+    if names and preset is not None:
+        check_backend(backend)
     loader = DataLoader(TestSet(config, names), batch_size=None, num_workers=min(config['DATA_WORKERS'], cli.default_jobs()),
                         pin_memory=device.type == 'cuda')
     with Pool(jobs if preset else 0) as pool:
@@ -58,7 +60,8 @@ def predict(net: nn.Module, config: dict, names: list[str], out_dir: str, device
             if plain_dir:
                 write_mask(os.path.join(plain_dir, file), logits.argmax(0).cpu().numpy())
             if preset is not None:
-                pool.submit(write_crf, os.path.join(out_dir, file), picture, logits.softmax(0).cpu().numpy(), preset)
+                pool.submit(write_crf, os.path.join(out_dir, file), picture, logits.softmax(0).cpu().numpy(), preset,
+                            backend)
 
 
 def parse_args(config: dict) -> argparse.Namespace:
@@ -101,7 +104,11 @@ def main(args: argparse.Namespace) -> None:
     if dist.is_main():
         decides = {'stage': 'segmentation test', 'weights': fingerprint(weights),
                    **{key: config[key] for key in ('DATA_MEAN', 'DATA_STD', 'TEST_MULTISCALE', 'TEST_FLIP')}}
-        claim_all([(folder, {**decides, 'TEST_CRF': crf}) for folder, crf in outputs], args.overwrite)
+        claims = []
+        for folder, crf in outputs:
+            backend = {} if crf == 'none' else {'TEST_CRF_BACKEND': config['TEST_CRF_BACKEND']}
+            claims.append((folder, {**decides, 'TEST_CRF': crf, **backend}))
+        claim_all(claims, args.overwrite)
     dist.barrier()
     todo = missing(names, [(folder, '.png') for folder, _ in outputs])
     if dist.is_main():
