@@ -14,29 +14,30 @@ import torch
 
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
-from tool import cli, dist, engine
+from tool import dist, engine
 from tool.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
-from tool.errors import UserError
 from tool.files import read_list, save_checkpoint
-from tool.log import RunLog
 from tool.manifest import fingerprint
 from tool.optim import chosen_optimizer, poly, warm_up
 from tool.precision import described, fast_forward, grad_scaler, resolved
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.train.log import RunLog
 from voc12.aff_data import AffinityTrainSet
 from voc12.layout import check_images, check_maps
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
-    cli.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
-    cli.add_precision_flags(parser)
-    parser.add_argument('--accumulate', type=cli.number(int, 1), default=1,
+    parser = command_line.Parser(__doc__)
+    command_line.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
+    command_line.add_precision_flags(parser)
+    parser.add_argument('--accumulate', type=command_line.number(int, 1), default=1,
                         help='work on each process\'s share of a batch in this many parts, to save memory; the same result')
     parser.add_argument('--network', help='module of the network (default: AffinityNet over the backbone)')
     parser.add_argument('--train_list', default='voc12/train_aug.txt', help='images to train on')
     parser.add_argument('--la_crf_dir', required=True, help='maps of the low α (aff_prepare.py), e.g. runs/aff_crf/4.00')
     parser.add_argument('--ha_crf_dir', required=True, help='maps of the high α, e.g. runs/aff_crf/24.00')
-    parser.add_argument('--max_epochs', '--max_epoches', type=cli.number(int, 1), default=8, help='epochs')
+    parser.add_argument('--max_epochs', '--max_epoches', type=command_line.number(int, 1), default=8, help='epochs')
     parser.add_argument('--tblog_dir', default='', help='TensorBoard folder; \'\' for none')
     return parser.parse_args()
 

@@ -19,22 +19,23 @@ from network.baseline import Baseline, LossOptions
 from network.baselines import BASELINES, pick_baseline
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
-from tool import cli, dist, engine
+from tool import dist, engine
 from tool.contrast import PROTOTYPES
-from tool.errors import UserError
 from tool.files import read_labels, read_list, save_checkpoint
-from tool.log import RunLog
 from tool.optim import chosen_optimizer, poly, warm_up
 from tool.precision import described, fast_forward, grad_scaler, resolved
+from tool.run import command_line
+from tool.run.errors import UserError
 from tool.seeding import mixed_seed
+from tool.train.log import RunLog
 from voc12.data import TrainSet, check_saliency, pick_labels
 from voc12.layout import check_images
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
-    cli.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
-    cli.add_precision_flags(parser)
+    parser = command_line.Parser(__doc__)
+    command_line.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
+    command_line.add_precision_flags(parser)
     parser.add_argument('--baseline', choices=sorted(BASELINES),
                         help='what the contrast is added to (default: the git branch if it is called like one, else seam)')
     parser.add_argument('--network', help='module of the network (default: the baseline\'s)')
@@ -44,31 +45,32 @@ def parse_args():
     parser.add_argument('--train_list', default='voc12/train_aug.txt', help='images to train on')
     parser.add_argument('--cls_labels', default='voc12/cls_labels.npy', help='image-level labels')
     parser.add_argument('--saliency_root', default='SALImages', help='folder of saliency PNGs (EPS only)')
-    parser.add_argument('--max_epochs', '--max_epoches', type=cli.number(int, 1),
+    parser.add_argument('--max_epochs', '--max_epoches', type=command_line.number(int, 1),
                         help='epochs of the learning-rate schedule (default: seam 8, eps 15)')
-    parser.add_argument('--max_iters', type=cli.number(int, 1),
+    parser.add_argument('--max_iters', type=command_line.number(int, 1),
                         help='end after this many steps of that schedule (default: seam all of it, eps 20000)')
-    parser.add_argument('--view2_size', type=cli.number(int, 32),
+    parser.add_argument('--view2_size', type=command_line.number(int, 32),
                         help='side of the small second view in pixels (default: half the crop, at most 128)')
-    parser.add_argument('--dropout', type=cli.number(float, 0, 1), default=1.0,
+    parser.add_argument('--dropout', type=command_line.number(float, 0, 1), default=1.0,
                         help='factor on the network\'s dropout rates (1: as published; 0 learns much faster from scratch)')
-    parser.add_argument('--loss_size', type=cli.number(int, 8),
+    parser.add_argument('--loss_size', type=command_line.number(int, 8),
                         help='side of the square grid the two views are compared on (default: the views\' own pixels; 32 '
                         'is faster)')
     parser.add_argument('--prototypes', choices=PROTOTYPES, default=PROTOTYPES[0],
                         help='label_aware (not in the paper): a class\'s prototype is made only of pictures that hold it')
-    parser.add_argument('--contrast_start', type=cli.number(float, 0, 1), default=0.0,
+    parser.add_argument('--contrast_start', type=command_line.number(float, 0, 1), default=0.0,
                         help='the contrast counts after this part of the steps')
-    parser.add_argument('--bg_threshold', type=cli.number(float, 0, 1),
+    parser.add_argument('--bg_threshold', type=command_line.number(float, 0, 1),
                         help='background score of the pseudo labels, 0…1 (default: seam 0.20, eps 0.10)')
-    parser.add_argument('--bg_certain', type=cli.number(float, 0, 1),
+    parser.add_argument('--bg_certain', type=command_line.number(float, 0, 1),
                         help='label_aware: pixels with a class score between this and --bg_threshold do not count (default: '
                         'all count)')
-    parser.add_argument('--min_class_share', type=cli.number(float, 0, 1),
+    parser.add_argument('--min_class_share', type=command_line.number(float, 0, 1),
                         help='label_aware: classes that fewer of the pictures to train on hold (0.05: 5 %%) take no part in the '
                         'contrast (default: all do)')
-    parser.add_argument('--contrast_weight', type=cli.number(float, 0), help='weight of each contrast term (default: 0.1)')
-    parser.add_argument('--tau', type=cli.number(float, 0, 1), default=0.4,
+    parser.add_argument('--contrast_weight', type=command_line.number(float, 0),
+                        help='weight of each contrast term (default: 0.1)')
+    parser.add_argument('--tau', type=command_line.number(float, 0, 1), default=0.4,
                         help='EPS: a class counts as foreground when this share of its area is salient')
     parser.add_argument('--tblog_dir', default='runs/tensorboard', help='TensorBoard folder; \'\' for none')
     for flag, what in (('contrast', 'no contrast at all'), ('cross_prototype', 'no cross-prototype term'),

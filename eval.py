@@ -15,13 +15,13 @@ import os
 
 import numpy as np
 
-from tool import cli
-from tool.errors import UserError
 from tool.files import atomic, read_cam, read_list, read_mask, write_text
-from tool.log import progress
 from tool.metrics import THRESHOLDS, cam_prediction, confusion, curve_confusions, curve_histogram, iou, occurring, scores, table
-from tool.pool import pool_map
-from tool.shard import is_first, own_share, shard_index
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
+from tool.run.progress import progress
+from tool.run.shard import is_first, own_share, shard_index
 from voc12.classes import CLASSES, NUM_CLASSES
 from voc12.layout import check_files
 
@@ -30,13 +30,13 @@ OCCURRING = 'occurring'  # a value of --classes
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--list', required=True, help='images to score')
     parser.add_argument('--predict_dir', required=True, help='folder of predictions')
     parser.add_argument('--gt_dir', required=True, help='folder of ground-truth masks, e.g. VOC2012/SegmentationClass')
     parser.add_argument('--type', choices=('png', 'npy'), default='png', help='masks (png) or CAM dicts (npy)')
-    parser.add_argument('--t', type=cli.number(float, 0, 1), help='background score for --type npy')
-    parser.add_argument('--curve', type=cli.boolean, nargs='?', const=True, default=False,
+    parser.add_argument('--t', type=command_line.number(float, 0, 1), help='background score for --type npy')
+    parser.add_argument('--curve', type=command_line.boolean, nargs='?', const=True, default=False,
                         help='score all 60 background scores (--type npy); --curve, --curve True and --curve False work')
     parser.add_argument('--classes', nargs='+', metavar='CLASS',
                         help='classes the mean is over, or "occurring": those with more than 1,000 ground-truth pixels '
@@ -45,7 +45,7 @@ def parse_args():
     parser.add_argument('--logfile', help='text file the result is appended to')
     parser.add_argument('--json', help='file for the result as JSON, IoU in percent')
     parser.add_argument('--plot', help='picture (.png, .pdf) of the curve')
-    cli.add_jobs_flag(parser, 'reading and counting')
+    command_line.add_jobs_flag(parser, 'reading and counting')
     args = parser.parse_args()
     if args.curve and args.type != 'npy':
         parser.error('--curve needs --type npy: masks have no threshold left to vary')
@@ -164,4 +164,4 @@ def draw_curve(path: str, result: dict) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

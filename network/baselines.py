@@ -4,7 +4,7 @@ import subprocess
 from importlib import import_module
 
 from network.baseline import Baseline
-from tool.errors import UserError
+from tool.run.errors import UserError
 
 # a further baseline is a file network/baseline_<name>.py with a BASELINE, and its name here
 BASELINES: dict[str, Baseline] = {name: import_module(f'network.baseline_{name}').BASELINE for name in ('seam', 'eps')}

@@ -8,7 +8,8 @@ from network import cam_net
 from network.baselines import BASELINES
 from network.resnet38_contrast import Net
 from recipe import fill, normal
-from tool import measure, plain
+from tool import plain
+from tool.run import measure
 
 
 def test_our_inference_equals_eight_plain_passes(monkeypatch):

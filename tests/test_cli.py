@@ -1,12 +1,12 @@
-"""tool/cli.py and tool/errors.py: one line on stderr, exit code 2, and argument types that mean what they say."""
+"""tool/run/command_line.py and errors.py: one line on stderr, exit code 2, and argument types that mean what they say."""
 import argparse
 import sys
 
 import pytest
 import torch
 
-from tool import cli
-from tool.errors import UserError
+from tool.run import command_line
+from tool.run.errors import UserError
 
 
 @pytest.fixture
@@ -14,16 +14,16 @@ def run(monkeypatch, capsys):
     """run(main, *arguments): (exit code, stdout, stderr) of a stage with the flags --flag, --count and --device."""
     def call(main, *arguments):
         def parse_args():
-            parser = cli.Parser('A stage.')
-            parser.add_argument('--flag', type=cli.boolean, default=True, help='a switch')
-            parser.add_argument('--count', type=cli.number(int, 1, 8), default=3, help='how many')
+            parser = command_line.Parser('A stage.')
+            parser.add_argument('--flag', type=command_line.boolean, default=True, help='a switch')
+            parser.add_argument('--count', type=command_line.number(int, 1, 8), default=3, help='how many')
             parser.add_argument('--off', action='store_true', help='another switch')
-            cli.add_device_flag(parser)
+            command_line.add_device_flag(parser)
             return parser.parse_args()
         monkeypatch.setattr(sys, 'argv', ['folder/stage.py', *arguments])
         code = 0
         try:
-            cli.run(main, parse_args)
+            command_line.run(main, parse_args)
         except SystemExit as end:
             code = end.code
         out = capsys.readouterr()
@@ -71,29 +71,29 @@ def test_help_shows_defaults_but_not_of_switches(run):
 
 
 def test_boolean():
-    assert [cli.boolean(text) for text in ('True', 'true', 'YES', '1', 'on')] == [True] * 5
-    assert [cli.boolean(text) for text in ('False', 'false', 'No', '0', 'off')] == [False] * 5
+    assert [command_line.boolean(text) for text in ('True', 'true', 'YES', '1', 'on')] == [True] * 5
+    assert [command_line.boolean(text) for text in ('False', 'false', 'No', '0', 'off')] == [False] * 5
     with pytest.raises(argparse.ArgumentTypeError):
-        cli.boolean('')
+        command_line.boolean('')
 
 
 def test_number():
-    assert cli.number(int)('-3') == -3 and cli.number(float, 0)('1e-3') == 0.001
+    assert command_line.number(int)('-3') == -3 and command_line.number(float, 0)('1e-3') == 0.001
     for kind, low, high, text in [(int, 0, None, '-1'), (float, 0, 1, '1.1'), (float, 0, None, 'nan'),
                                   (float, None, None, 'nan'), (int, None, None, '1.5'), (float, None, None, 'one')]:
         with pytest.raises(argparse.ArgumentTypeError):
-            cli.number(kind, low, high)(text)
+            command_line.number(kind, low, high)(text)
     with pytest.raises(argparse.ArgumentTypeError, match='-1 is out of range: at least 0'):
-        cli.number(int, 0)('-1')
+        command_line.number(int, 0)('-1')
     with pytest.raises(argparse.ArgumentTypeError, match='9 is out of range: at most 8'):
-        cli.number(int, high=8)('9')
+        command_line.number(int, high=8)('9')
 
 
 def test_devices():
-    assert cli.pick_device('cpu') == torch.device('cpu')
+    assert command_line.pick_device('cpu') == torch.device('cpu')
     for name in ('tpu9', 'cuda:99', ''):
         with pytest.raises(UserError, match=f'--device {name}: not available here'):
-            cli.pick_device(name)
+            command_line.pick_device(name)
 
 
 def test_error_of_a_data_loader_worker_is_its_own_line():

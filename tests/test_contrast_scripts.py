@@ -262,8 +262,8 @@ def test_shards_write_the_same_bytes(data, weights, tmp_path, monkeypatch):
 
 
 def test_shards_are_a_partition(monkeypatch):
-    from tool.errors import UserError
-    from tool.shard import own_share
+    from tool.run.errors import UserError
+    from tool.run.shard import own_share
     listed, parts = list('abcdefg'), []
     monkeypatch.setenv('WORLD_SIZE', '3')
     for rank in range(3):

@@ -6,8 +6,8 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from mini import make_voc
-from tool.errors import UserError
 from tool.files import read_labels, read_mask
+from tool.run.errors import UserError
 from voc12 import transforms
 from voc12.data import MultiScaleSet, TrainSet, check_saliency, pick_labels
 

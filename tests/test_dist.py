@@ -12,7 +12,7 @@ from recipe import fill
 from segmentation_toy import config_of
 from tool import dist
 from tool.engine import fit
-from tool.log import RunLog
+from tool.train.log import RunLog
 from utils.training import mean_labelled, segmentation_loss
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from tool.engine import LOG_EVERY, States, fit, run_settings, steps_of
-from tool.errors import Interrupted, UserError
-from tool.log import RunLog
 from tool.optim import make_optimizer, param_groups, poly
+from tool.run.errors import Interrupted, UserError
 from tool.seeding import sample_rng
+from tool.train.log import RunLog
 
 STEPS, LR = 23, 0.002
 

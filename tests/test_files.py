@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tool import files
-from tool.errors import UserError
+from tool.run.errors import UserError
 from voc12.classes import PALETTE
 
 

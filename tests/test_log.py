@@ -1,8 +1,9 @@
-"""tool/log.py: logs that a continued run goes on with, and progress that reads well in a file."""
+"""tool/train/log.py, tool/run/progress.py: logs that a continued run goes on with, and progress that reads well in a file."""
 import json
 import sys
 
-from tool.log import RunLog, commit, progress
+from tool.run.progress import progress
+from tool.train.log import RunLog, commit
 
 
 def steps(path):

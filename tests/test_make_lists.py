@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from tool import cli
-from tool.errors import UserError
 from tool.files import read_labels, read_list, write_mask
+from tool.run import command_line
+from tool.run.errors import UserError
 from voc12.make_lists import annotated_classes, find_lists, image_label, main, parse_args
 
 OBJECT = '<object><name>{}</name><difficult>{}</difficult><part><name>head</name></part></object>'
@@ -42,7 +42,7 @@ def make(monkeypatch):
         out = devkit.parent / 'lists'
         argv = ['make_lists.py', '--voc12_root', str(devkit), '--out_dir', str(out), '--jobs', jobs]
         monkeypatch.setattr(sys, 'argv', argv)
-        cli.run(main, parse_args)
+        command_line.run(main, parse_args)
         return out
     return run
 

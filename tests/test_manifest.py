@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tool.errors import UserError
 from tool.manifest import MANIFEST, claim, fingerprint, missing
+from tool.run.errors import UserError
 
 SETTINGS = {'stage': 'infer', 'scales': (0.5, 1.0), 'threshold': 0.26, 'weights': 'ab12'}
 

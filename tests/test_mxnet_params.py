@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from network.resnet38d import ResNet38, width_of
-from tool.errors import UserError
 from tool.mxnet_params import load_mxnet_params, resnet38_from_mxnet, resnet38_names
+from tool.run.errors import UserError
 
 GOLDEN = Path(__file__).parent / 'golden'
 DTYPES = ['<f4', '<f8', '<f2', 'u1', '<i4', 'i1', '<i8']

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tool import files
-from tool.errors import UserError
+from tool.run.errors import UserError
 
 
 def save_pickle(path, value, protocol):

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mini import ROOT
-from tool import cli
 from tool.ladder import clock, ladder_row, ladder_table
 from tool.pipeline import last_line, most_processes
+from tool.run import command_line
 from voc12.classes import CLASSES
 
 # A stage that notes that it ran in {work}/ran, writes --out, and does what --do says.
@@ -146,8 +146,8 @@ def test_processes_share_a_stage(toy, monkeypatch):
 
 
 def test_as_many_processes_as_the_machine_has_room_for():
-    assert most_processes('cpu') == cli.default_jobs()
-    assert 1 <= most_processes('') <= max(cli.default_jobs(), torch.cuda.device_count())
+    assert most_processes('cpu') == command_line.default_jobs()
+    assert 1 <= most_processes('') <= max(command_line.default_jobs(), torch.cuda.device_count())
 
 
 def test_from_and_to(toy):

@@ -1,12 +1,12 @@
-"""tool/pool.py: the same results with and without processes, errors on one line, and never too many calls waiting."""
+"""tool/run/pool.py: the same results with and without processes, errors on one line, and never too many calls waiting."""
 import os
 import signal
 import time
 
 import pytest
 
-from tool.errors import UserError
-from tool.pool import Pool, pool_map
+from tool.run.errors import UserError
+from tool.run.pool import Pool, pool_map
 
 
 def square(number):

@@ -6,14 +6,15 @@ from network import resnet38_aff, resnet38_contrast, resnet38_contrast_eps, resn
 from network.baseline import LossOptions
 from network.baselines import BASELINES
 from recipe import fill, normal
-from tool import cli, precision
-from tool.errors import UserError
+from tool import precision
+from tool.run import command_line
+from tool.run.errors import UserError
 
 CPU = torch.device('cpu')
 
 
 def test_names_are_those_of_the_flag():
-    assert (*precision.DTYPES, 'auto') == cli.AMP
+    assert (*precision.DTYPES, 'auto') == command_line.AMP
 
 
 @pytest.mark.parametrize('supported, half, amp', [(True, 1.0, 'bf16'), (True, 3.0, 'off'), (False, 1.0, 'off')])

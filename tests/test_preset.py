@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mini import ROOT
-from tool.errors import UserError
 from tool.preset import LATE, read_preset
+from tool.run.errors import UserError
 
 PRESETS = sorted(path.stem for path in (ROOT / 'tool' / 'presets').glob('*.ini'))
 BASE = '''

@@ -40,7 +40,7 @@ def test_flags_of_the_readme_exist(command):
         name = next(word for word in words if word.endswith('.py'))
         path = ROOT / name if (ROOT / name).exists() else ROOT / 'segmentation' / 'lib' / 'utils' / (
             {'train.py': 'training.py', 'test.py': 'testing.py'}[name.split('/')[-1]])
-    source = path.read_text() + (ROOT / 'tool' / 'cli.py').read_text() + \
+    source = path.read_text() + (ROOT / 'tool' / 'run' / 'command_line.py').read_text() + \
         (ROOT / 'segmentation' / 'lib' / 'utils' / 'config.py').read_text()
     for flag in (word.split('=')[0] for word in words[words.index(next(w for w in words if w.endswith('.py') or '.' in w)):]
                  if word.startswith('--')):

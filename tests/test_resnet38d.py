@@ -8,7 +8,7 @@ from network import resnet38d
 from network.resnet38d import FROZEN, ResNet38, check_width, scaled, width_of
 from recipe import fill, normal
 from tool import plain
-from tool.errors import UserError
+from tool.run.errors import UserError
 
 KEYS = Path(__file__).parent / 'golden/keys'
 

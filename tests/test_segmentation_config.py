@@ -2,7 +2,7 @@
 import pytest
 
 from segmentation_toy import EXPERIMENTS, config_of
-from tool.errors import UserError
+from tool.run.errors import UserError
 from utils.config import KEYS, names_of, read_config
 
 NAMES = sorted(path.name for path in EXPERIMENTS.iterdir() if (path / 'config.py').exists())

@@ -9,7 +9,7 @@ from datasets import TestSet as Views  # pytest would collect a class named Test
 from datasets import generate_dataset
 from datasets.voc import shift_hsv
 from segmentation_toy import config_of, make_devkit
-from tool.errors import UserError
+from tool.run.errors import UserError
 from utils.config import names_of
 
 STILL = dict(DATA_RANDOM_H=0, DATA_RANDOM_S=0, DATA_RANDOM_V=0, DATA_RANDOMFLIP=0, DATA_RANDOMSCALE=[1, 1],

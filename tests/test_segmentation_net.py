@@ -17,7 +17,7 @@ from network.resnet38_contrast import Net as SeamNet
 from network.resnet38d import ResNet38
 from recipe import fill, normal
 from segmentation_toy import EXPERIMENTS, ROOT, config_of
-from tool.errors import UserError
+from tool.run.errors import UserError
 from utils.training import make_optimizer
 
 GOLDEN = Path(__file__).parent / 'golden'

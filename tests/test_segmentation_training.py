@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from segmentation_toy import config_of, make_devkit, run_script
-from tool.errors import UserError
 from tool.files import read_mask
 from tool.metrics import confusion, iou
+from tool.run.errors import UserError
 from utils import training
 
 TINY = dict(MODEL_BACKBONE='resnet38', MODEL_BACKBONE_WIDTH=1 / 16, MODEL_NAME='deeplabv3plus', MODEL_ASPP_OUTDIM=32,

@@ -21,9 +21,9 @@ from network.timm_weights import LITE0, lite0_from_wheel_keys, weights_fingerpri
 from network.weights import AFFINITY, net_for_training, net_from_checkpoint
 from recipe import fill, normal
 from segmentation_toy import config_of
-from tool.errors import UserError
 from tool.files import load_checkpoint, read_labels, read_mask, save_checkpoint
 from tool.manifest import fingerprint
+from tool.run.errors import UserError
 from voc12.data import MultiScaleSet, TrainSet
 from voc12.transforms import IMAGENET, normalise, to_tensor
 

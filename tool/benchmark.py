@@ -19,15 +19,16 @@ from network import cam_net
 from network.baseline import LossOptions
 from network.baselines import BASELINES
 from network.weights import find_net
-from tool import cli, crf, losses, plain
+from tool import crf, losses, plain
 from tool import random_walk as walk
 from tool.files import read_cam, read_mask, write_mask, write_npy, write_text
-from tool.log import versions
-from tool.measure import in_a_process, seconds
 from tool.memory import keep_freed_memory, return_freed_memory
 from tool.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
 from tool.optim import make_optimizer, param_groups
 from tool.precision import amp_dtype, fast_forward, has_bf16, hold_convolutions
+from tool.run import command_line
+from tool.run.measure import in_a_process, seconds
+from tool.train.log import versions
 from voc12.classes import NUM_CLASSES
 
 BENCHMARKS: dict[str, Callable[[], list[dict]]] = {}
@@ -250,7 +251,7 @@ def _run_inference(kind: str) -> Callable:
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--only', nargs='+', choices=sorted(BENCHMARKS), help='run only these')
     parser.add_argument('--json', help='file for the rows')
     return parser.parse_args()
@@ -271,4 +272,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tool.interrupts import SIGNALS
 from tool.preset import ROOT
+from tool.run.interrupts import SIGNALS
 
 
 @contextmanager

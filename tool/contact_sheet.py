@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tool import cli
-from tool.errors import UserError
 from tool.files import atomic, image_size, read_cam, read_image, read_list, read_mask, write_text
+from tool.run import command_line
+from tool.run.errors import UserError
 from voc12.classes import CLASSES, IGNORE, PALETTE
 from voc12.layout import check_files, check_images, image_path
 
@@ -21,9 +21,10 @@ WIDTH, GAP, TITLE = 200, 6, 24  # pixels: a column, between cells, a line of tex
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--list', required=True, help='pictures to choose from')
-    parser.add_argument('--rows', type=cli.number(int, 1), default=8, help='pictures to show, evenly spaced over the list')
+    parser.add_argument('--rows', type=command_line.number(int, 1), default=8,
+                        help='pictures to show, evenly spaced over the list')
     parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
     parser.add_argument('--cam_dir', help='CAM .npy files, for a column of heat maps')
     parser.add_argument('--column', nargs='+', action='extend', default=[], metavar='TITLE=DIR',
@@ -122,4 +123,4 @@ def sheet(titles: list[str], rows: list[list[Image.Image]], classes: set[int], n
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

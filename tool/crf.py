@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tool.errors import UserError
+from tool.run.errors import UserError
 from voc12.classes import NUM_CLASSES
 
 BACKENDS = ('numba', 'pydensecrf')

@@ -12,12 +12,12 @@ import torch
 import torch.distributed as process_group
 from torch import nn
 
-from tool import cli
-from tool.errors import UserError
+from tool.run import command_line
+from tool.run.errors import UserError
 
 
 def run(main: Callable, parse_args: Callable) -> None:
-    """`cli.run` for a command that torchrun may start: the processes fail as one, with one line and exit code 2."""
+    """`command_line.run` for a command that torchrun may start: the processes fail as one, with one line and exit code 2."""
     def together(args: argparse.Namespace) -> None:
         try:
             main(args)
@@ -30,7 +30,7 @@ def run(main: Callable, parse_args: Callable) -> None:
                 sys.exit(2)
             raise
         stop()
-    cli.run(together, parse_args)
+    command_line.run(together, parse_args)
 
 
 def start(device_name: str = None) -> torch.device:
@@ -42,14 +42,14 @@ def start(device_name: str = None) -> torch.device:
         UserError: this machine does not have the device.
     """
     if int(os.environ.get('WORLD_SIZE', 1)) == 1:
-        return cli.pick_device(device_name)
+        return command_line.pick_device(device_name)
     store, number, processes = next(process_group.rendezvous('env://'))
     process_group.init_process_group('cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo',
                                      store=store, rank=number, world_size=processes)
     _joined['store'] = store
     if device_name in (None, 'cuda') and torch.cuda.is_available():
         device_name = f'cuda:{os.environ["LOCAL_RANK"]}'
-    device = cli.pick_device(device_name)
+    device = command_line.pick_device(device_name)
     if device.type == 'cuda':
         torch.cuda.set_device(device)
     return device

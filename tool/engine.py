@@ -8,14 +8,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from tool import dist, interrupts
-from tool.errors import Interrupted, UserError
-from tool.log import RunLog, progress
+from tool import dist
 from tool.memory import keep_freed_memory
 from tool.optim import set_lr
 from tool.precision import same_bits
+from tool.run import interrupts
+from tool.run.errors import Interrupted, UserError
+from tool.run.progress import progress
 from tool.seeding import StepSampler, mixed_seed
 from tool.states import States, run_settings
+from tool.train.log import RunLog
 
 __all__ = ['States', 'fit', 'per_process', 'run_settings', 'steps_of']
 

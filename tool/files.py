@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tool import npy
-from tool.errors import UserError
+from tool.run.errors import UserError
 from voc12.classes import IGNORE, NUM_CLASSES, NUM_FOREGROUND, PALETTE
 
 

@@ -2,9 +2,9 @@
 import json
 import os
 
-from tool.errors import UserError
 from tool.files import write_text
 from tool.metrics import mean_iou, occurring
+from tool.run.errors import UserError
 
 
 def read_scores(path: str) -> dict:

@@ -8,22 +8,22 @@ import os
 
 import numpy as np
 
-from tool import cli
-from tool.errors import UserError
 from tool.files import need_folder, read_list, read_maps, write_mask
-from tool.log import progress
 from tool.manifest import claim, fingerprint, missing
-from tool.pool import pool_map
-from tool.shard import is_first, own_share
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
+from tool.run.progress import progress
+from tool.run.shard import is_first, own_share
 from voc12.layout import check_files
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--crf_dir', required=True, help='folder of CRF maps, one α of aff_prepare.py --out_crf')
     parser.add_argument('--out_dir', required=True, help='folder for the masks')
     parser.add_argument('--list', help='images (default: every file of --crf_dir)')
-    cli.add_jobs_flag(parser, 'reading and writing')
+    command_line.add_jobs_flag(parser, 'reading and writing')
     parser.add_argument('--overwrite', action='store_true', help='replace masks of other maps')
     return parser.parse_args()
 
@@ -59,4 +59,4 @@ def make_mask(task: tuple[str, str]) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

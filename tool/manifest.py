@@ -3,8 +3,8 @@ import hashlib
 import json
 import os
 
-from tool.errors import UserError
 from tool.files import write_text
+from tool.run.errors import UserError
 
 MANIFEST = '.manifest.json'
 

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tool.errors import UserError
 from tool.files import need_file
+from tool.run.errors import UserError
 
 _LIST = 0x112
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA

@@ -46,7 +46,7 @@ def make_optimizer(name: str, groups: list[dict], lr: float, weight_decay: float
 
 
 def chosen_optimizer(net: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
-    """The optimiser that the flags of `cli.add_train_flags` ask for; `net` has new_layers() and fine_tune."""
+    """The optimiser that the flags of `command_line.add_train_flags` ask for; `net` has new_layers() and fine_tune."""
     groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune,
                           new_factor=args.lr_new_factor)
     return make_optimizer(args.optimizer, groups, args.lr, args.wt_dec, args.momentum)

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from tool import dist
-from tool.errors import UserError
+from tool.run.errors import UserError
 
 DTYPES = {'off': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def resolved(amp: str, device: torch.device) -> str:
-    """A choice of cli.AMP with 'auto' replaced: 'bf16' where the device is faster in it, else 'off'; one for all processes."""
+    """A choice of AMP with 'auto' replaced: 'bf16' where the device is faster in it, else 'off'; one for all processes."""
     if amp != 'auto':
         return amp
     fast = {'cpu': multiplies_faster_in_bf16, 'cuda': lambda: torch.cuda.is_bf16_supported(False)}

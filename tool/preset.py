@@ -20,7 +20,7 @@ import shlex
 import string
 from dataclasses import dataclass, field
 
-from tool.errors import UserError
+from tool.run.errors import UserError
 from voc12.classes import CLASSES
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the repository

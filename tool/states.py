@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from tool import dist
-from tool.errors import UserError
 from tool.files import atomic
+from tool.run.errors import UserError
 
 _NO_DECISION = ('weights', 'voc12_root', 'session_name', 'num_workers', 'device', 'tblog_dir', 'save_every', 'no_resume')
 

@@ -2,10 +2,10 @@
 import os
 from collections import Counter
 
-from tool.errors import UserError
 from tool.files import image_size, maps_size, need_folder
-from tool.log import progress
-from tool.shard import is_first
+from tool.run.errors import UserError
+from tool.run.progress import progress
+from tool.run.shard import is_first
 
 
 def image_path(root: str, name: str) -> str:

@@ -14,10 +14,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tool import cli, files
-from tool.errors import UserError
-from tool.log import progress
-from tool.pool import pool_map
+from tool import files
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
+from tool.run.progress import progress
 from voc12.classes import CLASSES, NUM_FOREGROUND
 
 EXPECTED = {'train': 1464, 'val': 1449, 'train_aug': 10582, 'test': 1456}  # of the whole VOC 2012
@@ -87,10 +88,10 @@ def image_label(root: str, name: str) -> tuple[str, np.ndarray, str]:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--voc12_root', required=True, help="the devkit's VOC2012 folder, with ImageSets and masks in it")
     parser.add_argument('--out_dir', default='voc12', help='folder for the lists and cls_labels.npy')
-    cli.add_jobs_flag(parser, 'reading annotations and masks')
+    command_line.add_jobs_flag(parser, 'reading annotations and masks')
     return parser.parse_args()
 
 
@@ -119,4 +120,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

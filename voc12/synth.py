@@ -22,11 +22,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tool import cli, files
-from tool.errors import UserError
-from tool.log import progress
+from tool import files
 from tool.manifest import claim_all, fingerprint, missing
-from tool.pool import pool_map
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
+from tool.run.progress import progress
 from voc12 import make_lists
 from voc12.classes import IGNORE, NUM_FOREGROUND
 
@@ -253,12 +254,12 @@ def make_picture(out: str, seed: int, name: str) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--out', required=True, help='folder to write; it takes the place of the devkit\'s VOC2012')
-    parser.add_argument('--images', type=cli.number(int, 1), default=800, help='training pictures (train and train_aug)')
-    parser.add_argument('--val', type=cli.number(int, 1), help='pictures of val (default: a quarter of --images)')
-    parser.add_argument('--seed', type=cli.number(int, 0), default=0, help='decides every random choice')
-    cli.add_jobs_flag(parser, 'drawing')
+    parser.add_argument('--images', type=command_line.number(int, 1), default=800, help='training pictures (train and train_aug)')
+    parser.add_argument('--val', type=command_line.number(int, 1), help='pictures of val (default: a quarter of --images)')
+    parser.add_argument('--seed', type=command_line.number(int, 0), default=0, help='decides every random choice')
+    command_line.add_jobs_flag(parser, 'drawing')
     parser.add_argument('--overwrite', action='store_true', help='replace the pictures of other settings')
     return parser.parse_args()
 
@@ -283,4 +284,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from tool.errors import UserError
 from tool.files import image_size, need_folder, read_image, read_mask
+from tool.run.errors import UserError
 from tool.seeding import sample_rng
 from voc12.classes import IGNORE
 from voc12.layout import check_images, image_path

@@ -6,8 +6,8 @@ from net.resnet import BLOCKS, ResNet
 from network.resnet38d import ResNet38, width_of
 from network.timm_backbone import TimmBackbone, read_description
 from network.timm_weights import load_backbone, read_state, timm_state
-from tool.errors import UserError
 from tool.files import load_checkpoint, need_file
+from tool.run.errors import UserError
 
 BACKBONES = ('resnet38', *BLOCKS)  # any other name is timm's
 _PRETRAIN_FIX = 'check MODEL_BACKBONE_PRETRAIN (a file of weights, or False to train from scratch)'

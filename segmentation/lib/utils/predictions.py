@@ -4,10 +4,10 @@ import os
 import numpy as np
 
 from tool.crf import CrfPreset, dense_crf, prob_unary
-from tool.errors import UserError
 from tool.files import read_mask, write_mask
 from tool.metrics import confusion, scores
-from tool.pool import pool_map
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
 
 
 def crf_prediction(picture: np.ndarray, probs: np.ndarray, preset: CrfPreset) -> np.ndarray:

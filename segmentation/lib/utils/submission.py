@@ -6,8 +6,8 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-from tool.errors import UserError
 from tool.files import atomic, image_size, read_mask
+from tool.run.errors import UserError
 from voc12.classes import NUM_CLASSES
 from voc12.layout import image_path
 

@@ -19,14 +19,15 @@ from torch.utils.data import DataLoader
 
 from datasets import TestSet
 from net import load_net, own_normalisation
-from tool import cli, dist
+from tool import dist
 from tool.crf import TEST_CRFS
-from tool.errors import UserError
 from tool.files import write_mask
-from tool.log import progress
 from tool.manifest import claim_all, fingerprint, missing
 from tool.metrics import table
-from tool.pool import Pool
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import Pool
+from tool.run.progress import progress
 from utils.config import add_config_flags, names_of, read_config
 from utils.predictions import evaluate, write_crf
 from utils.submission import write_submission
@@ -48,8 +49,8 @@ def predict(net: nn.Module, config: dict, names: list[str], out_dir: str, device
             out_no_crf: str | None = None) -> None:
     """Write out_dir/<name>.png for every name; the CRF runs in a process pool beside the network."""
     preset = TEST_CRFS[config['TEST_CRF']]
-    loader = DataLoader(TestSet(config, names), batch_size=None, num_workers=min(config['DATA_WORKERS'], cli.default_jobs()),
-                        pin_memory=device.type == 'cuda')
+    workers = min(config['DATA_WORKERS'], command_line.default_jobs())
+    loader = DataLoader(TestSet(config, names), batch_size=None, num_workers=workers, pin_memory=device.type == 'cuda')
     with Pool(jobs if preset else 0) as pool:
         for item in progress(loader, total=len(names), desc='test', quiet=not dist.is_main()):
             picture, file = np.asarray(item['picture']), item['name'] + '.png'
@@ -62,7 +63,7 @@ def predict(net: nn.Module, config: dict, names: list[str], out_dir: str, device
 
 
 def parse_args(config: dict) -> argparse.Namespace:
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     add_config_flags(parser)
     parser.add_argument('--split', choices=('val', 'train', 'test'), default='val', help='pictures to test')
     parser.add_argument('--list', help='an image list to test instead of all pictures of the split')
@@ -71,7 +72,7 @@ def parse_args(config: dict) -> argparse.Namespace:
     parser.add_argument('--out_no_crf', metavar='DIR', help='also write the predictions as they are before the CRF')
     parser.add_argument('--submission', metavar='FILE.tgz', help='with --split test: also write and check this archive')
     parser.add_argument('--overwrite', action='store_true', help='replace what other weights or settings have written')
-    cli.add_jobs_flag(parser, 'the CRF and the evaluation')
+    command_line.add_jobs_flag(parser, 'the CRF and the evaluation')
     args = parser.parse_args()
     args.config = read_config(config, args.set)
     return args
@@ -122,4 +123,4 @@ def main(args: argparse.Namespace) -> None:
 
 def test(config: dict) -> None:
     """Run an experiment's test.py."""
-    cli.run(main, lambda: parse_args(config))
+    command_line.run(main, lambda: parse_args(config))

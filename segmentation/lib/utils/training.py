@@ -17,13 +17,14 @@ from torch import nn
 from datasets import generate_dataset
 from net import generate_net, own_normalisation
 from network.timm_weights import weights_fingerprint
-from tool import cli, dist
+from tool import dist
 from tool.engine import States, fit, per_process
-from tool.errors import UserError
 from tool.files import save_checkpoint
-from tool.log import RunLog
 from tool.optim import param_groups, poly
 from tool.precision import described, fast_forward, grad_scaler, resolved
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.train.log import RunLog
 from utils.config import NO_DECISION, add_config_flags, names_of, read_config
 from voc12.classes import IGNORE, PALETTE
 
@@ -77,7 +78,7 @@ def make_optimizer(net: nn.Module, config: dict) -> torch.optim.SGD:
 
 
 def parse_args(config: dict) -> argparse.Namespace:
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     add_config_flags(parser)
     parser.add_argument('--no_resume', action='store_true', help='start over instead of continuing from a training state')
     args = parser.parse_args()
@@ -132,8 +133,8 @@ def main(args: argparse.Namespace) -> None:
 
     fit(net, optimizer, losses, dataset, batch_size=batch, max_steps=iterations, device=device, log=log,
         lr_factor=lambda step: poly(step, iterations + 1, config['TRAIN_POWER']), seed=config['TRAIN_SEED'],
-        num_workers=min(config['DATA_WORKERS'], cli.default_jobs()), start_step=start, states=states, after_step=after_step,
-        accumulate=parts, whole=mean_labelled, scaler=scaler)
+        num_workers=min(config['DATA_WORKERS'], command_line.default_jobs()), start_step=start, states=states,
+        after_step=after_step, accumulate=parts, whole=mean_labelled, scaler=scaler)
     if log:
         save_checkpoint(prefix + '.pth', net.state_dict())
         states.clear()

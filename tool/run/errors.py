@@ -4,19 +4,21 @@
 class UserError(Exception):
     """A mistake in what the user gave (a missing file, a corrupt image, a wrong checkpoint, a bad flag).
 
-    `tool.cli.run` prints its message on one line and exits with 2. A DataLoader re-raises a worker's exception with the
-    worker's traceback pasted into the message; only the line the worker raised is kept.
+    `tool.run.command_line.run` prints its message on one line and exits with 2. A DataLoader re-raises a worker's exception
+    with the worker's traceback pasted into the message; only the line the worker raised is kept.
     """
 
     def __init__(self, message: str):
-        marker = 'tool.errors.UserError: '
+        marker = 'tool.run.errors.UserError: '
         if 'Original Traceback' in message and marker in message:
             message = message.rsplit(marker, 1)[1]
         super().__init__(' '.join(message.split()))
 
 
 class Interrupted(Exception):
-    """A run that ended early in good order because a signal asked for it; `tool.cli.run` exits with 128 + its number.
+    """A run that ended early in good order because a signal asked for it.
+
+    `tool.run.command_line.run` exits with 128 + the signal's number.
 
     Args:
         message: what to tell the user; '' tells nothing.

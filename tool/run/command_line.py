@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 from tool.crf import BACKENDS
-from tool.errors import Interrupted, UserError
+from tool.run.errors import Interrupted, UserError
 
 
 class Parser(argparse.ArgumentParser):

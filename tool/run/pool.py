@@ -3,7 +3,7 @@ import concurrent.futures
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 
-from tool.errors import UserError
+from tool.run.errors import UserError
 
 
 class Pool:

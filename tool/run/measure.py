@@ -6,8 +6,6 @@ import statistics
 import time
 from collections.abc import Callable
 
-import torch
-
 
 def seconds(function: Callable, repeats: int = 5) -> float:
     """Median time of a call after one to warm up (with one repeat, of the only call)."""
@@ -31,6 +29,7 @@ def in_a_process(function: Callable, *arguments, repeats: int = 1) -> tuple[floa
 
 
 def _measure(queue, function: Callable, arguments: tuple, repeats: int) -> None:
+    import torch  # here: nothing in this folder loads torch at import
     torch.set_flush_denormal(True)
     before = peak_memory()  # of Python and torch themselves
     run = function(*arguments)

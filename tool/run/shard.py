@@ -5,7 +5,7 @@ No torch here: the CPU stages start quickly.
 """
 import os
 
-from tool.errors import UserError
+from tool.run.errors import UserError
 
 
 def shard_index() -> tuple[int, int]:
