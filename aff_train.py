@@ -14,15 +14,15 @@ import torch
 
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
-from tool import dist, engine
 from tool.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
 from tool.files import read_list, save_checkpoint
 from tool.manifest import fingerprint
-from tool.optim import chosen_optimizer, poly, warm_up
-from tool.precision import described, fast_forward, grad_scaler, resolved
 from tool.run import command_line
 from tool.run.errors import UserError
+from tool.train import engine, processes
 from tool.train.log import RunLog
+from tool.train.optimiser import chosen_optimizer, poly, warm_up
+from tool.train.precision import described, fast_forward, grad_scaler, resolved
 from voc12.aff_data import AffinityTrainSet
 from voc12.layout import check_images, check_maps
 
@@ -45,16 +45,16 @@ def parse_args():
 def main(args):
     if args.crop_size % FEATURE_STRIDE:
         raise UserError(f'--crop_size {args.crop_size}: must be a multiple of {FEATURE_STRIDE}')
-    device = dist.start(args.device)
+    device = processes.start(args.device)
     args.amp = resolved(args.amp, device)
-    names, layouts = dist.once(lambda: read_inputs(args))
+    names, layouts = processes.once(lambda: read_inputs(args))
     share = engine.per_process(args.batch_size, args.accumulate)
     steps = engine.steps_of(len(names), args.batch_size, args.max_epochs, args.max_steps)
 
     torch.manual_seed(args.seed)  # the initial weights of new layers
     said = []  # the log opens once nothing can be refused any more
     net = net_for_training(args.network or AFFINITY, args.weights, args.width, said.append, args.backbone)
-    net = dist.sync_norms(net.to(device), device)
+    net = processes.sync_norms(net.to(device), device)
     forward, scaler = fast_forward(net, device, args.amp, args.compile, args.channels_last), grad_scaler(args.amp)
     optimizer = chosen_optimizer(net, args)
     settings = engine.run_settings(
@@ -63,11 +63,11 @@ def main(args):
     states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
     start = states.resume(net, optimizer, args.no_resume)
 
-    log = RunLog(args.session_name, args.tblog_dir, start) if dist.is_main() else None
+    log = RunLog(args.session_name, args.tblog_dir, start) if processes.is_main() else None
     if log:
         log.header(seed=args.seed, device=device, amp=described(args.amp, device),
                    images=f'{len(names)} ({args.train_list})',
-                   batch=f'{args.batch_size} ({dist.world()} × {share}, {args.accumulate} parts)',
+                   batch=f'{args.batch_size} ({processes.world()} × {share}, {args.accumulate} parts)',
                    steps=f'{start} … {steps}' if start else steps)
         for folder, counts in layouts.items():
             said.append(f'{folder}: ' + ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items()))
@@ -92,7 +92,7 @@ def main(args):
 
 def mean_counts(batch: dict) -> dict[str, torch.Tensor]:
     """'counts' [3]: pairs of each kind in the batch of all processes, for each of them; the loss averages over these."""
-    return {'counts': dist.total(pair_counts(batch['label'])) / dist.world()}
+    return {'counts': processes.total(pair_counts(batch['label'])) / processes.world()}
 
 
 def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str, int]]]:
@@ -106,4 +106,4 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str
 LAYOUTS = {'dict': 'dicts of background and present classes', 'array': 'arrays of all 21 maps (the older layout)'}
 
 if __name__ == '__main__':
-    dist.run(main, parse_args)
+    processes.run(main, parse_args)

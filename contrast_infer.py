@@ -16,14 +16,14 @@ from network.weights import net_from_checkpoint
 from tool.crf import check_backend
 from tool.files import load_checkpoint, read_labels, read_list
 from tool.manifest import claim_all, fingerprint, missing
-from tool.memory import return_freed_memory
-from tool.precision import amp_dtype, hold_convolutions, resolved
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import Pool
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share
 from tool.seeds import SeedOutputs, write_seed
+from tool.train.memory import return_freed_memory
+from tool.train.precision import amp_dtype, hold_convolutions, resolved
 from voc12.data import MultiScaleSet, pick_labels
 from voc12.layout import check_images, image_path
 

@@ -19,15 +19,15 @@ from network.baseline import Baseline, LossOptions
 from network.baselines import BASELINES, pick_baseline
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
-from tool import dist, engine
 from tool.contrast import PROTOTYPES
 from tool.files import read_labels, read_list, save_checkpoint
-from tool.optim import chosen_optimizer, poly, warm_up
-from tool.precision import described, fast_forward, grad_scaler, resolved
 from tool.run import command_line
 from tool.run.errors import UserError
-from tool.seeding import mixed_seed
+from tool.train import engine, processes
 from tool.train.log import RunLog
+from tool.train.optimiser import chosen_optimizer, poly, warm_up
+from tool.train.precision import described, fast_forward, grad_scaler, resolved
+from tool.train.random_numbers import mixed_seed
 from voc12.data import TrainSet, check_saliency, pick_labels
 from voc12.layout import check_images
 
@@ -83,10 +83,10 @@ def parse_args():
 
 
 def main(args):
-    device = dist.start(args.device)
+    device = processes.start(args.device)
     args.amp = resolved(args.amp, device)
     baseline, why = pick_baseline(args.baseline)
-    names, labels = dist.once(lambda: read_inputs(args, baseline))
+    names, labels = processes.once(lambda: read_inputs(args, baseline))
     share = engine.per_process(args.batch_size)
     schedule = engine.steps_of(len(names), args.batch_size, args.max_epochs or baseline.max_epochs, args.max_steps)
     steps = args.max_steps or args.max_iters or baseline.max_steps or schedule
@@ -96,7 +96,7 @@ def main(args):
     net = net_for_training(args.network or baseline.networks, args.weights, args.width, said.append, args.backbone,
                            args.output_stride)
     scale_dropout(net, args.dropout)
-    net = dist.sync_norms(net.to(device), device)
+    net = processes.sync_norms(net.to(device), device)
     forward, scaler = fast_forward(net, device, args.amp, args.compile, args.channels_last), grad_scaler(args.amp)
     optimizer = chosen_optimizer(net, args)
     options, contrast_from = loss_options(args, labels, baseline, device), round(steps * args.contrast_start)
@@ -106,10 +106,10 @@ def main(args):
     states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
     start = states.resume(net, optimizer, args.no_resume)
 
-    log = RunLog(args.session_name, args.tblog_dir, start) if dist.is_main() else None
+    log = RunLog(args.session_name, args.tblog_dir, start) if processes.is_main() else None
     if log:
         log.header(baseline=f'{baseline.name} ({why})', seed=args.seed, device=device, amp=described(args.amp, device),
-                   images=f'{len(names)} ({args.train_list})', batch=f'{args.batch_size} ({dist.world()} × {share})',
+                   images=f'{len(names)} ({args.train_list})', batch=f'{args.batch_size} ({processes.world()} × {share})',
                    steps=f'{start} … {steps}' if start else steps, schedule_steps=schedule)
         for line in said:
             log.say(line)
@@ -179,4 +179,4 @@ def loss_options(args: argparse.Namespace, labels: np.ndarray, baseline: Baselin
 
 
 if __name__ == '__main__':
-    dist.run(main, parse_args)
+    processes.run(main, parse_args)

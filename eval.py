@@ -107,10 +107,10 @@ def count_all(args, names: list[str]) -> np.ndarray:
     if shard_index()[1] > 1:
         import torch  # only several processes need it
 
-        from tool import dist
-        dist.start('cpu')
-        total = dist.total(torch.from_numpy(total)).numpy()
-        dist.stop()
+        from tool.train import processes
+        processes.start('cpu')
+        total = processes.total(torch.from_numpy(total)).numpy()
+        processes.stop()
     return total
 
 

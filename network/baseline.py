@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from network.backbone import Backbone
-from tool import dist
 from tool.contrast import contrast_loss
+from tool.train import processes
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Baseline:
         total = sum(terms.values())
         if options.contrast is not None:
             inside = (image != 0).any(1, keepdim=True).to(image.dtype)  # padding is zeros
-            terms |= contrast_loss(*contrast_maps, label, inside=inside, generator=generator, gather=dist.gather, **{
+            terms |= contrast_loss(*contrast_maps, label, inside=inside, generator=generator, gather=processes.gather, **{
                 'bg_index': self.bg_index, 'bg_threshold': self.bg_threshold, 'top_fraction': self.top_fraction,
                 **options.contrast})
             total = total + terms['loss_nce']

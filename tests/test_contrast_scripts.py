@@ -90,7 +90,7 @@ def test_training_continues_to_the_same_weights(data, trained, tmp_path, run, mo
     baseline, session = trained
     if baseline == 'eps':
         pytest.skip('the same loop as seam')
-    from tool import engine
+    from tool.train import engine
     report = engine._report
 
     def broken(pending, *rest):

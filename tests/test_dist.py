@@ -10,8 +10,8 @@ from torch import nn
 from net import generate_net
 from recipe import fill
 from segmentation_toy import config_of
-from tool import dist
-from tool.engine import fit
+from tool.train import processes
+from tool.train.engine import fit
 from tool.train.log import RunLog
 from utils.training import mean_labelled, segmentation_loss
 
@@ -30,18 +30,18 @@ class _Random(torch.utils.data.Dataset):
 
 
 def _train(prefix: str) -> None:
-    device = dist.start('cpu')
+    device = processes.start('cpu')
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 3, padding=2))
-    log = RunLog(prefix) if dist.is_main() else None
+    log = RunLog(prefix) if processes.is_main() else None
     fit(net, torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9),
         lambda batch, step: {'loss': segmentation_loss(net(batch['image']), batch['mask'], batch['labelled'])},
         _Random(), batch_size=4, whole=mean_labelled, max_steps=6, lr_factor=lambda step: 1, device=device, seed=3,
         num_workers=0, log=log)
-    if dist.is_main():
+    if processes.is_main():
         torch.save(net.state_dict(), prefix + '.pth')
-    dist.barrier()
-    dist.stop()
+    processes.barrier()
+    processes.stop()
 
 
 def _process(rank: int, prefix: str, port: int) -> None:
@@ -67,11 +67,11 @@ def test_two_processes_equal_one(tmp_path):
 
 
 def test_one_process_needs_no_group():
-    assert (dist.rank(), dist.world(), dist.is_main()) == (0, 1, True)
+    assert (processes.rank(), processes.world(), processes.is_main()) == (0, 1, True)
     values, net = torch.ones(2), nn.Conv2d(1, 1, 1)
-    dist.barrier()
-    assert dist.total(values) is values and dist.wrap(net, torch.device('cpu')) is net
-    assert dist.sync_norms(net, torch.device('cpu')) is net
+    processes.barrier()
+    assert processes.total(values) is values and processes.wrap(net, torch.device('cpu')) is net
+    assert processes.sync_norms(net, torch.device('cpu')) is net
 
 
 def test_norms_are_synchronised_on_gpus_and_frozen_ones_stay_frozen(monkeypatch):
@@ -79,10 +79,10 @@ def test_norms_are_synchronised_on_gpus_and_frozen_ones_stay_frozen(monkeypatch)
     net.backbone.fine_tune = True
     x = torch.rand(1, 3, 17, 17)
     before = net.eval()(x)
-    monkeypatch.setattr(dist, 'world', lambda: 2)
-    assert dist.sync_norms(net, torch.device('cpu')) is net
+    monkeypatch.setattr(processes, 'world', lambda: 2)
+    assert processes.sync_norms(net, torch.device('cpu')) is net
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in net.modules())
-    synced = dist.sync_norms(net, torch.device('cuda', 0))
+    synced = processes.sync_norms(net, torch.device('cuda', 0))
     norms = [module for module in synced.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert len(norms) == 37 + 2 and all(isinstance(module, nn.SyncBatchNorm) for module in norms)
     torch.testing.assert_close(synced(x), before)

@@ -16,12 +16,12 @@ from network.baseline import LossOptions
 from network.baselines import BASELINES
 from network.weights import find_net
 from recipe import fill, normal, uniform
-from tool import dist
 from tool.affinity import affinity_loss, pair_labels
-from tool.engine import _Losses, _parts, _update
-from tool.optim import make_optimizer, param_groups
-from tool.precision import grad_scaler
-from tool.seeding import mixed_seed
+from tool.train import processes
+from tool.train.engine import _Losses, _parts, _update
+from tool.train.optimiser import make_optimizer, param_groups
+from tool.train.precision import grad_scaler
+from tool.train.random_numbers import mixed_seed
 
 WIDTH, CPU = 1 / 16, torch.device('cpu')
 CONTRAST = {'bg_threshold': 0.1}
@@ -69,13 +69,13 @@ def one_step(case, accumulate=1, whole=None):
     """(loss terms, gradients) of one step on this process's part of the batch."""
     net, losses, batch = case
     net.train()
-    share = len(batch['image']) // dist.world()
-    batch = {key: value[dist.rank() * share:][:share] for key, value in batch.items()}
-    model = dist.wrap(_Losses(net, losses), CPU, static=accumulate == 1)
+    share = len(batch['image']) // processes.world()
+    batch = {key: value[processes.rank() * share:][:share] for key, value in batch.items()}
+    model = processes.wrap(_Losses(net, losses), CPU, static=accumulate == 1)
     optimizer = make_optimizer('sgd', param_groups(net, net.new_layers(), 0, 0), 0, 0)
     for step in (0, 1):  # the second step shows what a first one does not: how static_graph goes on
         terms = _update(model, optimizer, grad_scaler('off'), _parts(batch, accumulate, CPU, whole), step)
-    return ({name: (dist.total(value) / dist.world()).item() for name, value in terms.items()},
+    return ({name: (processes.total(value) / processes.world()).item() for name, value in terms.items()},
             {name: value.grad for name, value in net.named_parameters() if value.grad is not None})
 
 
@@ -89,11 +89,11 @@ def all_cases() -> dict:
 def _process(settings: dict[str, str], path: str) -> None:
     os.environ.update(settings)
     torch.set_num_threads(1)
-    dist.start('cpu')
+    processes.start('cpu')
     made = all_cases()
-    if dist.is_main():
+    if processes.is_main():
         torch.save(made, path)
-    dist.stop()
+    processes.stop()
 
 
 @pytest.fixture(scope='module')
@@ -101,10 +101,10 @@ def halves(tmp_path_factory):
     """(all cases in one process, in two)."""
     path = str(tmp_path_factory.mktemp('halves') / 'two.pth')
     store = agent()
-    processes = [context.Process(target=_process, args=(environment(rank, store), path)) for rank in (0, 1)]
-    for process in processes:
+    children = [context.Process(target=_process, args=(environment(rank, store), path)) for rank in (0, 1)]
+    for process in children:
         process.start()
-    assert [end(process) for process in processes] == [0, 0]
+    assert [end(process) for process in children] == [0, 0]
     return all_cases(), torch.load(path, weights_only=True)
 
 
@@ -150,8 +150,8 @@ def start(data, session, *more):
 
 def outcome(session, started):
     """(exit codes, what the processes printed)."""
-    processes, _ = started
-    return [end(process) for process in processes], [open(f'{session}.out{rank}').read() for rank in (0, 1)]
+    children, _ = started
+    return [end(process) for process in children], [open(f'{session}.out{rank}').read() for rank in (0, 1)]
 
 
 @pytest.mark.slow
@@ -161,11 +161,11 @@ def test_a_signal_to_one_process_stops_both_and_the_run_continues(data, tmp_path
     assert codes == [0, 0], texts
     assert 'batch: 2 (2 × 1)' in texts[0] and texts[1] == ''  # only the main process speaks
 
-    processes, _ = started = start(data, run, '--save_every', 3)
+    children, _ = started = start(data, run, '--save_every', 3)
     while not run.with_suffix('.state-3.pth').exists():
-        assert processes[0].is_alive()
+        assert children[0].is_alive()
         time.sleep(0.01)
-    os.kill(processes[1].pid, signal.SIGTERM)
+    os.kill(children[1].pid, signal.SIGTERM)
     codes, texts = outcome(run, started)
     assert codes == [143, 143], texts
     step = max(int(path.stem.split('-')[1]) for path in tmp_path.glob('run.state-*.pth'))

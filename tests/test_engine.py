@@ -1,4 +1,4 @@
-"""tool/engine.py: a continued run equals an uninterrupted one bit by bit, and a run that breaks leaves no weights."""
+"""tool/train/engine.py: a continued run equals an uninterrupted one bit by bit, and a run that breaks leaves no weights."""
 import json
 import multiprocessing
 import os
@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from tool.engine import LOG_EVERY, States, fit, run_settings, steps_of
-from tool.optim import make_optimizer, param_groups, poly
 from tool.run.errors import Interrupted, UserError
-from tool.seeding import sample_rng
+from tool.train.engine import LOG_EVERY, States, fit, run_settings, steps_of
 from tool.train.log import RunLog
+from tool.train.optimiser import make_optimizer, param_groups, poly
+from tool.train.random_numbers import sample_rng
 
 STEPS, LR = 23, 0.002
 

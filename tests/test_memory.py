@@ -1,4 +1,4 @@
-"""tool/memory.py: freed blocks leave the process, or stay in it."""
+"""tool/train/memory.py: freed blocks leave the process, or stay in it."""
 import os
 import subprocess
 import sys
@@ -18,10 +18,10 @@ LARGE = 'np.ones(8 << 20)  # 64 MB, freed at once'
 
 
 def memory(call, allocate):
-    """MB that a process holds after `call` of tool.memory and `allocate`."""
+    """MB that a process holds after `call` of tool.train.memory and `allocate`."""
     script = f"""
 import numpy as np
-from tool.memory import *
+from tool.train.memory import *
 {call}
 {allocate}
 print(next(int(line.split()[1]) >> 10 for line in open('/proc/self/status') if line.startswith('VmRSS')))

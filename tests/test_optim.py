@@ -1,9 +1,9 @@
-"""tool/optim.py: the published groups, momentum (Q2) and decay."""
+"""tool/train/optimiser.py: the published groups, momentum (Q2) and decay."""
 import pytest
 import torch
 from torch import nn
 
-from tool.optim import make_optimizer, param_groups, poly, set_lr, warm_up
+from tool.train.optimiser import make_optimizer, param_groups, poly, set_lr, warm_up
 
 
 class Net(nn.Module):

@@ -1,4 +1,4 @@
-"""tool/precision.py: outputs and losses stay float32 in 16 bits, the gradients are close to those of float32."""
+"""tool/train/precision.py: outputs and losses stay float32 in 16 bits, the gradients are close to those of float32."""
 import pytest
 import torch
 
@@ -6,9 +6,9 @@ from network import resnet38_aff, resnet38_contrast, resnet38_contrast_eps, resn
 from network.baseline import LossOptions
 from network.baselines import BASELINES
 from recipe import fill, normal
-from tool import precision
 from tool.run import command_line
 from tool.run.errors import UserError
+from tool.train import precision
 
 CPU = torch.device('cpu')
 

@@ -1,8 +1,8 @@
-"""tool/seeding.py: every step has its batch, whoever asks and whenever the run started."""
+"""tool/train/random_numbers.py: every step has its batch, whoever asks and whenever the run started."""
 import numpy as np
 import pytest
 
-from tool.seeding import StepSampler, mixed_seed, sample_rng
+from tool.train.random_numbers import StepSampler, mixed_seed, sample_rng
 
 
 def batches(**options):

@@ -22,13 +22,13 @@ from network.weights import find_net
 from tool import crf, losses, plain
 from tool import random_walk as walk
 from tool.files import read_cam, read_mask, write_mask, write_npy, write_text
-from tool.memory import keep_freed_memory, return_freed_memory
 from tool.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
-from tool.optim import make_optimizer, param_groups
-from tool.precision import amp_dtype, fast_forward, has_bf16, hold_convolutions
 from tool.run import command_line
 from tool.run.measure import in_a_process, seconds
 from tool.train.log import versions
+from tool.train.memory import keep_freed_memory, return_freed_memory
+from tool.train.optimiser import make_optimizer, param_groups
+from tool.train.precision import amp_dtype, fast_forward, has_bf16, hold_convolutions
 from voc12.classes import NUM_CLASSES
 
 BENCHMARKS: dict[str, Callable[[], list[dict]]] = {}

@@ -165,8 +165,8 @@ def contrast_loss(f_proj1: torch.Tensor, cam_rv_down1: torch.Tensor, f_proj2: to
             may well be a part of an object that the maps do not cover yet. None: all pixels count.
         top_fraction: pixels of a prototype as a share of one picture's h·w.
         random_keys: [2, N·16·16], see `intra_view_loss`; drawn from `generator` when None.
-        gather: makes of a process's part of a batch [n, …] all of it [N, …], with gradient (`tool.dist.gather`): prototypes,
-            pixels and pairs are those of the batch of all processes, and each of them computes the same loss.
+        gather: makes of a process's part of a batch [n, …] all of it [N, …], with gradient (`tool.train.processes.gather`):
+            prototypes, pixels and pairs are those of the batch of all processes, and each of them computes the same loss.
         cross_prototype, cross_cam, intra_view, semi_hard, hard_pixels: the paper's ablations; a term that is off is 0.
         prototypes: 'published', or 'label_aware' (not in the paper): a class's prototype is made of pictures that hold it
             (`label_aware_scores`), and classes that no picture of the batch holds take no part.

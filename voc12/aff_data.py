@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from tool.affinity import FEATURE_STRIDE, affinity_label
 from tool.files import read_cam, read_image, read_maps
-from tool.seeding import sample_rng
+from tool.train.random_numbers import sample_rng
 from voc12.layout import image_path
 from voc12.transforms import IMAGENET, color_jitter, crop_window, cut, normalise, to_tensor
 

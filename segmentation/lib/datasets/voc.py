@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from tool.files import image_size, need_folder, read_image, read_mask
 from tool.run.errors import UserError
-from tool.seeding import sample_rng
+from tool.train.random_numbers import sample_rng
 from voc12.classes import IGNORE
 from voc12.layout import check_images, image_path
 from voc12.transforms import crop_window, cut, normalise, to_tensor

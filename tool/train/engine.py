@@ -8,16 +8,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from tool import dist
-from tool.memory import keep_freed_memory
-from tool.optim import set_lr
-from tool.precision import same_bits
 from tool.run import interrupts
 from tool.run.errors import Interrupted, UserError
 from tool.run.progress import progress
-from tool.seeding import StepSampler, mixed_seed
-from tool.states import States, run_settings
+from tool.train import processes
 from tool.train.log import RunLog
+from tool.train.memory import keep_freed_memory
+from tool.train.optimiser import set_lr
+from tool.train.precision import same_bits
+from tool.train.random_numbers import StepSampler, mixed_seed
+from tool.train.states import States, run_settings
 
 __all__ = ['States', 'fit', 'per_process', 'run_settings', 'steps_of']
 
@@ -42,11 +42,11 @@ def per_process(batch_size: int, accumulate: int = 1, name: str = '--batch_size'
     Raises:
         UserError: the batch cannot be split so.
     """
-    parts = dist.world() * accumulate
+    parts = processes.world() * accumulate
     if batch_size % parts:
-        how = f'{dist.world()} processes' + f' and {accumulate} parts each' * (accumulate > 1)
+        how = f'{processes.world()} processes' + f' and {accumulate} parts each' * (accumulate > 1)
         raise UserError(f'{name} {batch_size}: cannot be split over {how}; make it a multiple of {parts}')
-    return batch_size // dist.world()
+    return batch_size // processes.world()
 
 
 class _Losses(nn.Module):
@@ -86,19 +86,19 @@ def fit(net: nn.Module, optimizer: torch.optim.Optimizer, losses: Callable, data
     same_bits(device)
     if device.type == 'cpu':
         keep_freed_memory()
-    sampler = StepSampler(len(dataset), batch_size, max_steps, seed, start_step, dist.rank(), dist.world())
+    sampler = StepSampler(len(dataset), batch_size, max_steps, seed, start_step, processes.rank(), processes.world())
     loader = DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, pin_memory=device.type == 'cuda',
                         worker_init_fn=interrupts.ignore)
-    model = dist.wrap(_Losses(net, losses), device, static=accumulate == 1)
+    model = processes.wrap(_Losses(net, losses), device, static=accumulate == 1)
     scaler = scaler or torch.amp.GradScaler(enabled=False)
     net.train()
     pending: list[tuple[int, dict]] = []  # losses not yet read from the device
     done = start_step
-    bar = progress(total=max_steps * batch_size, initial=done * batch_size, desc='train', quiet=not dist.is_main())
-    with (interrupts.Interrupts(quiet=not dist.is_main()) as wish, contextlib.closing(bar),
+    bar = progress(total=max_steps * batch_size, initial=done * batch_size, desc='train', quiet=not processes.is_main())
+    with (interrupts.Interrupts(quiet=not processes.is_main()) as wish, contextlib.closing(bar),
           contextlib.closing(_batches(loader, wish)) as batches):
         for step, batch in enumerate(batches, start_step):
-            torch.manual_seed(mixed_seed(seed, step, 0, dist.rank()))  # dropout
+            torch.manual_seed(mixed_seed(seed, step, 0, processes.rank()))  # dropout
             set_lr(optimizer, lr_factor(step))
             parts = _parts(batch, accumulate, device, whole)
             pending.append((step, _update(model, optimizer, scaler, parts, step)))
@@ -130,7 +130,7 @@ def _batches(loader: DataLoader, wish: interrupts.Interrupts) -> Iterator[dict]:
                     batch = next(source, None)
                 except UserError as raised:
                     error = raised
-            verdict = dist.highest(FAILED if error else wish.signal)
+            verdict = processes.highest(FAILED if error else wish.signal)
             if error:
                 raise error
             if verdict == FAILED:
@@ -162,7 +162,7 @@ def _update(model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.am
     sums: dict[str, torch.Tensor] = {}
     for part in parts:
         # the processes exchange gradients once, with the last part
-        local = dist.world() > 1 and part is not parts[-1]
+        local = processes.world() > 1 and part is not parts[-1]
         with model.no_sync() if local else contextlib.nullcontext():
             terms = model(part, step)
             scaler.scale(terms['loss']).backward()
@@ -176,7 +176,7 @@ def _report(pending: list[tuple[int, dict]], optimizer: torch.optim.Optimizer, l
     """Read the pending losses in one transfer, check them, and write them to the log, the jsonl and TensorBoard."""
     names = list(pending[0][1])
     table = torch.stack([torch.stack([terms[name].float() for name in names]) for _, terms in pending])
-    table = (dist.total(table) / dist.world()).cpu()  # the mean over the processes
+    table = (processes.total(table) / processes.world()).cpu()  # the mean over the processes
     for (step, _), row in zip(pending, table):
         for name, value in zip(names, row.tolist()):
             if not torch.isfinite(torch.tensor(value)):
@@ -204,7 +204,7 @@ def check_finite(done: int, net: nn.Module) -> None:
 
 def _save(states: States, done: int, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     check_finite(done, net)
-    if dist.is_main():
+    if processes.is_main():
         states.save(done, net, optimizer)
 
 
@@ -216,4 +216,4 @@ def _stop(number: int, states: States | None, done: int, start_step: int, net: n
         _save(states, done, net, optimizer)
     line = f'stopped by {signal.Signals(number).name} after step {done}; ' + (
         'the same command continues from there' if written else 'no training state was asked for, the run cannot continue')
-    raise Interrupted(number, line if dist.is_main() else '')
+    raise Interrupted(number, line if processes.is_main() else '')

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from tool import dist
 from tool.run.errors import UserError
+from tool.train import processes
 
 DTYPES = {'off': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
@@ -18,7 +18,7 @@ def resolved(amp: str, device: torch.device) -> str:
     if amp != 'auto':
         return amp
     fast = {'cpu': multiplies_faster_in_bf16, 'cuda': lambda: torch.cuda.is_bf16_supported(False)}
-    return 'bf16' if device.type in fast and dist.once(fast[device.type]) else 'off'
+    return 'bf16' if device.type in fast and processes.once(fast[device.type]) else 'off'
 
 
 def has_bf16() -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tool import dist
 from tool.files import atomic
 from tool.run.errors import UserError
+from tool.train import processes
 
 _NO_DECISION = ('weights', 'voc12_root', 'session_name', 'num_workers', 'device', 'tblog_dir', 'save_every', 'no_resume')
 
@@ -67,7 +67,7 @@ class States:
                 self.clear()
             self._remove_leftovers()
             return self.load()
-        state = dist.once(newest)
+        state = processes.once(newest)
         if state is None:
             return 0
         for name, item in {'net': net, 'optimizer': optimizer, **self.more}.items():
