@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from network.weights import AFFINITY, net_from_checkpoint
-from tool.crf import check_backend
 from tool.files import read_list
 from tool.manifest import claim_all, fingerprint, missing
-from tool.random_walk import random_walk
+from tool.method.crf import check_backend
+from tool.method.random_walk import random_walk
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import Pool
@@ -24,6 +24,7 @@ from tool.run.progress import progress
 from tool.run.shard import is_first, own_share
 from tool.walk_output import write_walk
 from voc12.aff_data import WalkSet
+from voc12.classes import NUM_CLASSES
 from voc12.layout import check_images, check_maps, image_path
 
 
@@ -83,8 +84,8 @@ def main(args):
     with Pool(args.jobs) as pool:
         for sample in loader:
             scores = walk(net, sample, device, args.beta, args.logt)
-            finished = pool.submit(write_walk, sample['name'], scores, sample['labels'], plain, args.out_rw_prob, refined,
-                                   image_path(args.voc12_root, sample['name']), args.crf_backend)
+            finished = pool.submit(write_walk, sample['name'], scores, sample['labels'], NUM_CLASSES, plain, args.out_rw_prob,
+                                   refined, image_path(args.voc12_root, sample['name']), args.crf_backend)
             bar.update(len(finished))
         for _ in pool.finish():
             bar.update()

@@ -14,9 +14,9 @@ import torch
 
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
-from tool.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
 from tool.files import read_list, save_checkpoint
 from tool.manifest import fingerprint
+from tool.method.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import engine, processes

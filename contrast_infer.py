@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Subset
 
 from network.baselines import BASELINES, baseline_of
 from network.weights import net_from_checkpoint
-from tool.crf import check_backend
 from tool.files import load_checkpoint, read_labels, read_list
 from tool.manifest import claim_all, fingerprint, missing
+from tool.method.crf import check_backend
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import Pool
@@ -24,6 +24,7 @@ from tool.run.shard import is_first, own_share
 from tool.seeds import SeedOutputs, write_seed
 from tool.train.memory import return_freed_memory
 from tool.train.precision import amp_dtype, hold_convolutions, resolved
+from voc12.classes import NUM_CLASSES
 from voc12.data import MultiScaleSet, pick_labels
 from voc12.layout import check_images, image_path
 
@@ -85,7 +86,8 @@ def main(args):
     elif args.channels_last:
         net.to(memory_format=torch.channels_last)
     threshold = baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha
-    outputs = SeedOutputs(args.out_cam, args.out_cam_pred, args.out_crf, threshold, args.crf_iters, args.crf_backend)
+    outputs = SeedOutputs(args.out_cam, args.out_cam_pred, args.out_crf, threshold, args.crf_iters, args.crf_backend,
+                          NUM_CLASSES)
     share = own_share(names, args.overwrite)
     claim_outputs(args, outputs)
     wanted = set(missing(share, outputs.files()))

@@ -19,8 +19,8 @@ from network.baseline import Baseline, LossOptions
 from network.baselines import BASELINES, pick_baseline
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
-from tool.contrast import PROTOTYPES
 from tool.files import read_labels, read_list, save_checkpoint
+from tool.method.contrast import PROTOTYPES
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import engine, processes

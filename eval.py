@@ -16,7 +16,17 @@ import os
 import numpy as np
 
 from tool.files import atomic, read_cam, read_list, read_mask, write_text
-from tool.metrics import THRESHOLDS, cam_prediction, confusion, curve_confusions, curve_histogram, iou, occurring, scores, table
+from tool.method.metrics import (
+    THRESHOLDS,
+    cam_prediction,
+    confusion,
+    curve_confusions,
+    curve_histogram,
+    iou,
+    occurring,
+    scores,
+    table,
+)
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
@@ -89,7 +99,7 @@ def main(args):
     elif args.type == 'npy':
         text[0] += f', background score {args.t}'
         result['t'] = args.t
-    found = scores(confusions[0], classes)
+    found = scores(confusions[0], CLASSES, classes)
     result |= found | {'pixels': pixels}
     text.append(table(found))
     write_results(args, result, '\n'.join(text))
@@ -123,14 +133,14 @@ def count_chunk(predict_dir: str, gt_dir: str, kind: str, threshold: float, curv
         truth, path = read_mask(truth_path), os.path.join(predict_dir, f'{name}.{kind}')
         if kind == 'npy':
             cam = read_cam(path, truth.shape)
-            total = total + (curve_histogram(cam, truth) if curve
-                             else confusion(cam_prediction(cam, truth.shape, threshold), truth))
+            total = total + (curve_histogram(cam, truth, NUM_CLASSES) if curve
+                             else confusion(cam_prediction(cam, truth.shape, threshold), truth, NUM_CLASSES))
         else:
             prediction = read_mask(path)
             if prediction.shape != truth.shape:
                 raise UserError(f'{path}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth {truth_path} '
                                 f'{truth.shape[1]}x{truth.shape[0]}; make the prediction at the size of the picture')
-            total = total + confusion(prediction, truth)
+            total = total + confusion(prediction, truth, NUM_CLASSES)
     return total, len(names)
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from network.backbone import Backbone
-from tool.contrast import contrast_loss
+from tool.method.contrast import contrast_loss
 from tool.train import processes
 
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from network.backbone import Backbone
 from network.baseline import Baseline, LossOptions
-from tool.losses import classification_loss, consistency_losses, eps_loss, rvmin_loss
+from tool.method.eps_losses import eps_loss
+from tool.method.seam_losses import classification_loss, consistency_losses, rvmin_loss
 
 
 class Eps(Baseline):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from network.backbone import Backbone
 from network.baseline import Baseline, LossOptions
-from tool.losses import classification_loss, seam_loss
+from tool.method.seam_losses import classification_loss, seam_loss
 
 
 class Seam(Baseline):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from network.aff_net import pair_affinity
 from network.resnet38_aff import Net
 from recipe import fill, normal, uniform
-from tool.affinity import (
+from tool.method.affinity import (
     affinity_label,
     affinity_loss,
     dense_affinity,

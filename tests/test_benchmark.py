@@ -8,7 +8,7 @@ from network import cam_net
 from network.baselines import BASELINES
 from network.resnet38_contrast import Net
 from recipe import fill, normal
-from tool import plain
+from tool.method import plain
 from tool.run import measure
 
 

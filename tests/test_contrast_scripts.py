@@ -17,7 +17,7 @@ from network.baseline_seam import BASELINE
 from network.resnet38_aff import Net as AffNet
 from recipe import fill
 from tool.files import read_cam, read_mask, save_checkpoint, write_npy
-from tool.metrics import cam_prediction
+from tool.method.metrics import cam_prediction
 
 BASELINES = ['seam', 'eps']
 

@@ -1,13 +1,16 @@
-"""tool/crf.py against the published implementation's numbers, and the stand-in label against all 21."""
+"""tool/method/crf.py against the published implementation's numbers, and the stand-in label against all 21."""
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tool import plain
-from tool.crf import AFFINITY_CRF, SEED_CRF, TEST_CRFS, CrfPreset, affinity_maps, crf_from_labels, dense_crf, prob_unary
+from tool.method import crf, plain
+from tool.method.crf import AFFINITY_CRF, SEED_CRF, TEST_CRFS, CrfPreset, dense_crf, prob_unary
 
 GOLDEN = np.load(Path(__file__).parent / 'golden/crf.npz')
+crf_from_labels = functools.partial(crf.crf_from_labels, num_labels=21)
+affinity_maps = functools.partial(crf.affinity_maps, num_labels=21)
 IMAGE, CAM = GOLDEN['image'], {4: GOLDEN['cam_4'], 11: GOLDEN['cam_11']}
 
 
@@ -113,7 +116,7 @@ def test_all_alphas_at_once_equal_one_at_a_time():
 
 def test_affinity_maps_equal_those_of_all_21_labels():
     maps = affinity_maps(IMAGE, CAM, [1, 16])
-    for found, expected in zip(maps, plain.affinity_maps(IMAGE, CAM, [1, 16])):
+    for found, expected in zip(maps, plain.affinity_maps(IMAGE, CAM, [1, 16], 21)):
         np.testing.assert_allclose(np.stack(list(found.values())), expected[[0, 5, 12]], rtol=1e-4, atol=1e-5)
     assert maps[0][0].mean() > maps[1][0].mean()  # a larger α leaves less background
 

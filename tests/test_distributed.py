@@ -16,7 +16,7 @@ from network.baseline import LossOptions
 from network.baselines import BASELINES
 from network.weights import find_net
 from recipe import fill, normal, uniform
-from tool.affinity import affinity_loss, pair_labels
+from tool.method.affinity import affinity_loss, pair_labels
 from tool.train import processes
 from tool.train.engine import _Losses, _parts, _update
 from tool.train.optimiser import make_optimizer, param_groups

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from recipe import uniform
-from tool import plain
-from tool import random_walk as module
-from tool.affinity import dense_affinity, pair_indices
-from tool.random_walk import random_walk
+from tool.method import plain
+from tool.method import random_walk as module
+from tool.method.affinity import dense_affinity, pair_indices
+from tool.method.random_walk import random_walk
 
 GOLDEN = Path(__file__).parent / 'golden'
 

@@ -7,7 +7,7 @@ import torch
 from network import resnet38d
 from network.resnet38d import FROZEN, ResNet38, check_width, scaled, width_of
 from recipe import fill, normal
-from tool import plain
+from tool.method import plain
 from tool.run.errors import UserError
 
 KEYS = Path(__file__).parent / 'golden/keys'

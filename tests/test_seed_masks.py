@@ -5,7 +5,7 @@ import pytest
 from mini import make_voc
 from recipe import uniform
 from tool.files import read_image, read_mask, write_npy
-from tool.metrics import cam_prediction
+from tool.method.metrics import cam_prediction
 from tool.seeds import SeedOutputs, write_seed
 
 
@@ -29,7 +29,7 @@ def test_masks_are_those_of_contrast_infer(data, run):
     folder, names, cams = data
     out = ('--out_png', folder / 'png', '--out_crf', folder / 'crf')
     assert run('tool.seed_masks', *flags(folder, '--t', 0.6, *out))[0] == 0
-    there = SeedOutputs(None, str(folder / 'png2'), str(folder / 'crf2'), 0.6, 10)
+    there = SeedOutputs(None, str(folder / 'png2'), str(folder / 'crf2'), 0.6, 10, 'numba', 21)
     for name in names:
         mask = read_mask(str(folder / 'png' / f'{name}.png'))
         assert (mask == cam_prediction(cams[name], mask.shape, 0.6)).all() and 0 < (mask == 0).mean() < 1

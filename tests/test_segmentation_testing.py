@@ -13,8 +13,8 @@ from PIL import Image
 
 from net import generate_net
 from segmentation_toy import config_of, make_devkit, run_script
-from tool.crf import DEEPLAB_CRF, TEST_CRFS, CrfPreset
 from tool.files import read_mask, write_mask
+from tool.method.crf import DEEPLAB_CRF, TEST_CRFS, CrfPreset
 from tool.run.errors import UserError
 from utils import testing
 from utils.predictions import crf_prediction

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from segmentation_toy import config_of, make_devkit, run_script
 from tool.files import read_mask
-from tool.metrics import confusion, iou
+from tool.method.metrics import confusion, iou
 from tool.run.errors import UserError
 from utils import training
 
@@ -131,7 +131,7 @@ def test_it_learns_a_toy_set_from_scratch(tmp_path):
     assert result.returncode == 0, result.stderr
     result = run_script('test.py', *flags)
     assert result.returncode == 0, result.stderr
-    matrix = sum(confusion(read_mask(path), read_mask(devkit / 'SegmentationClass' / path.name))
+    matrix = sum(confusion(read_mask(path), read_mask(devkit / 'SegmentationClass' / path.name), 21)
                  for path in (tmp_path / 'result' / 'e' / 'val_crf_none').glob('*.png'))
     assert matrix.sum() == 20 * 64 * 72
     assert iou(matrix)[:2].mean() > 80

@@ -1,4 +1,4 @@
-"""Ours against the plain formulation (tool.plain), same inputs, one run.
+"""Ours against the plain formulation (tool.method.plain), same inputs, one run.
 
     python -m tool.benchmark [--only NAME ...] [--json FILE]
 
@@ -19,10 +19,10 @@ from network import cam_net
 from network.baseline import LossOptions
 from network.baselines import BASELINES
 from network.weights import find_net
-from tool import crf, losses, plain
-from tool import random_walk as walk
 from tool.files import read_cam, read_mask, write_mask, write_npy, write_text
-from tool.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
+from tool.method import contrast, crf, plain, seam_losses
+from tool.method import random_walk as walk
+from tool.method.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
 from tool.run import command_line
 from tool.run.measure import in_a_process, seconds
 from tool.train.log import versions
@@ -61,7 +61,7 @@ def contrast_loss() -> list[dict]:
     leaves = [torch.rand(8, channels, side, side, generator=generator, requires_grad=True)
               for side in (56, 16) for channels in (128, 21)]
     theirs = seconds(lambda: plain.contrast_loss(*leaves, label).backward(), 9)
-    ours = seconds(lambda: losses.contrast_loss(*leaves, label)['loss_nce'].backward(), 9)
+    ours = seconds(lambda: contrast.contrast_loss(*leaves, label)['loss_nce'].backward(), 9)
     return [row('contrast loss, N = 8', 's', theirs, ours, 'forward + backward')]
 
 
@@ -73,7 +73,7 @@ def seam_loss() -> list[dict]:
     leaves = [torch.randn(8, 21, side, side, generator=generator, requires_grad=True) for side in (56, 56, 16, 16)]
     sizes = {'size1': (448, 448), 'size2': (128, 128)}
     theirs = seconds(lambda: sum(plain.seam_loss(*leaves, label, **sizes).values()).backward(), 3)
-    ours = seconds(lambda: sum(losses.seam_loss(*leaves, label, **sizes, max_classes=4).values()).backward(), 3)
+    ours = seconds(lambda: sum(seam_losses.seam_loss(*leaves, label, **sizes, max_classes=4).values()).backward(), 3)
     return [row('SEAM losses, N = 8, 448', 's', theirs, ours, 'forward + backward, 21 channels against at most 4')]
 
 
@@ -92,10 +92,15 @@ def eval_curve() -> list[dict]:
             histogram = 0
             for name in names:
                 truth = read_mask(os.path.join(folder, name + '.png'))
-                histogram = histogram + curve_histogram(read_cam(os.path.join(folder, name + '.npy'), truth.shape), truth)
+                histogram = histogram + curve_histogram(read_cam(os.path.join(folder, name + '.npy'), truth.shape), truth,
+                                                          NUM_CLASSES)
             return iou(curve_confusions(histogram)).mean(1)
 
-        theirs = seconds(lambda: [plain.miou(folder, folder, names, t) for t in THRESHOLDS], 1)
+        def pictures():
+            for name in names:
+                yield read_cam(os.path.join(folder, name + '.npy')), read_mask(os.path.join(folder, name + '.png'))
+
+        theirs = seconds(lambda: [plain.miou(pictures(), t, NUM_CLASSES) for t in THRESHOLDS], 1)
         return [row('eval --curve, 500×375', 's', theirs, seconds(ours), '4 pictures, 60 background scores')]
 
 
@@ -122,8 +127,8 @@ def affinity_crf() -> list[dict]:
     image = (smooth(3, 25).transpose(1, 2, 0) * 255).astype(np.uint8)
     cam, alphas = dict(zip((7, 14), smooth(2, 5))), [4, 8, 16, 24, 32]
     results = {}
-    theirs = seconds(lambda: results.update(plain=plain.affinity_maps(image, cam, alphas)), 1)
-    ours = seconds(lambda: results.update(ours=crf.affinity_maps(image, cam, alphas)), 3)
+    theirs = seconds(lambda: results.update(plain=plain.affinity_maps(image, cam, alphas, NUM_CLASSES)), 1)
+    ours = seconds(lambda: results.update(ours=crf.affinity_maps(image, cam, alphas, num_labels=NUM_CLASSES)), 3)
     with tempfile.TemporaryDirectory() as folder:
         path, sizes = os.path.join(folder, 'maps.npy'), []
         for maps in (results['plain'][0], results['ours'][0],
@@ -142,8 +147,8 @@ def dense_crf() -> list[dict]:
     image = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (500, 375), interpolation=cv2.INTER_CUBIC)
     label = cv2.resize(rng.choice([0, 8, 15], (12, 16)).astype(np.uint8), (500, 375), interpolation=cv2.INTER_NEAREST)
     every = list(range(NUM_CLASSES))
-    theirs = seconds(lambda: crf.crf_from_labels(image, [label], every, crf.SEED_CRF), 1)
-    ours = seconds(lambda: crf.crf_from_labels(image, [label], [0, 8, 15], crf.SEED_CRF), 3)
+    theirs = seconds(lambda: crf.crf_from_labels(image, [label], every, crf.SEED_CRF, num_labels=NUM_CLASSES), 1)
+    ours = seconds(lambda: crf.crf_from_labels(image, [label], [0, 8, 15], crf.SEED_CRF, num_labels=NUM_CLASSES), 3)
     return [row('dense CRF from labels, 500×375', 's', theirs, ours, 'two classes; against all 21 labels')]
 
 
@@ -152,8 +157,8 @@ def eval_png() -> list[dict]:
     """One picture of 500×375."""
     rng = np.random.default_rng(0)
     prediction, truth = (rng.integers(0, NUM_CLASSES, (375, 500)).astype(np.uint8) for _ in range(2))
-    theirs = seconds(lambda: plain.confusion_counts(prediction, truth), 20)
-    return [row('eval of a mask, 500×375', 's', theirs, seconds(lambda: confusion(prediction, truth), 20),
+    theirs = seconds(lambda: plain.confusion_counts(prediction, truth, NUM_CLASSES), 20)
+    return [row('eval of a mask, 500×375', 's', theirs, seconds(lambda: confusion(prediction, truth, NUM_CLASSES), 20),
                 'counting only, without reading')]
 
 

@@ -3,7 +3,7 @@ import json
 import os
 
 from tool.files import write_text
-from tool.metrics import mean_iou, occurring
+from tool.method.metrics import mean_iou, occurring
 from tool.run.errors import UserError
 
 
@@ -23,7 +23,8 @@ def read_scores(path: str) -> dict:
 def ladder_row(title: str, scores: dict, core: list[str], seconds: float) -> dict:
     """One row: mIoU over all 21 classes, what it was scored on, and with `core` the means over those and over the classes
     that occur."""
-    row = {'row': title, 'mIoU': mean_iou(scores)}
+    every_class = list(scores['pixels'])
+    row = {'row': title, 'mIoU': mean_iou(scores, every_class)}
     if core:
         row['core'] = mean_iou(scores, core)
         row['occurring'] = mean_iou(scores, occurring(scores['pixels']))

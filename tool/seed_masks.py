@@ -9,15 +9,16 @@ Writes --out_png <name>.png (the CAMs against the background score --t) and --ou
 import functools
 import os
 
-from tool.crf import check_backend
 from tool.files import image_size, read_cam, read_list
 from tool.manifest import claim_all, fingerprint, missing
+from tool.method.crf import check_backend
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share
 from tool.seeds import SeedOutputs, write_seed
+from voc12.classes import NUM_CLASSES
 from voc12.layout import check_files, check_images, image_path
 
 
@@ -38,7 +39,7 @@ def parse_args():
 
 
 def main(args):
-    outputs = SeedOutputs(None, args.out_png, args.out_crf, args.t, args.crf_iters, args.crf_backend)
+    outputs = SeedOutputs(None, args.out_png, args.out_crf, args.t, args.crf_iters, args.crf_backend, NUM_CLASSES)
     if not outputs.files():
         raise UserError('nothing to write: give --out_png, --out_crf or both')
     names = read_list(args.list)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tool.crf import refine_mask
 from tool.files import read_image, write_mask, write_npy
-from tool.metrics import cam_prediction
+from tool.method.crf import refine_mask
+from tool.method.metrics import cam_prediction
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class SeedOutputs:
     """Folders to write (None: not wanted) and how.
 
     cam: npy dicts. png: masks at `threshold`. crf: masks after dense CRF of the labels at `threshold`, by
-    `crf_iters` mean-field steps of `crf_backend`.
+    `crf_iters` mean-field steps of `crf_backend` over `num_classes` labels, background included.
     """
     cam: str | None
     png: str | None
@@ -22,6 +22,7 @@ class SeedOutputs:
     threshold: float
     crf_iters: int
     crf_backend: str
+    num_classes: int
 
     def crf_settings(self) -> dict:
         """What decides the masks of `crf`, besides what decides those of `png`."""
@@ -44,5 +45,5 @@ def write_seed(name: str, cam: dict[int, np.ndarray], size: tuple[int, int], ima
         write_mask(os.path.join(outputs.png, name + '.png'), labels)
     if outputs.crf:
         refined = refine_mask(np.asarray(read_image(image_path)), labels, [key + 1 for key in cam], outputs.crf_iters,
-                              outputs.crf_backend)
+                              outputs.crf_backend, num_labels=outputs.num_classes)
         write_mask(os.path.join(outputs.crf, name + '.png'), refined)

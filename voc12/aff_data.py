@@ -5,8 +5,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from tool.affinity import FEATURE_STRIDE, affinity_label
 from tool.files import read_cam, read_image, read_maps
+from tool.method.affinity import FEATURE_STRIDE, affinity_label
 from tool.train.random_numbers import sample_rng
 from voc12.layout import image_path
 from voc12.transforms import IMAGENET, color_jitter, crop_window, cut, normalise, to_tensor

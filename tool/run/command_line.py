@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from tool.crf import BACKENDS
+from tool.method.crf import BACKENDS
 from tool.run.errors import Interrupted, UserError
 
 

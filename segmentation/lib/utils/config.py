@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass
 
 import voc12
-from tool.crf import BACKENDS, TEST_CRFS
 from tool.files import need_folder, read_list
+from tool.method.crf import BACKENDS, TEST_CRFS
 from tool.run import command_line
 from tool.run.errors import UserError
 from voc12.classes import NUM_CLASSES

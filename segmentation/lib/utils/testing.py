@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 
 from datasets import TestSet
 from net import load_net, own_normalisation
-from tool.crf import TEST_CRFS
 from tool.files import write_mask
 from tool.manifest import claim_all, fingerprint, missing
-from tool.metrics import table
+from tool.method.crf import TEST_CRFS
+from tool.method.metrics import table
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import Pool

@@ -18,3 +18,10 @@ def resize(maps: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
     if size is None or tuple(maps.shape[2:]) == tuple(size):
         return maps
     return F.interpolate(maps, size, mode='bilinear', align_corners=True)
+
+
+def scale_maps(maps: torch.Tensor) -> torch.Tensor:
+    """norm(p) of method §3.1: ReLU, then scaled to [0, 1) by each map's own spatial minimum and maximum."""
+    maps = F.relu(maps)
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return F.relu(maps - low - 1e-5) / (high - low + 1e-5)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tool.run.errors import UserError
-from voc12.classes import NUM_CLASSES
 
 BACKENDS = ('numba', 'pydensecrf')
 
@@ -141,8 +140,9 @@ def prob_unary(probs: np.ndarray) -> np.ndarray:
 
 
 def crf_from_labels(image: np.ndarray, labels: Iterable[np.ndarray], present: list[int], preset: CrfPreset,
-                    iterations: int = None, gt_prob: float = 0.7, backend: str = BACKENDS[0]) -> list[np.ndarray]:
-    """Dense CRF over the 21 classes from hard labels, computed on the present classes and one stand-in for the others.
+                    iterations: int = None, gt_prob: float = 0.7, backend: str = BACKENDS[0], *,
+                    num_labels: int) -> list[np.ndarray]:
+    """Dense CRF over all classes from hard labels, computed on the present classes and one stand-in for the others.
 
     Args:
         image: uint8 [H, W, 3].
@@ -151,11 +151,12 @@ def crf_from_labels(image: np.ndarray, labels: Iterable[np.ndarray], present: li
         iterations: mean-field steps; None takes the preset's.
         gt_prob: probability that a pixel's label is right (unsure pixels do not exist here).
         backend: one of BACKENDS.
+        num_labels: how many classes there are, background included (VOC: 21).
     Returns:
         One float32 [len(present), H, W] per label map: probabilities in the order of `present`.
     """
-    absent = NUM_CLASSES - len(present)
-    wrong = -np.log((1 - gt_prob) / (NUM_CLASSES - 1))
+    absent = num_labels - len(present)
+    wrong = -np.log((1 - gt_prob) / (num_labels - 1))
     unaries = []
     for label in labels:
         unary = np.full((len(present) + (absent > 0), *label.shape), wrong, np.float32)
@@ -170,25 +171,26 @@ def crf_from_labels(image: np.ndarray, labels: Iterable[np.ndarray], present: li
 
 
 def refine_mask(image: np.ndarray, mask: np.ndarray, present: Iterable[int], iterations: int = None,
-                backend: str = BACKENDS[0]) -> np.ndarray:
+                backend: str = BACKENDS[0], *, num_labels: int) -> np.ndarray:
     """The labels uint8 [H, W] after dense CRF with the seeds' kernels; the other arguments are those of `crf_from_labels`."""
     ids = np.unique([0, *present]).astype(np.uint8)
-    probs, = crf_from_labels(image, [mask], ids.tolist(), SEED_CRF, iterations, backend=backend)
+    probs, = crf_from_labels(image, [mask], ids.tolist(), SEED_CRF, iterations, backend=backend, num_labels=num_labels)
     return ids[probs.argmax(0)]
 
 
 def affinity_maps(image: np.ndarray, cam: dict[int, np.ndarray], alphas: Iterable[float], kind: str = 'labels',
-                  iterations: int = None, backend: str = BACKENDS[0]) -> list[dict[int, np.ndarray]]:
+                  iterations: int = None, backend: str = BACKENDS[0], *, num_labels: int) -> list[dict[int, np.ndarray]]:
     """The CRF maps AffinityNet learns from: CAMs against a background score (1 − max)^α, for all α on the same kernels.
 
     Args:
         image: uint8 [H, W, 3].
         cam: seeds in [0, 1], {foreground class 0…19: [H, W]}.
         alphas: background exponents; a larger one means less background.
-        kind: 'labels' (unary from the argmax over 21 labels, published) or 'probs' (softmax unary of background and present
+        kind: 'labels' (unary from the argmax over all labels, published) or 'probs' (softmax unary of background and present
             classes; SEAM, PSA, EPS).
         iterations: mean-field steps; None takes the preset's.
         backend: one of BACKENDS.
+        num_labels: as in `crf_from_labels`.
     Returns:
         One dict per α: probabilities float32 [H, W] of background (0) and the present classes (class + 1).
     """
@@ -206,5 +208,5 @@ def affinity_maps(image: np.ndarray, cam: dict[int, np.ndarray], alphas: Iterabl
     else:
         ids = np.asarray(present, np.uint8)
         probs = crf_from_labels(image, (ids[score.argmax(0)] for score in scores), present, AFFINITY_CRF, iterations,
-                                backend=backend)
+                                backend=backend, num_labels=num_labels)
     return [dict(zip(present, prob)) for prob in probs]

@@ -1,93 +1,15 @@
-"""SEAM, EPS and contrast losses: the published values and gradients, the plain formulation, ablations, nothing that waits."""
+"""The contrast: the published values, the plain formulation, label-aware by hand, ablations, nothing that waits."""
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from loss_golden import CLOSE, first_half, golden, leaves
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mini import GOLDEN
 from recipe import normal, uniform
-from tool import contrast, losses, plain
-
-CLOSE = {'rtol': 1e-4, 'atol': 1e-5}
-
-
-def leaves(tag, n=4):
-    """cam, cam_rv and f_proj of both views, as golden/README.md makes them."""
-    made = {}
-    for view, side in ((1, 12), (2, 16)):
-        made[f'cam{view}'] = normal(f'{tag}.cam{view}', n, 21, side, side)
-        made[f'cam_rv{view}'] = normal(f'{tag}.cam_rv{view}', n, 21, side, side).abs()
-        made[f'f_proj{view}'] = normal(f'{tag}.f_proj{view}', n, 128, side, side).abs()
-    return {name: value.requires_grad_() for name, value in made.items()}
-
-
-def golden(name):
-    data = np.load(GOLDEN / f'loss.{name}.npz')
-    return data, torch.from_numpy(data['label'])
-
-
-def first_half(n):
-    """Keys that make the random half of a class its first pixels."""
-    return torch.arange(n).float().expand(2, -1)
-
-
-def check(terms, data):
-    for name, value in terms.items():
-        np.testing.assert_allclose(value.item(), data[name], **CLOSE, err_msg=name)
-
-
-def check_gradients(inputs, data):
-    for name, value in inputs.items():
-        np.testing.assert_allclose(value.grad.numpy(), data[f'grad_{name}'], rtol=1e-3, atol=1e-6, err_msg=name)
-
-
-@pytest.mark.parametrize('upsampled', [True, False])
-@pytest.mark.parametrize('known', [True, False])
-def test_seam_total_and_gradients_are_the_published_ones(upsampled, known):
-    data, label = golden('seam')
-    x = leaves('seam.a')
-    maps = [x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2']]
-    sizes = [(96, 96), (96, 96), (128, 128), (128, 128)]
-    options = {'max_classes': int(label.sum(1).max())} if known else {}
-    if upsampled:
-        maps = [plain.upsample(value, size) for value, size in zip(maps, sizes)]
-    else:
-        options |= {'size1': sizes[0], 'size2': sizes[2]}
-    terms = losses.seam_loss(*maps, label, **options)
-    contrast = losses.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label,
-                                    random_keys=first_half(1024))
-    check({**terms, 'loss_nce': contrast['loss_nce'], 'loss_cross_nce': contrast['loss_cross_prototype'],
-           'loss_cross_nce2': contrast['loss_cross_cam'], 'loss_intra_nce': contrast['loss_intra_view']}, data)
-    total = sum(terms.values()) + contrast['loss_nce']
-    check({'loss': total}, data)
-    total.backward()
-    check_gradients(x, data)
-
-
-@pytest.mark.parametrize('known', [True, False])
-def test_eps_total_and_gradients_are_the_published_ones(known):
-    data, label = golden('eps')
-    x = leaves('eps.a')
-    saliency1 = F.avg_pool2d(F.pad(uniform('eps.a.saliency', 4, 1, 96, 96), (4,) * 4), 9, 1)
-    saliency1 = (saliency1 - saliency1.min()) / (saliency1.max() - saliency1.min())
-    saliency2 = plain.upsample(saliency1, (128, 128))
-    options = {'bg_index': 20, 'max_classes': int(label.sum(1).max()) if known else None}
-    sal = {'loss_sal1': losses.eps_loss(x['cam1'], saliency1, label), 'loss_sal2': losses.eps_loss(x['cam2'], saliency2, label),
-           'loss_sal_rv1': losses.eps_loss(x['cam_rv1'], saliency1, label),
-           'loss_sal_rv2': losses.eps_loss(x['cam_rv2'], saliency2, label)}
-    check(sal, data)
-    er, ecr = losses.consistency_losses(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, **options)
-    cls = sum(losses.classification_loss(x[f'cam{v}'].mean((2, 3))[:, :20], label) for v in (1, 2)) / 2
-    rvmin = sum(losses.rvmin_loss(x[f'cam_rv{v}'], label, **options) for v in (1, 2)) / 2
-    terms = {'loss_cls': cls + rvmin, 'loss_sal': sum(sal.values()) / 2, 'loss_er': er, 'loss_ecr': ecr}
-    terms['loss_nce'] = losses.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label, bg_index=20,
-                                             bg_threshold=0.1, top_fraction=1 / 16, random_keys=first_half(1024))['loss_nce']
-    check({**terms, 'loss': sum(terms.values())}, data)
-    sum(terms.values()).backward()
-    check_gradients(x, data)
+from tool.method import contrast, plain
 
 
 def test_prototypes_and_pseudo_labels_are_the_published_ones():
@@ -102,19 +24,15 @@ def test_prototypes_and_pseudo_labels_are_the_published_ones():
 
 
 @pytest.mark.parametrize('n', [1, 3])
-def test_losses_equal_the_plain_formulation(n):
+def test_contrast_equals_the_plain_formulation(n):
     generator = torch.Generator().manual_seed(n)
     label = (torch.rand(n, 20, generator=generator) < 0.15).float()
     label[:, 3] = 1
-    cam1, cam_rv1, cam2, cam_rv2 = (torch.randn(n, 21, side, side, generator=generator) for side in (12, 12, 8, 8))
-    sizes = {'size1': (96, 96), 'size2': (64, 64)}
-    ours = losses.seam_loss(cam1, cam_rv1, cam2, cam_rv2, label, **sizes, max_classes=int(label.sum(1).max()))
-    for name, value in plain.seam_loss(cam1, cam_rv1, cam2, cam_rv2, label, **sizes).items():
-        torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-6)
+    cam_rv1, cam_rv2 = (torch.randn(n, 21, side, side, generator=generator) for side in (12, 8))
     f_proj1, f_proj2 = (torch.rand(n, 32, side, side, generator=generator) for side in (12, 8))
     for options in ({}, {'bg_index': 20, 'bg_threshold': 0.1, 'top_fraction': 1 / 16}):
         expected = plain.contrast_loss(f_proj1, cam_rv1, f_proj2, cam_rv2, label, **options, draw=lambda own, k: own[:k])
-        ours = losses.contrast_loss(f_proj1, cam_rv1, f_proj2, cam_rv2, label, **options, random_keys=first_half(n * 64))
+        ours = contrast.contrast_loss(f_proj1, cam_rv1, f_proj2, cam_rv2, label, **options, random_keys=first_half(n * 64))
         torch.testing.assert_close(ours['loss_nce'], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -144,6 +62,28 @@ def test_intra_view_closed_form():
     plain_mean = torch.stack([F.cross_entropy(logits[labels == c], labels[labels == c]) for c in range(3)]).mean()
     ablated = contrast.intra_view_loss(logits, labels, keys, semi_hard=False, hard_pixels=False)
     torch.testing.assert_close(ablated, plain_mean)
+
+
+@pytest.mark.parametrize('classes, negatives', [(21, 10), (13, 10), (12, 9), (5, 2), (4, 1), (3, 0), (2, 0)])
+def test_semi_hard_negatives_of_few_classes_are_the_ranks_that_there_are(classes, negatives):
+    """Ranks 4…13 of 13 classes or more, as published; 4…K of K classes; without any the value of a pixel is 0."""
+    logits = normal('few.logits', 6, classes)
+    labels = torch.tensor([0, 1, 0, 1, 0, 1])
+    found = contrast.semi_hard_negatives(logits, labels, None)
+    assert (found == logits.sort(descending=True).values[:, 3:3 + negatives]).all() and found.shape == (6, negatives)
+    loss = contrast.intra_view_loss(logits, labels, uniform('few.keys', 6))
+    assert loss > 0 if negatives else loss == 0
+
+
+def test_contrast_of_two_classes():
+    """A class set of background and one class: every shape follows from the tensors."""
+    x = {name: normal(f'two.{name}', 2, channels, 8, 8).abs().requires_grad_()
+         for name, channels in (('cam_rv1', 2), ('cam_rv2', 2), ('f_proj1', 16), ('f_proj2', 16))}
+    for prototypes in contrast.PROTOTYPES:
+        loss = contrast.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], torch.ones(2, 1),
+                                      random_keys=first_half(128), prototypes=prototypes)
+        assert loss['loss_intra_view'] == 0 < loss['loss_nce']
+        assert torch.autograd.grad(loss['loss_nce'], x['f_proj1'])[0].isfinite().all()
 
 
 def label_aware_by_hand(x, label, bg_index, bg_threshold, keys, semi_hard, inside, bg_certain, common):
@@ -227,7 +167,7 @@ def test_label_aware_contrast_by_hand(bg_index, semi_hard, padded, certain, rare
     common = [c for c in range(20) if c not in rare]
     if rare:
         more['common'] = F.one_hot(torch.tensor(common), 20).sum(0) > 0
-    loss = losses.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label, bg_index=bg_index,
+    loss = contrast.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label, bg_index=bg_index,
                                 bg_threshold=0.45, bg_certain=certain, random_keys=keys, prototypes='label_aware',
                                 semi_hard=semi_hard, **more)
     expected = label_aware_by_hand(x, label, bg_index, 0.45, keys.tolist(), semi_hard, inside.flatten(1), certain,
@@ -248,13 +188,13 @@ def test_label_aware_contrast_of_one_class_and_of_empty_maps():
     label = F.one_hot(torch.tensor([2, 2]), 20).float()
     feature = normal('aware.f', 2, 128, 8, 8).abs().requires_grad_()
     for maps in (normal('aware.m', 2, 21, 8, 8).abs(), torch.zeros(2, 21, 8, 8)):
-        loss = losses.contrast_loss(feature, maps, feature, maps, label, prototypes='label_aware')
+        loss = contrast.contrast_loss(feature, maps, feature, maps, label, prototypes='label_aware')
         assert loss['loss_intra_view'] == 0 and loss['loss_nce'].isfinite()
         assert torch.autograd.grad(loss['loss_nce'], feature)[0].isfinite().all()
     nothing = torch.zeros(2, 1, 64, 64)
-    padding = losses.contrast_loss(feature, maps, feature, maps, label, prototypes='label_aware', inside=nothing)
+    padding = contrast.contrast_loss(feature, maps, feature, maps, label, prototypes='label_aware', inside=nothing)
     assert padding['loss_nce'] == 0
-    alone = losses.contrast_loss(feature, maps, feature, maps, label, prototypes='label_aware', common=torch.zeros(20) > 0)
+    alone = contrast.contrast_loss(feature, maps, feature, maps, label, prototypes='label_aware', common=torch.zeros(20) > 0)
     assert alone['loss_nce'] == 0 and torch.autograd.grad(alone['loss_nce'], feature)[0].isfinite().all()
 
 
@@ -263,8 +203,8 @@ def test_a_term_that_is_off_is_zero_and_the_others_stay(off):
     _, label = golden('seam')
     x = leaves('seam.a')
     arguments = (x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label)
-    whole = losses.contrast_loss(*arguments, random_keys=first_half(1024))
-    part = losses.contrast_loss(*arguments, random_keys=first_half(1024), **{off: False})
+    whole = contrast.contrast_loss(*arguments, random_keys=first_half(1024))
+    part = contrast.contrast_loss(*arguments, random_keys=first_half(1024), **{off: False})
     for name in ('loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view'):
         assert part[name] == (0 if name == f'loss_{off}' else whole[name])
     torch.testing.assert_close(part['loss_nce'], whole['loss_nce'] - whole[f'loss_{off}'])
@@ -275,32 +215,19 @@ def test_drawn_keys_come_from_the_generator():
     x = leaves('seam.a')
 
     def draw(seed):
-        return losses.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label,
+        return contrast.contrast_loss(x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label,
                                     generator=torch.Generator().manual_seed(seed))['loss_intra_view'].item()
     assert draw(1) == draw(1) != draw(2)
-
-
-def test_saliency_moves_a_class_to_the_background():
-    """A class whose area is not salient counts as background: with no saliency at all the loss is that of 1 − all of it."""
-    cam = torch.full((1, 21, 8, 8), -20.0)
-    cam[:, 4], cam[:, 20] = 20, 0
-    label = F.one_hot(torch.tensor([4]), 20).float()
-    assert losses.eps_loss(cam, torch.ones(1, 1, 8, 8), label).item() == pytest.approx(0, abs=1e-6)
-    assert losses.eps_loss(cam, torch.zeros(1, 1, 8, 8), label).item() == pytest.approx(0, abs=1e-6)
-    assert losses.eps_loss(cam, torch.zeros(1, 1, 8, 8), label * 0).item() == pytest.approx(0.25, abs=1e-5)
 
 
 def test_nothing_waits_for_the_device():
     """Fake tensors have no values: any host synchronisation (item, nonzero, a value-dependent shape) raises."""
     with FakeTensorMode():
         x = {name: torch.rand(2, channels, side, side) for name, channels, side in
-             (('cam1', 21, 12), ('cam_rv1', 21, 12), ('cam2', 21, 16), ('cam_rv2', 21, 16), ('f1', 128, 12), ('f2', 128, 16))}
+             (('cam_rv1', 21, 12), ('cam_rv2', 21, 16), ('f1', 128, 12), ('f2', 128, 16))}
         label = torch.rand(2, 20)
-        losses.seam_loss(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, size1=(96, 96), max_classes=3)
         for prototypes in contrast.PROTOTYPES:
-            losses.contrast_loss(x['f1'], x['cam_rv1'], x['f2'], x['cam_rv2'], label, prototypes=prototypes,
-                                 inside=torch.ones(2, 1, 96, 96), common=torch.ones(20, dtype=torch.bool))
-        losses.eps_loss(x['cam1'], torch.rand(2, 1, 96, 96), label)
-        losses.consistency_losses(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, bg_index=20)
+            contrast.contrast_loss(x['f1'], x['cam_rv1'], x['f2'], x['cam_rv2'], label, prototypes=prototypes,
+                                   inside=torch.ones(2, 1, 96, 96), common=torch.ones(20, dtype=torch.bool))
         with pytest.raises(Exception, match='nonzero'):
             label.nonzero()  # the check itself works

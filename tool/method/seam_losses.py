@@ -1,4 +1,4 @@
-"""The losses of the baselines, SEAM and EPS, as pure functions (method §3); with them `contrast_loss` of tool/contrast.py.
+"""SEAM's losses as pure functions (method §3.1, §3.2); EPS takes them over, all but the spatial means of `seam_loss`.
 
 Maps are [N, 21, h, w] with the background in channel `bg_index` (0 for SEAM, 20 for EPS), image labels are multi-hot
 [N, 20]. After × label only a picture's own classes are non-zero, so where `max_classes` tells how many a picture has at
@@ -7,9 +7,7 @@ most, only those channels are upsampled and compared: the result is the same, an
 import torch
 import torch.nn.functional as F
 
-from tool.contrast import contrast_loss  # noqa: F401 (this is where users look for it)
-from tool.maps import resize, split, with_background
-from voc12.classes import NUM_CLASSES, NUM_FOREGROUND
+from tool.method.maps import resize, scale_maps, split, with_background
 
 
 def _spread_mean(maps: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
@@ -24,19 +22,12 @@ def _spread_mean(maps: torch.Tensor, size: tuple[int, int] | None) -> torch.Tens
 
 def _own_classes(label: torch.Tensor, max_classes: int | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Channels [N, K, 1, 1] that hold each picture's classes and their label [N, K, 1, 1] (0 for padding)."""
-    value, index = label.topk(max_classes or NUM_FOREGROUND, dim=1)
+    value, index = label.topk(max_classes or label.shape[1], dim=1)
     return index[..., None, None], value[..., None, None]
 
 
 def _gather(foreground: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return foreground.gather(1, index.expand(-1, -1, *foreground.shape[2:]))
-
-
-def scale_maps(maps: torch.Tensor) -> torch.Tensor:
-    """norm(p) of method §3.1: ReLU, then scaled to [0, 1) by each map's own spatial minimum and maximum."""
-    maps = F.relu(maps)
-    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-    return F.relu(maps - low - 1e-5) / (high - low + 1e-5)
 
 
 def classification_loss(pred: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -50,7 +41,7 @@ def rvmin_loss(cam_rv: torch.Tensor, label: torch.Tensor, *, bg_index: int = 0, 
     index, own = _own_classes(label, max_classes)
     maps = resize(_gather(split(cam_rv, bg_index)[1], index) * own, size)
     strongest = maps.amax(1)
-    if maps.shape[1] < NUM_FOREGROUND:
+    if maps.shape[1] < label.shape[1]:
         strongest = strongest.clamp(min=0)  # a class that is absent has a map of zeros
     strongest = strongest.flatten(1)
     weakest = strongest.topk(strongest.shape[1] // 4, largest=False, sorted=False).values
@@ -86,14 +77,14 @@ def consistency_losses(cam1: torch.Tensor, cam_rv1: torch.Tensor, cam2: torch.Te
         return with_background(maps * (maps == strongest), 1 - strongest, bg_index)
 
     def top_mean(difference):
-        count = int(NUM_CLASSES * height * width * top_share)
+        count = int(cam1.shape[1] * height * width * top_share)
         difference = difference.abs().flatten(1)
         if difference.shape[1] > count:
             difference = difference.topk(count, sorted=False).values
         return difference.sum() / (len(difference) * count)  # what is not there would be zeros
 
     first, second = foreground(cam1, size1), foreground(cam2, size2)
-    er = (first - second).abs().sum() / (len(label) * NUM_FOREGROUND * height * width)
+    er = (first - second).abs().sum() / (label.numel() * height * width)
     ecr = top_mean(one_hot(second) - all_channels(cam_rv1, size1)) + top_mean(one_hot(first) - all_channels(cam_rv2, size2))
     return er, ecr
 
@@ -117,25 +108,3 @@ def seam_loss(cam1: torch.Tensor, cam_rv1: torch.Tensor, cam2: torch.Tensor, cam
         rvmin = rvmin + rvmin_loss(cam_rv, label, size=size, max_classes=max_classes)
     er, ecr = consistency_losses(cam1, cam_rv1, cam2, cam_rv2, label, size1=size1, size2=size2, max_classes=max_classes)
     return {'loss_cls': cls / 2 + rvmin / 2, 'loss_er': er, 'loss_ecr': ecr}
-
-
-def eps_loss(cam: torch.Tensor, saliency: torch.Tensor, label: torch.Tensor, *, tau: float = 0.4,
-             alpha: float = 0.5) -> torch.Tensor:
-    """EPS's saliency loss for one map stack with the background last (method §3.4).
-
-    Args:
-        cam: [N, 21, h, w].
-        saliency: [N, 1, H, W] in [0, 1].
-        tau: a labelled class counts as foreground when at least this share of its area is salient, else as background.
-        alpha: weight of the foreground estimate against the background's.
-    """
-    saliency = F.interpolate(saliency, cam.shape[2:])
-    probs = cam.softmax(1)
-    foreground, background = probs[:, :-1], probs[:, -1:]
-    with torch.no_grad():
-        area = foreground.round()
-        overlap = (area * saliency.round()).sum((2, 3)) / (area + 1e-4).sum((2, 3))
-        salient = (overlap > tau).to(cam.dtype)
-    inside = (foreground * (label * salient)[..., None, None]).sum(1, keepdim=True)
-    outside = background + (foreground * (label * (1 - salient))[..., None, None]).sum(1, keepdim=True)
-    return F.mse_loss(alpha * inside + (1 - alpha) * (1 - outside), saliency)

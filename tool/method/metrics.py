@@ -3,25 +3,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from voc12.classes import CLASSES, IGNORE, NUM_CLASSES
+from tool.method.class_set import IGNORE
 
 THRESHOLDS = np.arange(60) / 100  # the curve's background scores 0.00 … 0.59
-_OTHER = NUM_CLASSES              # extra column: a prediction that is no class (255)
 
 
-def confusion(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Confusion matrix int64 [21, 22] of one picture: rows truth, columns prediction, the last column is 'no class'.
+def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
+    """Confusion matrix int64 [21, 22] of one picture: rows truth, columns prediction, the last column is 'no class' (255).
 
     Args:
         prediction, truth: uint8 [H, W]; pixels with truth 255 are not counted.
+        num_classes: with the background (VOC: 21).
     """
     valid = truth != IGNORE
-    columns = NUM_CLASSES + 1
-    cells = truth[valid].astype(np.int64) * columns + np.minimum(prediction[valid], _OTHER)
-    return np.bincount(cells, minlength=NUM_CLASSES * columns).reshape(NUM_CLASSES, columns)
+    columns = num_classes + 1
+    cells = truth[valid].astype(np.int64) * columns + np.minimum(prediction[valid], num_classes)
+    return np.bincount(cells, minlength=num_classes * columns).reshape(num_classes, columns)
 
 
-def curve_histogram(cam: dict[int, np.ndarray], truth: np.ndarray) -> np.ndarray:
+def curve_histogram(cam: dict[int, np.ndarray], truth: np.ndarray, num_classes: int) -> np.ndarray:
     """Joint histogram int64 [21 truth, 21 winning class, 61] of one picture for the threshold curve.
 
     The winning foreground class of a pixel does not depend on the background threshold, only whether it beats it: the last
@@ -30,6 +30,7 @@ def curve_histogram(cam: dict[int, np.ndarray], truth: np.ndarray) -> np.ndarray
     Args:
         cam: {class 0…19: float32 [H, W]}; empty means background everywhere.
         truth: uint8 [H, W].
+        num_classes: with the background (VOC: 21).
     """
     bins = len(THRESHOLDS) + 1
     valid = truth != IGNORE
@@ -42,16 +43,17 @@ def curve_histogram(cam: dict[int, np.ndarray], truth: np.ndarray) -> np.ndarray
         beaten = np.searchsorted(THRESHOLDS.astype(np.float32), score, side='left')
     else:
         winner = beaten = np.zeros(valid.sum(), np.int64)
-    cells = (truth[valid].astype(np.int64) * NUM_CLASSES + winner) * bins + beaten
-    return np.bincount(cells, minlength=NUM_CLASSES * NUM_CLASSES * bins).reshape(NUM_CLASSES, NUM_CLASSES, bins)
+    cells = (truth[valid].astype(np.int64) * num_classes + winner) * bins + beaten
+    return np.bincount(cells, minlength=num_classes * num_classes * bins).reshape(num_classes, num_classes, bins)
 
 
 def curve_confusions(histogram: np.ndarray) -> np.ndarray:
     """Confusion matrices int64 [60, 21, 22], one a threshold, of a summed `curve_histogram`."""
+    num_classes = len(histogram)
     # foreground at threshold i: pixels whose winner beats more than i thresholds
     kept = histogram[..., ::-1].cumsum(-1)[..., ::-1][..., 1:].transpose(2, 0, 1)
-    confusions = np.zeros((len(THRESHOLDS), NUM_CLASSES, NUM_CLASSES + 1), np.int64)
-    confusions[..., :NUM_CLASSES] = kept
+    confusions = np.zeros((len(THRESHOLDS), num_classes, num_classes + 1), np.int64)
+    confusions[..., :num_classes] = kept
     confusions[..., 0] += histogram.sum((1, 2)) - kept.sum(-1)
     return confusions
 
@@ -74,18 +76,22 @@ def occurring(pixels: dict[str, int]) -> list[str]:
 
 def iou(matrix: np.ndarray) -> np.ndarray:
     """Per-class IoU in percent, float64 [..., 21], of confusion matrices [..., 21, 22]; a class that never occurs has 0."""
-    hits = matrix[..., :NUM_CLASSES].diagonal(axis1=-2, axis2=-1).astype(np.float64)
-    union = matrix.sum(-1) + matrix[..., :NUM_CLASSES].sum(-2) - hits
+    num_classes = matrix.shape[-2]
+    hits = matrix[..., :num_classes].diagonal(axis1=-2, axis2=-1).astype(np.float64)
+    union = matrix.sum(-1) + matrix[..., :num_classes].sum(-2) - hits
     return 100 * hits / np.maximum(union, 1)
 
 
-def scores(matrix: np.ndarray, classes: Sequence[str] = CLASSES) -> dict[str, float]:
-    """{class name: IoU %, …, 'mIoU': their mean over `classes`} of a confusion matrix [21, 22]."""
-    values = dict(zip(CLASSES, iou(matrix).tolist()))
-    return {**values, 'mIoU': mean_iou(values, classes)}
+def scores(matrix: np.ndarray, names: Sequence[str], classes: Sequence[str] = None) -> dict[str, float]:
+    """{class name: IoU %, …, 'mIoU': their mean over `classes`, None: all} of a confusion matrix [21, 22].
+
+    `names` are those of all classes, the background first.
+    """
+    values = dict(zip(names, iou(matrix).tolist()))
+    return {**values, 'mIoU': mean_iou(values, names if classes is None else classes)}
 
 
-def mean_iou(values: dict[str, float], classes: Sequence[str] = CLASSES) -> float:
+def mean_iou(values: dict[str, float], classes: Sequence[str]) -> float:
     """Mean of the named classes' IoU."""
     return sum(values[name] for name in classes) / len(classes)
 

@@ -5,7 +5,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from tool.affinity import RADIUS, pair_indices
+from tool.method.affinity import RADIUS, pair_indices
 
 
 def random_walk(cam: torch.Tensor, pairs: torch.Tensor, *, beta: float = 8, logt: int = 6,

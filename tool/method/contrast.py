@@ -8,8 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from tool.maps import resize, split, with_background
-from voc12.classes import NUM_CLASSES
+from tool.method.maps import resize, split, with_background
 
 PROTOTYPES = ('published', 'label_aware')
 
@@ -84,13 +83,15 @@ def rank_in_class(key: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor)
 def semi_hard_negatives(logits: torch.Tensor, labels: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
     """Logits [M, K] of each pixel's negatives: the prototypes ranked 4…13 of all 21, as published.
 
+    Of fewer than 13 prototypes they are the ranks from 4 on that there are; of fewer than 4 there is no negative (K = 0).
+
     Among the classes `present` [21] only (label-aware prototypes) they are the int(0.6 · (present − 1)) most similar ones
     without the pixel's own; the rest of the columns is −inf.
     """
     if present is None:
-        return logits.topk(13, dim=1).values[:, 3:]
+        return logits.topk(min(13, logits.shape[1]), dim=1).values[:, 3:]
     others = logits.scatter(1, labels[:, None], -torch.inf).sort(1, descending=True).values
-    kept = torch.arange(NUM_CLASSES, device=logits.device) < (present.sum() - 1) * 6 // 10
+    kept = torch.arange(logits.shape[1], device=logits.device) < (present.sum() - 1) * 6 // 10
     return others.masked_fill(~kept, -torch.inf)
 
 
@@ -102,7 +103,7 @@ def intra_view_loss(logits: torch.Tensor, labels: torch.Tensor, random_key: torc
         logits: q · Pᵀ / τ, [M, 21]; −inf where there is no prototype.
         labels: pseudo labels [M].
         random_key: [M]; in each class the n//2 pixels with the smallest keys are the random half.
-        semi_hard: negatives are those of `semi_hard_negatives`; off: all prototypes.
+        semi_hard: negatives are those of `semi_hard_negatives` (where there are none, the value is 0); off: all prototypes.
         hard_pixels: a class's value is the mean over its random half and its hard half; off: over all its pixels.
         present: [21], which classes have a prototype; None: all.
         counted: [M], 0 for pixels whose value is left out; None: all are 1.
@@ -111,7 +112,7 @@ def intra_view_loss(logits: torch.Tensor, labels: torch.Tensor, random_key: torc
     negatives = semi_hard_negatives(logits, labels, present) if semi_hard else logits
     value = (torch.cat([positive, negatives], 1) if semi_hard else negatives).logsumexp(1) - positive[:, 0]
     value = value if counted is None else value * counted
-    counts = (labels[:, None] == torch.arange(NUM_CLASSES, device=labels.device)).sum(0)
+    counts = (labels[:, None] == torch.arange(logits.shape[1], device=labels.device)).sum(0)
     found = (counts > 0).sum()
     if not hard_pixels:
         return (value / counts[labels]).sum() / found

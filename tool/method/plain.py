@@ -2,17 +2,16 @@
 
 Nothing in a stage uses this module.
 """
-import os
 import random
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tool.affinity import dense_affinity
-from tool.crf import AFFINITY_CRF, dense_crf
-from tool.files import read_cam, read_mask
-from voc12.classes import IGNORE, NUM_CLASSES
+from tool.method.affinity import dense_affinity
+from tool.method.class_set import IGNORE
+from tool.method.crf import AFFINITY_CRF, dense_crf
 
 
 def upsample(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -43,7 +42,7 @@ def seam_loss(cam1, cam_rv1, cam2, cam_rv2, label, size1, size2) -> dict[str, to
     first, first_rv, second, second_rv = (upsample(scaled(maps), size2) * label21 for view in views for maps in view)
     er = (first[:, 1:] - second[:, 1:]).abs().mean()
     first, second = (torch.cat([1 - maps[:, 1:].amax(1, keepdim=True), maps[:, 1:]], 1) for maps in (first, second))
-    count = int(NUM_CLASSES * size2[0] * size2[1] * 0.2)
+    count = int(cam1.shape[1] * size2[0] * size2[1] * 0.2)
     ecr = sum((one_hot(a) - b).abs().flatten(1).topk(count).values.mean()
               for a, b in ((second, first_rv), (first, second_rv)))
     return {'loss_cls': cls, 'loss_er': er, 'loss_ecr': ecr}
@@ -69,8 +68,8 @@ def contrast_loss(f_proj1, cam_rv_down1, f_proj2, cam_rv_down2, label, *, bg_ind
             pseudo = (scores * label21[..., None, None]).softmax(1).argmax(1).flatten()
             feature = f_proj.permute(0, 2, 3, 1).flatten(0, 2)
             values, indices = scores.transpose(0, 1).flatten(1).topk(int(size[0] * size[1] * top_fraction), dim=1)
-            protos = torch.zeros(NUM_CLASSES, feature.shape[1])
-            for c in range(NUM_CLASSES):
+            protos = torch.zeros(len(values), feature.shape[1])
+            for c in range(len(values)):
                 protos[c] = (values[c][:, None] * feature[indices[c]]).sum(0) / values[c].sum()
             protos = F.normalize(protos, dim=1)
         views.append((F.normalize(f_proj.permute(0, 2, 3, 1).flatten(0, 2), dim=1), pseudo, protos))
@@ -101,24 +100,26 @@ def contrast_loss(f_proj1, cam_rv_down1, f_proj2, cam_rv_down2, label, *, bg_ind
     return weight / 2 * (cross + cross_cam + intra(pixels1, labels1, protos1) + intra(pixels2, labels2, protos2))
 
 
-def miou(cam_dir: str, gt_dir: str, names: list[str], threshold: float) -> float:
-    """mIoU of CAM files at one background score, with 21 comparisons for every picture."""
+def miou(pictures: Iterable[tuple[dict[int, np.ndarray], np.ndarray]], threshold: float, num_classes: int) -> float:
+    """mIoU of pictures, each (CAMs {foreground class: [H, W]}, truth [H, W]), at one background score.
+
+    It takes a comparison for each class of every picture.
+    """
     total = 0
-    for name in names:
-        truth = read_mask(os.path.join(gt_dir, name + '.png'))
-        stack = np.zeros((NUM_CLASSES, *truth.shape), np.float32)
-        for key, cam in read_cam(os.path.join(cam_dir, name + '.npy')).items():
+    for cams, truth in pictures:
+        stack = np.zeros((num_classes, *truth.shape), np.float32)
+        for key, cam in cams.items():
             stack[key + 1] = cam
         stack[0] = threshold
-        total = total + confusion_counts(stack.argmax(0), truth)
+        total = total + confusion_counts(stack.argmax(0), truth, num_classes)
     hits, predicted, true = total
     return float(np.mean(100 * hits / np.maximum(predicted + true - hits, 1)))
 
 
-def confusion_counts(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def confusion_counts(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
     """Hits, predicted and true pixels [3, 21] of one picture, a comparison for each class."""
-    valid, counts = truth != IGNORE, np.zeros((3, NUM_CLASSES))
-    for c in range(NUM_CLASSES):
+    valid, counts = truth != IGNORE, np.zeros((3, num_classes))
+    for c in range(num_classes):
         counts[:, c] = [((prediction == c) & (truth == c) & valid).sum(), ((prediction == c) & valid).sum(),
                         ((truth == c) & valid).sum()]
     return counts
@@ -175,15 +176,15 @@ def random_walk(cam: torch.Tensor, pairs: torch.Tensor, beta: float, logt: int) 
     return (cam.flatten(1) @ step).view(cam.shape)
 
 
-def affinity_maps(image: np.ndarray, cam: dict[int, np.ndarray], alphas: list[float]) -> list[np.ndarray]:
+def affinity_maps(image: np.ndarray, cam: dict[int, np.ndarray], alphas: list[float], num_labels: int) -> list[np.ndarray]:
     """AffinityNet's CRF maps float32 [21, H, W], one for each α (method §6): all 21 labels, and new kernels each time."""
     maps = []
     for alpha in alphas:
-        scores = np.zeros((NUM_CLASSES, *image.shape[:2]), np.float32)
+        scores = np.zeros((num_labels, *image.shape[:2]), np.float32)
         for class_id, values in cam.items():
             scores[class_id + 1] = values
         scores[0] = (1 - scores[1:].max(0)) ** np.float32(alpha)
-        unary = np.full(scores.shape, -np.log(0.3 / (NUM_CLASSES - 1)), np.float32)
+        unary = np.full(scores.shape, -np.log(0.3 / (num_labels - 1)), np.float32)
         np.put_along_axis(unary, scores.argmax(0)[None], -np.log(0.7), 0)
         maps.append(dense_crf(image, [unary], AFFINITY_CRF)[0])
     return maps

@@ -2,7 +2,7 @@
 import numpy as np
 import torch
 
-from voc12.classes import IGNORE
+from tool.method.class_set import IGNORE
 
 RADIUS = 5         # pairs reach less than this many feature cells
 FEATURE_STRIDE = 8  # picture pixels per feature cell
