@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from network.weights import AFFINITY, net_from_checkpoint
-from tool.files import read_list
-from tool.manifest import claim_all, fingerprint, missing
+from tool.files.lists import read_list
+from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.stage_outputs import write_walk
 from tool.method.crf import check_backend
 from tool.method.random_walk import random_walk
 from tool.run import command_line
@@ -22,7 +23,6 @@ from tool.run.errors import UserError
 from tool.run.pool import Pool
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share
-from tool.walk_output import write_walk
 from voc12.aff_data import WalkSet
 from voc12.classes import NUM_CLASSES
 from voc12.layout import check_images, check_maps, image_path

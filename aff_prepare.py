@@ -10,15 +10,18 @@ import os
 
 import numpy as np
 
-from tool.files import read_cam, read_image, read_list, write_npy
-from tool.manifest import claim_all, fingerprint, missing
+from tool.files.lists import read_list
+from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.maps import read_cam
+from tool.files.npy import write_npy
+from tool.files.pictures import read_image
 from tool.method.crf import affinity_maps, check_backend
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share
-from voc12.classes import NUM_CLASSES
+from voc12.classes import NUM_CLASSES, VOC
 from voc12.layout import check_images, check_maps, image_path
 
 
@@ -76,7 +79,7 @@ def prepare(task: tuple) -> None:
     """One picture: its maps for every α that is still to be made."""
     image_file, cam_file, outputs, unary, iterations, dtype, backend = task
     image = np.array(read_image(image_file))
-    cam = read_cam(cam_file, image.shape[:2])
+    cam = read_cam(cam_file, VOC, image.shape[:2])
     every_map = affinity_maps(image, cam, outputs.values(), unary, iterations, backend, num_labels=NUM_CLASSES)
     for path, maps in zip(outputs, every_map):
         write_npy(path, {label: prob.astype(dtype) for label, prob in maps.items()})

@@ -14,8 +14,9 @@ import torch
 
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
-from tool.files import read_list, save_checkpoint
-from tool.manifest import fingerprint
+from tool.files.checkpoints import save_checkpoint
+from tool.files.lists import read_list
+from tool.files.manifest import fingerprint
 from tool.method.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
 from tool.run import command_line
 from tool.run.errors import UserError

@@ -13,18 +13,19 @@ from torch.utils.data import DataLoader, Subset
 
 from network.baselines import BASELINES, baseline_of
 from network.weights import net_from_checkpoint
-from tool.files import load_checkpoint, read_labels, read_list
-from tool.manifest import claim_all, fingerprint, missing
+from tool.files.checkpoints import load_checkpoint
+from tool.files.lists import read_labels, read_list
+from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.stage_outputs import SeedOutputs, write_seed
 from tool.method.crf import check_backend
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import Pool
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share
-from tool.seeds import SeedOutputs, write_seed
 from tool.train.memory import return_freed_memory
 from tool.train.precision import amp_dtype, hold_convolutions, resolved
-from voc12.classes import NUM_CLASSES
+from voc12.classes import NUM_CLASSES, VOC
 from voc12.data import MultiScaleSet, pick_labels
 from voc12.layout import check_images, image_path
 
@@ -70,7 +71,7 @@ def main(args):
     args.amp = resolved(args.amp, device)
     dtype = amp_dtype(args.amp, device)
     names = read_list(args.infer_list)
-    labels = pick_labels(read_labels(args.cls_labels), names, args.cls_labels)
+    labels = pick_labels(read_labels(args.cls_labels, VOC), names, args.cls_labels)
     check_images(args.voc12_root, names)
     state = load_checkpoint(args.weights)
     if device.type == 'cpu' and dtype is None and sum(value.numel() for value in state.values()) > WIDE:

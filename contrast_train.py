@@ -19,7 +19,8 @@ from network.baseline import Baseline, LossOptions
 from network.baselines import BASELINES, pick_baseline
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
-from tool.files import read_labels, read_list, save_checkpoint
+from tool.files.checkpoints import save_checkpoint
+from tool.files.lists import read_labels, read_list
 from tool.method.contrast import PROTOTYPES
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -28,6 +29,7 @@ from tool.train.log import RunLog
 from tool.train.optimiser import chosen_optimizer, poly, warm_up
 from tool.train.precision import described, fast_forward, grad_scaler, resolved
 from tool.train.random_numbers import mixed_seed
+from voc12.classes import VOC
 from voc12.data import TrainSet, check_saliency, pick_labels
 from voc12.layout import check_images
 
@@ -144,7 +146,7 @@ def scale_dropout(net: torch.nn.Module, factor: float) -> None:
 def read_inputs(args: argparse.Namespace, baseline: Baseline) -> tuple[list[str], np.ndarray]:
     """(names, labels [N, 20]) of the images to train on, once all their files are known to be there."""
     names = read_list(args.train_list)
-    labels = pick_labels(read_labels(args.cls_labels), names, args.cls_labels)
+    labels = pick_labels(read_labels(args.cls_labels, VOC), names, args.cls_labels)
     check_images(args.voc12_root, names)
     if baseline.saliency:
         check_saliency(args.saliency_root, args.voc12_root, names)

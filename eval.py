@@ -15,7 +15,10 @@ import os
 
 import numpy as np
 
-from tool.files import atomic, read_cam, read_list, read_mask, write_text
+from tool.files.atomic import atomic, write_text
+from tool.files.lists import read_list
+from tool.files.maps import read_cam
+from tool.files.pictures import read_mask
 from tool.method.metrics import (
     THRESHOLDS,
     cam_prediction,
@@ -32,7 +35,7 @@ from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share, shard_index
-from voc12.classes import CLASSES, NUM_CLASSES
+from voc12.classes import CLASSES, NUM_CLASSES, VOC
 from voc12.layout import check_files
 
 CHUNK = 8  # pictures a pool call
@@ -130,13 +133,13 @@ def count_chunk(predict_dir: str, gt_dir: str, kind: str, threshold: float, curv
     total = 0
     for name in names:
         truth_path = os.path.join(gt_dir, name + '.png')
-        truth, path = read_mask(truth_path), os.path.join(predict_dir, f'{name}.{kind}')
+        truth, path = read_mask(truth_path, VOC), os.path.join(predict_dir, f'{name}.{kind}')
         if kind == 'npy':
-            cam = read_cam(path, truth.shape)
+            cam = read_cam(path, VOC, truth.shape)
             total = total + (curve_histogram(cam, truth, NUM_CLASSES) if curve
                              else confusion(cam_prediction(cam, truth.shape, threshold), truth, NUM_CLASSES))
         else:
-            prediction = read_mask(path)
+            prediction = read_mask(path, VOC)
             if prediction.shape != truth.shape:
                 raise UserError(f'{path}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth {truth_path} '
                                 f'{truth.shape[1]}x{truth.shape[0]}; make the prediction at the size of the picture')

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tool.files import write_npy
+from tool.files.npy import write_npy
 from tool.run.errors import UserError
 from voc12.aff_data import AffinityTrainSet, WalkSet, mean_pool
 from voc12.transforms import MEAN, STD

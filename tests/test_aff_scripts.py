@@ -14,8 +14,12 @@ from mini import E2E, ROOT
 from network.resnet38_aff import Net
 from network.resnet38_contrast import Net as CamNet
 from recipe import fill, uniform
-from tool.files import read_image, read_maps, read_mask, save_checkpoint, write_npy
+from tool.files.checkpoints import save_checkpoint
+from tool.files.maps import read_maps
+from tool.files.npy import write_npy
+from tool.files.pictures import read_image, read_mask
 from tool.method.crf import refine_mask
+from voc12.classes import VOC
 
 NAMES = ['2007_000001', '2007_000002', '2007_000003']
 CLASSES = [[3], [3, 11], []]
@@ -84,10 +88,10 @@ def test_prepare_writes_background_and_present_classes(data, maps):
                                  for name in ['.manifest.json', *(f'{name}.npy' for name in NAMES)])
     for alpha in ('4.00', '24.00'):
         for name, classes in zip(NAMES, CLASSES):
-            read = read_maps(str(maps / alpha / f'{name}.npy'))
+            read = read_maps(str(maps / alpha / f'{name}.npy'), VOC)
             assert list(read) == [0, *(class_id + 1 for class_id in classes)]
             assert 0.9 < sum(read.values()).mean() <= 1.00001
-    la, ha = (read_maps(str(maps / alpha / f'{NAMES[0]}.npy')) for alpha in ('4.00', '24.00'))
+    la, ha = (read_maps(str(maps / alpha / f'{NAMES[0]}.npy'), VOC) for alpha in ('4.00', '24.00'))
     assert la[0].mean() > ha[0].mean()  # 0.9^4 is above the CAM's 0.1, 0.9^24 below
 
 
@@ -113,7 +117,7 @@ def test_prepare_float16_halves_the_files(data, maps, tmp_path, run):
     assert code == 0
     small, large = (folder / '4.00' / f'{NAMES[1]}.npy' for folder in (tmp_path, maps))
     assert small.stat().st_size < 0.52 * large.stat().st_size
-    read, expected = read_maps(str(small)), read_maps(str(large))
+    read, expected = read_maps(str(small), VOC), read_maps(str(large), VOC)
     for label in expected:
         assert read[label].dtype == np.float32
         np.testing.assert_allclose(read[label], expected[label], atol=1e-3)
@@ -122,7 +126,7 @@ def test_prepare_float16_halves_the_files(data, maps, tmp_path, run):
 def test_prepare_probs(data, tmp_path, run):
     assert run('aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 8, '--unary', 'probs', '--crf_iters', 5))[0] == 0
     for name in NAMES:
-        np.testing.assert_allclose(sum(read_maps(str(tmp_path / '8.00' / f'{name}.npy')).values()), 1, atol=1e-5)
+        np.testing.assert_allclose(sum(read_maps(str(tmp_path / '8.00' / f'{name}.npy'), VOC).values()), 1, atol=1e-5)
 
 
 def test_prepare_bad_input(data, tmp_path, refused):
@@ -191,7 +195,7 @@ def test_train_continues_to_the_same_weights(data, maps, trained, tmp_path, run,
 def test_train_reads_the_21_map_layout_and_says_so(data, maps, tmp_path, run):
     for alpha in ('4.00', '24.00'):
         for name in NAMES:
-            read = read_maps(str(maps / alpha / f'{name}.npy'))
+            read = read_maps(str(maps / alpha / f'{name}.npy'), VOC)
             array = np.zeros((21, *read[0].shape), np.float32)
             for label, values in read.items():
                 array[label] = values
@@ -241,8 +245,8 @@ def test_infer_masks_probabilities_and_resume(data, weights, tmp_path, run, refu
     code, out, _ = run('aff_infer', *flags)
     assert code == 0 and '--alpha 16 is unused' in out and '3 made' in out
     for name, classes in zip(NAMES, CLASSES):
-        mask = read_mask(str(masks / f'{name}.png'))
-        read = read_maps(str(probs / f'{name}.npy'), mask.shape)
+        mask = read_mask(str(masks / f'{name}.png'), VOC)
+        read = read_maps(str(probs / f'{name}.npy'), VOC, mask.shape)
         labels = [0, *(class_id + 1 for class_id in classes)]
         assert list(read) == labels and set(np.unique(mask)) <= set(labels)
         stack = np.stack(list(read.values()))
@@ -272,7 +276,7 @@ def test_infer_crf_changes_the_masks(data, weights, tmp_path, run, refused):
     changed = 0
     for name in NAMES:  # from the walk's labels, with the seeds' kernels
         picture = np.asarray(read_image(str(data / 'JPEGImages' / f'{name}.jpg')))
-        plain, refined = (read_mask(str(tmp_path / kind / f'{name}.png')) for kind in ('plain', 'crf'))
+        plain, refined = (read_mask(str(tmp_path / kind / f'{name}.png'), VOC) for kind in ('plain', 'crf'))
         np.testing.assert_array_equal(refine_mask(picture, plain, [4], num_labels=21), refined)
         assert {0, 4} >= set(np.unique(refined).tolist())
         changed += int((plain != refined).sum())
@@ -315,12 +319,12 @@ def test_prepare_agrees_with_the_published_code(tmp_path):
     expected_files = sorted(E2E.glob('prep/*/*.npz'))
     assert len(expected_files) == 6
     for path in expected_files:
-        read, expected = read_maps(str(tmp_path / path.parent.name / f'{path.stem}.npy')), np.load(path)
+        read, expected = read_maps(str(tmp_path / path.parent.name / f'{path.stem}.npy'), VOC), np.load(path)
         assert [str(label) for label in read] == list(expected)
         for label in read:
             np.testing.assert_allclose(read[label], expected[str(label)], atol=2e-3)
     # the layout the published code writes holds the same maps
-    older = read_maps(str(E2E / 'prep_array_sample.npy'))
+    older = read_maps(str(E2E / 'prep_array_sample.npy'), VOC)
     assert len(older) == 21
 
 
@@ -334,7 +338,7 @@ def test_infer_agrees_with_the_published_code(tmp_path):
     assert len(expected_files) == 3
     exact = True
     for path in expected_files:
-        agreement = (read_mask(str(tmp_path / 'rw' / path.name)) == read_mask(str(path))).mean()
+        agreement = (read_mask(str(tmp_path / 'rw' / path.name), VOC) == read_mask(str(path), VOC)).mean()
         assert agreement >= 0.999
         exact &= agreement == 1
     subprocess.run(list(map(str, [

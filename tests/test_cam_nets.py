@@ -10,7 +10,7 @@ from network.baselines import BASELINES, baseline_of, pick_baseline
 from network.resnet38_aff import Net as AffNet
 from network.weights import find_net, net_for_training, net_from_checkpoint
 from recipe import fill, normal
-from tool.files import save_checkpoint
+from tool.files.checkpoints import save_checkpoint
 from tool.run.errors import UserError
 
 SMALL = 0.0625

@@ -5,8 +5,10 @@ from PIL import Image
 
 from mini import make_voc
 from tool.contact_sheet import GAP, TITLE, WIDTH, heat_map, spaced
-from tool.files import read_image, read_list, read_mask, write_mask, write_npy
-from voc12.classes import PALETTE
+from tool.files.lists import read_list
+from tool.files.npy import write_npy
+from tool.files.pictures import read_image, read_mask, write_mask
+from voc12.classes import PALETTE, VOC
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_cells(data, run):
     assert sheet.shape[1] == GAP + 3 * (WIDTH + GAP)
     top = TITLE
     for name in shown:
-        mask = read_mask(str(folder / 'SegmentationClass' / f'{name}.png'))
+        mask = read_mask(str(folder / 'SegmentationClass' / f'{name}.png'), VOC)
         height = round(mask.shape[0] * WIDTH / mask.shape[1])
         cell = sheet[top:top + height, GAP + 2 * (WIDTH + GAP):][:, :WIDTH]
         rows, columns = (np.arange(height) + 0.5) * mask.shape[0] / height, (np.arange(WIDTH) + 0.5) * mask.shape[1] / WIDTH

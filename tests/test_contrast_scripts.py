@@ -16,8 +16,12 @@ from network import resnet38_contrast
 from network.baseline_seam import BASELINE
 from network.resnet38_aff import Net as AffNet
 from recipe import fill
-from tool.files import read_cam, read_mask, save_checkpoint, write_npy
+from tool.files.checkpoints import save_checkpoint
+from tool.files.maps import read_cam
+from tool.files.npy import write_npy
+from tool.files.pictures import read_mask
 from tool.method.metrics import cam_prediction
+from voc12.classes import VOC
 
 BASELINES = ['seam', 'eps']
 
@@ -222,11 +226,11 @@ def test_inference_writes_all_outputs_and_resumes(data, weights, tmp_path, run):
     assert [files(folder) for folder in folders] == [[f'{n}.npy' for n in listed]] + [[f'{n}.png' for n in listed]] * 2
     labels = np.load(data / 'cls_labels.npy', allow_pickle=True).item()
     for name in listed:
-        size = read_mask(str(data / 'SegmentationClass' / f'{name}.png')).shape
-        cam = read_cam(str(folders[0] / f'{name}.npy'), size)
+        size = read_mask(str(data / 'SegmentationClass' / f'{name}.png'), VOC).shape
+        cam = read_cam(str(folders[0] / f'{name}.npy'), VOC, size)
         assert sorted(cam) == np.flatnonzero(labels[name]).tolist()
         assert all(abs(value.max() - 1) < 2e-3 for value in cam.values())
-        assert (read_mask(str(folders[1] / f'{name}.png')) == cam_prediction(cam, size, 0.26)).all()
+        assert (read_mask(str(folders[1] / f'{name}.png'), VOC) == cam_prediction(cam, size, 0.26)).all()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*.*')}
     (folders[2] / f'{listed[1]}.png').unlink()
     code, out, _ = run('contrast_infer', *flags)
@@ -352,7 +356,7 @@ def cams(data, tmp_path_factory):
     """CAMs that are the ground truth × 0.5, and masks that are the ground truth."""
     folder = tmp_path_factory.mktemp('cams')
     for name in names(data):
-        mask = read_mask(str(data / 'SegmentationClass' / f'{name}.png'))
+        mask = read_mask(str(data / 'SegmentationClass' / f'{name}.png'), VOC)
         write_npy(str(folder / f'{name}.npy'), {int(c) - 1: (mask == c) * np.float32(0.5) for c in np.unique(mask) if c})
     return folder
 
@@ -381,7 +385,7 @@ def test_eval_of_some_classes(data, cams, run, tmp_path, refused):
         return json.loads((tmp_path / 'r.json').read_text())
     run('eval', *eval_flags(data, data / 'SegmentationClass', '--json', tmp_path / 'r.json'))
     pixels = result()['pixels']
-    counted = sum((read_mask(str(data / 'SegmentationClass' / f'{name}.png')) == 0).sum() for name in names(data))
+    counted = sum((read_mask(str(data / 'SegmentationClass' / f'{name}.png'), VOC) == 0).sum() for name in names(data))
     assert pixels['background'] == counted and 'classes' not in result()
     found, absent = ([name for name, count in pixels.items() if bool(count) == there] for there in (True, False))
     assert means(*found) == 100 and means(*absent) == 0 and means('background', absent[0]) == 50
@@ -449,12 +453,12 @@ def test_stage_1_agrees_with_the_published_code(tmp_path):
            E2E / 'VOC2012', '--cls_labels', E2E / 'voc12' / 'cls_labels.npy', '--out_cam', tmp_path / 'cam',
            '--out_cam_pred', tmp_path / 'cam_png', '--out_crf', tmp_path / 'crf', '--num_workers', 1)
     for name in (E2E / 'ids.txt').read_text().split():
-        ours, theirs = (read_cam(str(folder / 'cam' / f'{name}.npy')) for folder in (tmp_path, E2E))
+        ours, theirs = (read_cam(str(folder / 'cam' / f'{name}.npy'), VOC) for folder in (tmp_path, E2E))
         assert sorted(ours) == sorted(theirs)
         for key in ours:
             np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-3, atol=1e-4)
         for kind in ('cam_png', 'crf'):
-            ours, theirs = (read_mask(str(folder / kind / f'{name}.png')) for folder in (tmp_path, E2E))
+            ours, theirs = (read_mask(str(folder / kind / f'{name}.png'), VOC) for folder in (tmp_path, E2E))
             assert (ours == theirs).mean() >= 0.999
     expected = json.loads((E2E / 'eval.json').read_text())
     common = ('--list', E2E / 'list.txt', '--gt_dir', E2E / 'VOC2012' / 'SegmentationClass', '--json', tmp_path / 'r.json')

@@ -6,16 +6,18 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from mini import make_voc
-from tool.files import read_labels, read_mask
+from tool.files.lists import read_labels
+from tool.files.pictures import read_mask
 from tool.run.errors import UserError
 from voc12 import transforms
+from voc12.classes import VOC
 from voc12.data import MultiScaleSet, TrainSet, check_saliency, pick_labels
 
 
 @pytest.fixture
 def voc(tmp_path):
     names = make_voc(tmp_path)
-    return str(tmp_path), names, pick_labels(read_labels(str(tmp_path / 'cls_labels.npy')), names, 'cls_labels.npy')
+    return str(tmp_path), names, pick_labels(read_labels(str(tmp_path / 'cls_labels.npy'), VOC), names, 'cls_labels.npy')
 
 
 def test_normalise():
@@ -67,7 +69,7 @@ def test_saliency_follows_its_picture(voc):
     """Where the picture is made of its own saliency map, the two crops show the same."""
     root, names, labels = voc
     for name in names:
-        mask = read_mask(f'{root}/SegmentationClass/{name}.png')
+        mask = read_mask(f'{root}/SegmentationClass/{name}.png', VOC)
         Image.fromarray(np.repeat((mask > 0)[..., None] * 255, 3, 2).astype(np.uint8)).save(
             f'{root}/JPEGImages/{name}.jpg', quality=95)
     dataset, seen = TrainSet(root, names, labels, 64, 0, f'{root}/SALImages'), 0

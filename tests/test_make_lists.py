@@ -5,9 +5,11 @@ import sys
 import numpy as np
 import pytest
 
-from tool.files import read_labels, read_list, write_mask
+from tool.files.lists import read_labels, read_list
+from tool.files.pictures import write_mask
 from tool.run import command_line
 from tool.run.errors import UserError
+from voc12.classes import VOC
 from voc12.make_lists import annotated_classes, find_lists, image_label, main, parse_args
 
 OBJECT = '<object><name>{}</name><difficult>{}</difficult><part><name>head</name></part></object>'
@@ -54,7 +56,7 @@ def test_lists_and_labels(devkit, make, capsys, jobs):
     assert read_list(str(out / 'train.txt')) == ['2007_000001', '2007_000002']
     assert read_list(str(out / 'val.txt')) == ['2007_000003', '2007_000004']
     assert read_list(str(out / 'test.txt')) == ['2007_000009']
-    labels = read_labels(str(out / 'cls_labels.npy'))
+    labels = read_labels(str(out / 'cls_labels.npy'), VOC)
     ids = {name[-1]: (np.flatnonzero(label) + 1).tolist() for name, label in labels.items()}
     # 1, 5: annotations, also difficult; 3, 6: Aug masks before plain ones; 2, 4: plain masks without 0 and 255; 9: of test
     assert ids == {'1': [1, 15], '2': [2], '3': [5], '4': [4], '5': [20], '6': [7, 8, 20]}

@@ -2,8 +2,9 @@
 import numpy as np
 from PIL import Image
 
-from tool.files import read_mask, write_npy
-from voc12.classes import PALETTE
+from tool.files.npy import write_npy
+from tool.files.pictures import read_mask
+from voc12.classes import PALETTE, VOC
 
 
 def maps(path, values):
@@ -17,8 +18,8 @@ def test_masks_are_the_most_probable_class(tmp_path, run):
     write_npy(str(tmp_path / 'crf' / 'b.npy'), old)
     flags = ('--crf_dir', tmp_path / 'crf', '--out_dir', tmp_path / 'out', '--jobs', 0)
     assert run('tool.make_pseudo_masks', *flags)[0] == 0
-    assert read_mask(str(tmp_path / 'out' / 'a.png')).tolist() == [[0, 15, 8]]
-    assert read_mask(str(tmp_path / 'out' / 'b.png')).tolist() == [[0, 3, 20]]
+    assert read_mask(str(tmp_path / 'out' / 'a.png'), VOC).tolist() == [[0, 15, 8]]
+    assert read_mask(str(tmp_path / 'out' / 'b.png'), VOC).tolist() == [[0, 3, 20]]
     assert Image.open(tmp_path / 'out' / 'a.png').getpalette()[45:48] == PALETTE[15].tolist()
     code, out, _ = run('tool.make_pseudo_masks', *flags)
     assert code == 0 and '2 pictures: 0 made, 2 were there' in out

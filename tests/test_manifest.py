@@ -1,10 +1,10 @@
-"""tool/manifest.py: a stage goes on with its own output and with no one else's."""
+"""tool/files/manifest.py: a stage goes on with its own output and with no one else's."""
 import hashlib
 import json
 
 import pytest
 
-from tool.manifest import MANIFEST, claim, fingerprint, missing
+from tool.files.manifest import MANIFEST, claim, fingerprint, missing
 from tool.run.errors import UserError
 
 SETTINGS = {'stage': 'infer', 'scales': (0.5, 1.0), 'threshold': 0.26, 'weights': 'ab12'}

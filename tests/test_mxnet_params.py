@@ -1,4 +1,4 @@
-"""tool/mxnet_params.py: every array version and data type, the ResNet-38 names, and files that are not what they claim."""
+"""tool/files/mxnet_params.py: every array version and data type, the ResNet-38 names, and files that are not what they claim."""
 import random
 import struct
 import tracemalloc
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from network.resnet38d import ResNet38, width_of
-from tool.mxnet_params import load_mxnet_params, resnet38_from_mxnet, resnet38_names
+from tool.files.mxnet_params import load_mxnet_params, resnet38_from_mxnet, resnet38_names
 from tool.run.errors import UserError
 
 GOLDEN = Path(__file__).parent / 'golden'

@@ -4,9 +4,11 @@ import pytest
 
 from mini import make_voc
 from recipe import uniform
-from tool.files import read_image, read_mask, write_npy
+from tool.files.npy import write_npy
+from tool.files.pictures import read_image, read_mask
+from tool.files.stage_outputs import SeedOutputs, write_seed
 from tool.method.metrics import cam_prediction
-from tool.seeds import SeedOutputs, write_seed
+from voc12.classes import VOC
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def test_masks_are_those_of_contrast_infer(data, run):
     assert run('tool.seed_masks', *flags(folder, '--t', 0.6, *out))[0] == 0
     there = SeedOutputs(None, str(folder / 'png2'), str(folder / 'crf2'), 0.6, 10, 'numba', 21)
     for name in names:
-        mask = read_mask(str(folder / 'png' / f'{name}.png'))
+        mask = read_mask(str(folder / 'png' / f'{name}.png'), VOC)
         assert (mask == cam_prediction(cams[name], mask.shape, 0.6)).all() and 0 < (mask == 0).mean() < 1
         write_seed(name, cams[name], mask.shape, str(folder / 'JPEGImages' / f'{name}.jpg'), there)
         for kind in ('png', 'crf'):
@@ -45,9 +47,9 @@ def test_complete_is_skipped_and_other_settings_are_refused(data, run, refused):
     assert '2 pictures' in (out := run('tool.seed_masks', *first)[1]) and '0 made, 2 were there' in out
     other = flags(folder, '--t', 0.3, '--out_png', folder / 'png')
     refused('tool.seed_masks', other, 'png', 't = 0.6, now t = 0.3', '--overwrite')
-    before = (read_mask(str(folder / 'png' / f'{names[0]}.png')) > 0).mean()
+    before = (read_mask(str(folder / 'png' / f'{names[0]}.png'), VOC) > 0).mean()
     assert run('tool.seed_masks', *other, '--overwrite')[0] == 0
-    assert (read_mask(str(folder / 'png' / f'{names[0]}.png')) > 0).mean() > before + 0.2
+    assert (read_mask(str(folder / 'png' / f'{names[0]}.png'), VOC) > 0).mean() > before + 0.2
 
 
 def test_bad_input(data, refused):

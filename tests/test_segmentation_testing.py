@@ -13,12 +13,13 @@ from PIL import Image
 
 from net import generate_net
 from segmentation_toy import config_of, make_devkit, run_script
-from tool.files import read_mask, write_mask
+from tool.files.pictures import read_mask, write_mask
 from tool.method.crf import DEEPLAB_CRF, TEST_CRFS, CrfPreset
 from tool.run.errors import UserError
 from utils import testing
 from utils.predictions import crf_prediction
 from utils.submission import FOLDER, check_submission, write_submission
+from voc12.classes import VOC
 
 GOLDEN = Path(__file__).parent / 'golden'
 TINY = dict(MODEL_BACKBONE='resnet38', MODEL_BACKBONE_WIDTH=1 / 16, TEST_MULTISCALE=[0.5, 1], DATA_WORKERS=0)
@@ -80,7 +81,7 @@ def test_predictions_are_palette_pngs_scored_like_everything_else(devkit, weight
     for name in names:
         image = Image.open(tmp_path / 'out' / f'{name}.png')
         assert image.mode == 'P' and image.getpalette()[3:6] == [128, 0, 0] and image.size == (72, 64)
-        background, truth = np.array(image) == 0, read_mask(devkit / 'SegmentationClass' / f'{name}.png') == 0
+        background, truth = np.array(image) == 0, read_mask(devkit / 'SegmentationClass' / f'{name}.png', VOC) == 0
         hits, union = hits + (background & truth).sum(), union + (background | truth).sum()
     assert f'background {100 * hits / union:6.2f}' in capsys.readouterr().out
 
@@ -131,7 +132,7 @@ def test_test_pictures_need_no_ground_truth_and_make_a_submission(devkit, weight
     with tarfile.open(archive) as packed:
         assert packed.getnames() == [f'results/VOC2012/Segmentation/comp6_test_cls/{name}.png' for name in names]
         mask = np.array(Image.open(io.BytesIO(packed.extractfile(packed.getnames()[0]).read())))
-    assert (mask == read_mask(tmp_path / 'out' / f'{names[0]}.png')).all()
+    assert (mask == read_mask(tmp_path / 'out' / f'{names[0]}.png', VOC)).all()
 
 
 def test_a_faulty_submission_is_refused_and_not_left_behind(devkit, tmp_path):

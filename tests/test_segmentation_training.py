@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from segmentation_toy import config_of, make_devkit, run_script
-from tool.files import read_mask
+from tool.files.pictures import read_mask
 from tool.method.metrics import confusion, iou
 from tool.run.errors import UserError
 from utils import training
+from voc12.classes import VOC
 
 TINY = dict(MODEL_BACKBONE='resnet38', MODEL_BACKBONE_WIDTH=1 / 16, MODEL_NAME='deeplabv3plus', MODEL_ASPP_OUTDIM=32,
             DATA_RANDOMCROP=32, DATA_WORKERS=0, TRAIN_BATCHES=4, TRAIN_TBLOG=False, TEST_MULTISCALE=[1], TEST_CRF='none')
@@ -131,7 +132,7 @@ def test_it_learns_a_toy_set_from_scratch(tmp_path):
     assert result.returncode == 0, result.stderr
     result = run_script('test.py', *flags)
     assert result.returncode == 0, result.stderr
-    matrix = sum(confusion(read_mask(path), read_mask(devkit / 'SegmentationClass' / path.name), 21)
+    matrix = sum(confusion(read_mask(path, VOC), read_mask(devkit / 'SegmentationClass' / path.name, VOC), 21)
                  for path in (tmp_path / 'result' / 'e' / 'val_crf_none').glob('*.png'))
     assert matrix.sum() == 20 * 64 * 72
     assert iou(matrix)[:2].mean() > 80

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tool.files import image_size, read_gray, read_image, read_labels, read_list, read_mask, write_mask
+from tool.files.lists import read_labels, read_list
+from tool.files.pictures import image_size, read_gray, read_image, read_mask, write_mask
 from voc12 import synth
+from voc12.classes import VOC
 from voc12.data import check_saliency
 from voc12.layout import check_images
 
@@ -38,11 +40,11 @@ def test_layout_is_that_of_voc(root):
     listed = names['train'] + names['val']
     check_images(str(root), listed)
     check_saliency(str(root / 'SALImages'), str(root), listed)
-    labels = read_labels(str(root / 'lists' / 'cls_labels.npy'))
+    labels = read_labels(str(root / 'lists' / 'cls_labels.npy'), VOC)
     assert set(labels) == set(listed) and len({tuple(label) for label in labels.values()}) > 10
     for name in listed:
-        mask = read_mask(str(root / 'SegmentationClass' / f'{name}.png'))
-        assert (mask == read_mask(str(root / 'SegmentationClassAug' / f'{name}.png'))).all()
+        mask = read_mask(str(root / 'SegmentationClass' / f'{name}.png'), VOC)
+        assert (mask == read_mask(str(root / 'SegmentationClassAug' / f'{name}.png'), VOC)).all()
         assert set(np.unique(mask)) - {0, 255} == set(np.flatnonzero(labels[name]) + 1)
         assert image_size(str(root / 'JPEGImages' / f'{name}.jpg')) == mask.shape
         assert 160 <= min(mask.shape) <= max(mask.shape) <= 200

@@ -21,9 +21,12 @@ from network.timm_weights import LITE0, lite0_from_wheel_keys, weights_fingerpri
 from network.weights import AFFINITY, net_for_training, net_from_checkpoint
 from recipe import fill, normal
 from segmentation_toy import config_of
-from tool.files import load_checkpoint, read_labels, read_mask, save_checkpoint
-from tool.manifest import fingerprint
+from tool.files.checkpoints import load_checkpoint, save_checkpoint
+from tool.files.lists import read_labels
+from tool.files.manifest import fingerprint
+from tool.files.pictures import read_mask
 from tool.run.errors import UserError
+from voc12.classes import VOC
 from voc12.data import MultiScaleSet, TrainSet
 from voc12.transforms import IMAGENET, normalise, to_tensor
 
@@ -285,7 +288,7 @@ def test_the_wheel_loads():
 @pytest.mark.skipif(not ANIMALS.is_dir(), reason=f'{ANIMALS} is not on this machine')
 def test_the_wheels_network_knows_cats_and_dogs():
     """Top-1 is right for most pictures of one dog or cat, and surer than with another padding and epsilon."""
-    labels = read_labels(str(ANIMALS / 'cls_labels.npy'))
+    labels = read_labels(str(ANIMALS / 'cls_labels.npy'), VOC)
     names = [name for name in sorted(labels) if labels[name].sum() == 1 and labels[name][[7, 11]].any()][:16]
     pictures = [Image.open(ANIMALS / 'JPEGImages' / f'{name}.jpg').convert('RGB') for name in names]
     pictures = [ImageOps.fit(picture, (224, 224), Image.Resampling.BICUBIC) for picture in pictures]
@@ -390,8 +393,8 @@ def test_stages_1_and_2_with_a_timm_backbone(baseline, data, tmp_path, run):
                          tmp_path / 'rw', '--num_workers', 0, '--device', 'cpu')
     assert code == 0, err
     for name in (data / 'list.txt').read_text().split():
-        truth = read_mask(str(data / 'SegmentationClass' / f'{name}.png'))
-        assert read_mask(str(Path(tmp_path) / 'rw' / f'{name}.png')).shape == truth.shape
+        truth = read_mask(str(data / 'SegmentationClass' / f'{name}.png'), VOC)
+        assert read_mask(str(Path(tmp_path) / 'rw' / f'{name}.png'), VOC).shape == truth.shape
 
 
 def test_the_scripts_refuse_what_contradicts_itself(data, tmp_path, refused):

@@ -19,7 +19,10 @@ from network import cam_net
 from network.baseline import LossOptions
 from network.baselines import BASELINES
 from network.weights import find_net
-from tool.files import read_cam, read_mask, write_mask, write_npy, write_text
+from tool.files.atomic import write_text
+from tool.files.maps import read_cam
+from tool.files.npy import write_npy
+from tool.files.pictures import read_mask, write_mask
 from tool.method import contrast, crf, plain, seam_losses
 from tool.method import random_walk as walk
 from tool.method.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
@@ -29,7 +32,7 @@ from tool.train.log import versions
 from tool.train.memory import keep_freed_memory, return_freed_memory
 from tool.train.optimiser import make_optimizer, param_groups
 from tool.train.precision import amp_dtype, fast_forward, has_bf16, hold_convolutions
-from voc12.classes import NUM_CLASSES
+from voc12.classes import NUM_CLASSES, VOC
 
 BENCHMARKS: dict[str, Callable[[], list[dict]]] = {}
 
@@ -91,14 +94,14 @@ def eval_curve() -> list[dict]:
         def ours():
             histogram = 0
             for name in names:
-                truth = read_mask(os.path.join(folder, name + '.png'))
-                histogram = histogram + curve_histogram(read_cam(os.path.join(folder, name + '.npy'), truth.shape), truth,
+                truth = read_mask(os.path.join(folder, name + '.png'), VOC)
+                histogram = histogram + curve_histogram(read_cam(os.path.join(folder, name + '.npy'), VOC, truth.shape), truth,
                                                           NUM_CLASSES)
             return iou(curve_confusions(histogram)).mean(1)
 
         def pictures():
             for name in names:
-                yield read_cam(os.path.join(folder, name + '.npy')), read_mask(os.path.join(folder, name + '.png'))
+                yield read_cam(os.path.join(folder, name + '.npy'), VOC), read_mask(os.path.join(folder, name + '.png'), VOC)
 
         theirs = seconds(lambda: [plain.miou(pictures(), t, NUM_CLASSES) for t in THRESHOLDS], 1)
         return [row('eval --curve, 500×375', 's', theirs, seconds(ours), '4 pictures, 60 background scores')]

@@ -11,10 +11,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tool.files import atomic, image_size, read_cam, read_image, read_list, read_mask, write_text
+from tool.files.atomic import atomic, write_text
+from tool.files.lists import read_list
+from tool.files.maps import read_cam
+from tool.files.pictures import image_size, read_image, read_mask
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.classes import CLASSES, IGNORE, PALETTE
+from voc12.classes import CLASSES, IGNORE, PALETTE, VOC
 from voc12.layout import check_files, check_images, image_path
 
 WIDTH, GAP, TITLE = 200, 6, 24  # pixels: a column, between cells, a line of text
@@ -77,9 +80,9 @@ def picture_cells(name: str, root: str, cam_dir: str | None, columns: dict[str, 
     picture, (height, width) = np.asarray(read_image(path)), image_size(path)
     cells, classes = [picture], set()
     if cam_dir:
-        cells.append(heat_map(picture, read_cam(os.path.join(cam_dir, name + '.npy'), (height, width))))
+        cells.append(heat_map(picture, read_cam(os.path.join(cam_dir, name + '.npy'), VOC, (height, width))))
     for folder in columns.values():
-        mask = read_mask(os.path.join(folder, name + '.png'))
+        mask = read_mask(os.path.join(folder, name + '.png'), VOC)
         if mask.shape != (height, width):
             raise UserError(f'{folder}/{name}.png: is {mask.shape[1]}x{mask.shape[0]}, the picture {width}x{height}; '
                             'make the mask again from this picture')

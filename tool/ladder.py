@@ -2,7 +2,7 @@
 import json
 import os
 
-from tool.files import write_text
+from tool.files.atomic import write_text
 from tool.method.metrics import mean_iou, occurring
 from tool.run.errors import UserError
 

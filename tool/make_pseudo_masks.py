@@ -8,13 +8,17 @@ import os
 
 import numpy as np
 
-from tool.files import need_folder, read_list, read_maps, write_mask
-from tool.manifest import claim, fingerprint, missing
+from tool.files.atomic import need_folder
+from tool.files.lists import read_list
+from tool.files.manifest import claim, fingerprint, missing
+from tool.files.maps import read_maps
+from tool.files.pictures import write_mask
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share
+from voc12.classes import VOC
 from voc12.layout import check_files
 
 
@@ -51,7 +55,7 @@ def main(args):
 def make_mask(task: tuple[str, str]) -> None:
     """One picture: CRF maps file → mask file."""
     source, target = task
-    maps = read_maps(source)
+    maps = read_maps(source, VOC)
     if not maps:
         raise UserError(f'{source}: holds no map; make it again with aff_prepare.py')
     labels = np.array(sorted(maps), np.uint8)

@@ -20,7 +20,7 @@ import sys
 import time
 
 from tool.child import alone, last_line, run_script
-from tool.files import write_text
+from tool.files.atomic import write_text
 from tool.ladder import clock, ladder_row, ladder_table, read_scores, write_ladder
 from tool.preset import LATE, ROOT, Preset, Stage, fill, read_preset
 from tool.run import command_line

@@ -9,16 +9,18 @@ Writes --out_png <name>.png (the CAMs against the background score --t) and --ou
 import functools
 import os
 
-from tool.files import image_size, read_cam, read_list
-from tool.manifest import claim_all, fingerprint, missing
+from tool.files.lists import read_list
+from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.maps import read_cam
+from tool.files.pictures import image_size
+from tool.files.stage_outputs import SeedOutputs, write_seed
 from tool.method.crf import check_backend
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share
-from tool.seeds import SeedOutputs, write_seed
-from voc12.classes import NUM_CLASSES
+from voc12.classes import NUM_CLASSES, VOC
 from voc12.layout import check_files, check_images, image_path
 
 
@@ -64,7 +66,7 @@ def make_masks(root: str, cam_dir: str, outputs: SeedOutputs, name: str) -> None
     """One picture: its CAM file → the wanted masks."""
     path = image_path(root, name)
     size = image_size(path)
-    write_seed(name, read_cam(os.path.join(cam_dir, name + '.npy'), size), size, path, outputs)
+    write_seed(name, read_cam(os.path.join(cam_dir, name + '.npy'), VOC, size), size, path, outputs)
 
 
 if __name__ == '__main__':

@@ -8,10 +8,12 @@ import os
 import numpy as np
 from PIL import Image, ImageFilter
 
-from tool.files import atomic, read_list, read_mask
+from tool.files.atomic import atomic
+from tool.files.lists import read_list
+from tool.files.pictures import read_mask
 from tool.run import command_line
 from tool.run.progress import progress
-from voc12.classes import IGNORE
+from voc12.classes import IGNORE, VOC
 from voc12.layout import check_files
 
 
@@ -28,7 +30,7 @@ def main(args):
     names = read_list(args.list)
     check_files(args.mask_dir, names, '.png', 'check --mask_dir and --list')
     for name in progress(names, desc='saliency'):
-        mask = read_mask(os.path.join(args.mask_dir, name + '.png'))
+        mask = read_mask(os.path.join(args.mask_dir, name + '.png'), VOC)
         objects = Image.fromarray(((mask != 0) & (mask != IGNORE)).astype(np.uint8) * 255)
         with atomic(os.path.join(args.out_dir, name + '.png')) as temporary:
             objects.filter(ImageFilter.GaussianBlur(args.blur)).save(temporary, 'PNG')

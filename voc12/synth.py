@@ -22,8 +22,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tool import files
-from tool.manifest import claim_all, fingerprint, missing
+from tool.files.atomic import atomic, write_text
+from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.pictures import write_mask
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
@@ -247,9 +248,9 @@ def make_picture(out: str, seed: int, name: str) -> None:
     mask[cv2.morphologyEx(objects, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0] = IGNORE
     saliency = cv2.GaussianBlur((filled > 0).astype(np.uint8) * 255, (0, 0), 3)
     for folder in MASKS:
-        files.write_mask(os.path.join(out, folder, f'{name}.png'), mask)
+        write_mask(os.path.join(out, folder, f'{name}.png'), mask)
     for folder, extension, picture in (('SALImages', '.png', saliency), ('JPEGImages', '.jpg', image)):
-        with files.atomic(os.path.join(out, folder, name + extension)) as temporary:
+        with atomic(os.path.join(out, folder, name + extension)) as temporary:
             Image.fromarray(picture).save(temporary, 'PNG' if extension == '.png' else 'JPEG', quality=90)
 
 
@@ -279,7 +280,7 @@ def main(args: argparse.Namespace) -> None:
         pass
     for name in ('train', 'train_aug', 'trainaug', 'val'):  # the field has both spellings
         listed = names['val' if name == 'val' else 'train']
-        files.write_text(os.path.join(args.out, 'ImageSets', 'Segmentation', f'{name}.txt'), '\n'.join(listed) + '\n')
+        write_text(os.path.join(args.out, 'ImageSets', 'Segmentation', f'{name}.txt'), '\n'.join(listed) + '\n')
     make_lists.main(argparse.Namespace(voc12_root=args.out, out_dir=os.path.join(args.out, 'lists'), jobs=args.jobs))
 
 

@@ -7,7 +7,7 @@ import sys
 
 from tqdm import tqdm
 
-from tool.files import atomic
+from tool.files.atomic import atomic
 
 
 def commit() -> str:

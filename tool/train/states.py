@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tool.files import atomic
+from tool.files.atomic import atomic
 from tool.run.errors import UserError
 from tool.train import processes
 

@@ -5,7 +5,8 @@ import os
 from dataclasses import dataclass
 
 import voc12
-from tool.files import need_folder, read_list
+from tool.files.atomic import need_folder
+from tool.files.lists import read_list
 from tool.method.crf import BACKENDS, TEST_CRFS
 from tool.run import command_line
 from tool.run.errors import UserError

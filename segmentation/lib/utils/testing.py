@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 
 from datasets import TestSet
 from net import load_net, own_normalisation
-from tool.files import write_mask
-from tool.manifest import claim_all, fingerprint, missing
+from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.pictures import write_mask
 from tool.method.crf import TEST_CRFS
 from tool.method.metrics import table
 from tool.run import command_line

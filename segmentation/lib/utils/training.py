@@ -17,7 +17,7 @@ from torch import nn
 from datasets import generate_dataset
 from net import generate_net, own_normalisation
 from network.timm_weights import weights_fingerprint
-from tool.files import save_checkpoint
+from tool.files.checkpoints import save_checkpoint
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import processes

@@ -1,4 +1,4 @@
-"""tool/npy.py through tool/files.py: pickles of every protocol, and files that must neither run code nor eat memory."""
+"""tool/files/npy.py and what reads through it: pickles of every protocol, and files that must neither run code nor eat memory."""
 import functools
 import os
 import pickle
@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from tool import files
+from tool.files.lists import read_labels
+from tool.files.maps import maps_size, read_maps
+from tool.files.npy import read_npy
 from tool.run.errors import UserError
+from voc12.classes import VOC
 
 
 def save_pickle(path, value, protocol):
@@ -43,8 +46,8 @@ def test_maps_and_their_size_at_every_pickle_protocol(path, protocol, dtype):
         for keys in [(0,), (3, 7), (0, 19, 20), (np.int64(4), np.int64(2))]:
             maps = {key: np.full((height, width), i + 0.5, dtype) for i, key in enumerate(keys)}
             np.save(path, maps) if protocol == 'np.save' else save_pickle(path, maps, protocol)
-            assert files.maps_size(path) == ((height, width), 'dict')
-            read = files.read_maps(path, (height, width))
+            assert maps_size(path, VOC) == ((height, width), 'dict')
+            read = read_maps(path, VOC, (height, width))
             assert list(read) == [int(key) for key in keys] and all(m.dtype == np.float32 for m in read.values())
             assert [float(m.mean()) for m in read.values()] == [i + 0.5 for i in range(len(keys))]
 
@@ -53,7 +56,7 @@ def test_non_contiguous_and_fortran_maps(path):
     map_ = np.arange(35, dtype=np.float32).reshape(5, 7)
     for protocol in (2, 4, 5):
         save_pickle(path, {0: np.asfortranarray(map_), 1: map_.repeat(2, 1)[:, ::2], 2: map_.astype('>f4')}, protocol)
-        for read in files.read_maps(path).values():
+        for read in read_maps(path, VOC).values():
             np.testing.assert_array_equal(read, map_)
             read += 1  # what was read is the reader's own
 
@@ -87,9 +90,9 @@ def test_pickled_calls_are_refused_and_not_made(path, tmp_path, kind, protocol):
     for value in (evil, {1: evil}, {1: np.ones((2, 2)), 'x': [evil]}):
         save_pickle(path, value, protocol) if value is not evil else save_body(path, pickle.dumps(value, protocol))
         tracemalloc.start()
-        for read in (files.read_npy, files.read_maps, files.read_labels):
+        for read, more in ((read_npy, ()), (read_maps, (VOC,)), (read_labels, (VOC,))):
             with pytest.raises(UserError, match='file.npy: refused'):
-                read(path)
+                read(path, *more)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
         tracemalloc.stop()
     assert not mark.exists()
@@ -102,7 +105,7 @@ def test_pickled_calls_are_refused_and_not_made(path, tmp_path, kind, protocol):
 def test_what_is_no_dict_of_numbers_is_refused(path, value):
     np.save(path, np.array(value, dtype=object) if not isinstance(value, list) else np.array([value], object))
     with pytest.raises(UserError, match='file.npy: refused'):
-        files.read_npy(path)
+        read_npy(path)
 
 
 def glob(module, name):
@@ -131,7 +134,7 @@ def test_forged_pickles(path, body):
     save_body(path, body)
     tracemalloc.start()
     with pytest.raises(UserError, match='file.npy: refused'):
-        files.read_npy(path)
+        read_npy(path)
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()
 
@@ -150,9 +153,9 @@ def test_damaged_npy_gives_a_dict_or_a_user_error(path):
         for _ in range(rng.randint(1, 3)):
             data[rng.randrange(min(len(data), 700))] = rng.randrange(256)
         Path(path).write_bytes(data[:rng.choice([len(data), rng.randrange(len(data))])])
-        for read in (files.read_maps, files.maps_size):
+        for read in (read_maps, maps_size):
             try:
-                read(path)
+                read(path, VOC)
             except UserError:
                 refused += 1
     assert refused > 1000
@@ -169,6 +172,6 @@ def test_lying_npy_headers(path, header, data):
     Path(path).write_bytes(b'\x93NUMPY\x01\x00' + struct.pack('<H', len(text)) + text + data)
     tracemalloc.start()
     with pytest.raises(UserError, match='file.npy: refused'):
-        files.read_maps(path)
+        read_maps(path, VOC)
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tool.files import need_file
+from tool.files.atomic import need_file
 from tool.run.errors import UserError
 
 _LIST = 0x112

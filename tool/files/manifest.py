@@ -3,7 +3,7 @@ import hashlib
 import json
 import os
 
-from tool.files import write_text
+from tool.files.atomic import write_text
 from tool.run.errors import UserError
 
 MANIFEST = '.manifest.json'

@@ -1,7 +1,7 @@
-"""What a `.npy` of a stranger may hold, read without running its code and without trusting its sizes (used by tool.files).
+"""What a `.npy` of a stranger may hold, read without running its code and without trusting its sizes.
 
-All functions raise some exception, mostly ValueError, on anything else; tool.files turns it into a UserError that names the
-file.
+`header`, `numeric_array`, `dict_of_arrays` and `first_shape` raise some exception, mostly ValueError, on anything else;
+`open_npy` turns it into a UserError that names the file.
 """
 import contextlib
 import io
@@ -10,9 +10,13 @@ import os
 import pickle
 import pickletools
 import re
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
+
+from tool.files.atomic import atomic, need_file
+from tool.run.errors import UserError
 
 _NUMBERS = ('BININT', 'BININT1', 'BININT2', 'LONG1')  # opcodes
 
@@ -119,3 +123,35 @@ def first_shape(head: bytes) -> tuple[int, int] | None:
             elif opcode.name not in ('MEMOIZE', 'BINPUT', 'LONG_BINPUT'):
                 numbers.clear()
     return None
+
+
+def read_npy(path: str) -> dict | np.ndarray:
+    """A `.npy` that holds a plain numeric array, or a dict of str/int keys to numeric arrays.
+
+    Raises:
+        UserError: missing, truncated, or it carries anything else (its code is not run).
+    """
+    with open_npy(path) as (file, _, dtype):
+        if dtype.hasobject:
+            return dict_of_arrays(file.read())
+        file.seek(0)
+        return numeric_array(file)
+
+
+@contextlib.contextmanager
+def open_npy(path: str) -> Iterator[tuple[BinaryIO, tuple, np.dtype]]:
+    """(file at the start of its data, shape, dtype); whatever goes wrong while it is open is a UserError."""
+    need_file(path, 'run the stage that writes it first')
+    try:
+        with open(path, 'rb') as file:
+            yield file, *header(file)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged or hostile file can raise anything
+        raise UserError(f'{path}: refused, not an array or a plain dict of arrays ({error}); write it again') from None
+
+
+def write_npy(path: str, value: dict | np.ndarray) -> None:
+    """np.save of an array or a dict of arrays, atomically."""
+    with atomic(path) as temporary, open(temporary, 'wb') as file:
+        np.save(file, value)
