@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mini import ROOT
-from tool.ladder import clock, ladder_row, ladder_table
 from tool.pipeline import last_line, most_processes
+from tool.presets.ladder import clock, ladder_row, ladder_table
 from tool.run import command_line
 from voc12.classes import CLASSES
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from mini import ROOT
-from tool.preset import LATE, read_preset
+from tool.presets.preset import LATE, read_preset
 from tool.run.errors import UserError
+from voc12.classes import CLASSES
 
 PRESETS = sorted(path.stem for path in (ROOT / 'tool' / 'presets').glob('*.ini'))
 BASE = '''
@@ -42,7 +43,8 @@ def read(tmp_path):
     def call(text, *overrides, **given):
         path = tmp_path / 'a b.ini'
         path.write_text(text)
-        return read_preset(str(path), list(overrides), **{'work': '/my work', 'voc': '/voc', 'device': '', 'seed': '0', **given})
+        given = {'work': '/my work', 'voc': '/voc', 'device': '', 'seed': '0', **given}
+        return read_preset(str(path), list(overrides), CLASSES, **given)
     return call
 
 
@@ -100,11 +102,11 @@ def test_faulty_presets(read, text, overrides, message):
 
 def test_generated_pictures_take_no_root_of_the_user():
     with pytest.raises(UserError, match='generates its own pictures'):
-        read_preset('smoke', [], work='w', voc='/real/VOC2012', seed='0', device='')
+        read_preset('smoke', [], CLASSES, work='w', voc='/real/VOC2012', seed='0', device='')
 
 
 def stages_of(name):
-    preset = read_preset(name, [], work='/work', voc=None, seed='3', device='cpu')
+    preset = read_preset(name, [], CLASSES, work='/work', voc=None, seed='3', device='cpu')
     return [pytest.param(stage, {**preset.values, **dict.fromkeys(LATE, '0.25')}, id=f'{name}-{stage.name}')
             for stage in preset.stages]
 

@@ -19,13 +19,14 @@ import subprocess
 import sys
 import time
 
-from tool.child import alone, last_line, run_script
 from tool.files.atomic import write_text
-from tool.ladder import clock, ladder_row, ladder_table, read_scores, write_ladder
-from tool.preset import LATE, ROOT, Preset, Stage, fill, read_preset
+from tool.presets.child import alone, last_line, run_script
+from tool.presets.ladder import clock, ladder_row, ladder_table, read_scores, write_ladder
+from tool.presets.preset import LATE, ROOT, Preset, Stage, fill, read_preset
 from tool.run import command_line
 from tool.run.errors import Interrupted, UserError
 from tool.train.log import commit
+from voc12.classes import CLASSES
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,7 +48,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     name = os.path.basename(args.preset).removesuffix('.ini')
     work = os.path.abspath(args.work_dir or os.path.join(ROOT, 'runs', name))
-    preset = read_preset(args.preset, args.set, work=work, voc=args.voc12_root and os.path.abspath(args.voc12_root),
+    preset = read_preset(args.preset, args.set, CLASSES, work=work, voc=args.voc12_root and os.path.abspath(args.voc12_root),
                          seed=str(args.seed), device=args.device or '')
     names = [stage.name for stage in preset.stages]
     for flag, stage in (('--from', args.first), ('--to', args.last)):

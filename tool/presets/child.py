@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tool.preset import ROOT
+from tool.presets.preset import ROOT
 from tool.run.interrupts import SIGNALS
 
 

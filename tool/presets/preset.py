@@ -18,13 +18,13 @@ import glob
 import os
 import shlex
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tool.run.errors import UserError
-from voc12.classes import CLASSES
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the repository
-FOLDER = os.path.join(ROOT, 'tool', 'presets')
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(FOLDER))  # the repository
 LATE = ('best_t', 'best_masks')  # placeholders that only results fill
 _OWN = ('makes', 'row', 'masks', 'processes')  # options that a section does not share
 
@@ -75,12 +75,13 @@ class Preset:
     stages: list[Stage]
 
 
-def read_preset(name: str, overrides: list[str], **given: str) -> Preset:
+def read_preset(name: str, overrides: list[str], classes: Sequence[str], **given: str) -> Preset:
     """The preset of tool/presets/<name>.ini, or of a file of your own.
 
     Args:
         name: a preset's name, or a path ending in .ini.
         overrides: stage.option=value, on top of what the file says.
+        classes: the names that `core` may hold.
         given: placeholders known from the command line; None leaves what the preset says.
     Raises:
         UserError: no such preset or stage, a faulty file, an unknown placeholder; names the section.
@@ -102,8 +103,8 @@ def read_preset(name: str, overrides: list[str], **given: str) -> Preset:
         filled = fill(text, values, 'preset')
         values.setdefault(key, os.path.normpath(os.path.join(ROOT, filled)) if key == 'voc' else filled)
     values['core'] = core
-    if unknown := set(core.split()) - set(CLASSES):
-        raise UserError(f'[preset] core = {core}: {min(unknown)} is no class; the classes are {", ".join(CLASSES)}')
+    if unknown := set(core.split()) - set(classes):
+        raise UserError(f'[preset] core = {core}: {min(unknown)} is no class; the classes are {", ".join(classes)}')
     stages = _stages(parser, order.split(), values)
     if not stages:
         raise UserError(f'--preset {name}: has no stage')
