@@ -15,8 +15,8 @@ import dataclasses
 import numpy as np
 import torch
 
-from network.baseline import Baseline, LossOptions
 from network.baselines import BASELINES, pick_baseline
+from network.baselines.baseline import Baseline, LossOptions
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
 from tool.files.checkpoints import save_checkpoint

@@ -5,8 +5,8 @@ import torch
 
 from mini import GOLDEN
 from network import cam_net, resnet38_contrast, resnet38_contrast_eps
-from network.baseline import LossOptions
 from network.baselines import BASELINES, baseline_of, pick_baseline
+from network.baselines.baseline import LossOptions
 from network.resnet38_aff import Net as AffNet
 from network.weights import find_net, net_for_training, net_from_checkpoint
 from recipe import fill, normal
@@ -199,7 +199,7 @@ def test_mirrored_pass_is_put_back(name):
 
 def test_the_contrast_is_told_what_is_padding(monkeypatch):
     given = {}
-    monkeypatch.setattr('network.baseline.contrast_loss', lambda *_, **named: given.update(named) or {'loss_nce': 0})
+    monkeypatch.setattr('network.baselines.baseline.contrast_loss', lambda *_, **named: given.update(named) or {'loss_nce': 0})
     batch = {'image': normal('crop', 2, 3, 64, 64), 'label': torch.eye(20)[:2]}
     batch['image'][:, :, :, 40:] = 0
     BASELINES['seam'].losses(fill(find_net(BASELINES['seam'].network)(SMALL)), batch, LossOptions(view2_size=32))

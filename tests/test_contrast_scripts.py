@@ -13,7 +13,7 @@ from PIL import Image
 from contrast_infer import seeds
 from mini import E2E, ROOT, make_voc
 from network import resnet38_contrast
-from network.baseline_seam import BASELINE
+from network.baselines.seam import BASELINE
 from network.resnet38_aff import Net as AffNet
 from recipe import fill
 from tool.files.checkpoints import save_checkpoint

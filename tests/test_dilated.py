@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from network.dilated import DilatedDepthwise, interleaved, train_in_float32, use_interleaved
+from network.cpu.depthwise import DilatedDepthwise, interleaved, train_in_float32, use_interleaved
 from recipe import normal
 
 

@@ -12,8 +12,8 @@ import aff_train
 from launch import agent, context, end, environment, train
 from mini import make_voc
 from network import resnet38_aff
-from network.baseline import LossOptions
 from network.baselines import BASELINES
+from network.baselines.baseline import LossOptions
 from network.weights import find_net
 from recipe import fill, normal, uniform
 from tool.method.affinity import affinity_loss, pair_labels

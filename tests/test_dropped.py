@@ -1,11 +1,11 @@
-"""network/dropped.py: a convolution after dropout leaves out what was dropped, and nothing else changes."""
+"""network/cpu/dropout.py: a convolution after dropout leaves out what was dropped, and nothing else changes."""
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from network import dropped
-from network.dropped import after_dropout
+from network.cpu import dropout as module
+from network.cpu.dropout import after_dropout
 from recipe import normal
 
 
@@ -45,7 +45,7 @@ def test_it_is_the_convolution_of_the_dropped_map(p, kernel, dtype, memory, monk
 
 def test_where_it_does_not_pay_the_whole_map_is_convolved(monkeypatch):
     seen = []
-    monkeypatch.setattr(dropped, '_pick', lambda *arguments: seen.append(1))
+    monkeypatch.setattr(module, '_pick', lambda *arguments: seen.append(1))
     conv, dropout = layers()
     with torch.no_grad():
         x = normal('x', 1, 160, 40, 41)

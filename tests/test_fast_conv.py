@@ -1,10 +1,10 @@
-"""network/fast_conv.py: what inference on a CPU computes is what PyTorch computes, and training does not come near it."""
+"""network/cpu/convolutions.py: what inference on a CPU computes is what PyTorch computes, and training does not come near it."""
 import pytest
 import torch
 import torch.nn.functional as F
 
-from network import fast_conv
-from network.fast_conv import Conv1x1, Conv3x3, winograd, winograd_rows
+from network.cpu import convolutions
+from network.cpu.convolutions import Conv1x1, Conv3x3, winograd, winograd_rows
 from recipe import normal
 
 needs_nnpack = pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason='this PyTorch has no NNPACK')
@@ -15,7 +15,7 @@ needs_nnpack = pytest.mark.skipif(not torch.backends.nnpack.is_available(), reas
 @pytest.mark.parametrize('size', [(1, 1), (3, 50), (25, 31), (24, 32), (26, 29)])
 @pytest.mark.parametrize('workspace', [1, 1 << 24])  # one row of tiles at a time, all at once
 def test_winograd_is_the_convolution(dilation, size, workspace, monkeypatch):
-    monkeypatch.setattr(fast_conv, 'WORKSPACE', workspace)
+    monkeypatch.setattr(convolutions, 'WORKSPACE', workspace)
     x, weight = normal('x', 2, 19, *size), normal('weight', 33, 19, 3, 3)
     with torch.no_grad():
         y = winograd(x, weight, dilation)
@@ -54,10 +54,10 @@ def calls(monkeypatch):
     def spy(x, weight, dilation):
         seen.append(tuple(x.shape[2:]))
         return F.conv2d(x, weight, None, 1, dilation, dilation)
-    monkeypatch.setattr(fast_conv, 'has_fast_winograd', lambda: True)
-    monkeypatch.setattr(fast_conv, 'has_slow_bf16', lambda: True)
-    monkeypatch.setattr(fast_conv, 'winograd', spy)
-    monkeypatch.setattr(fast_conv, 'winograd_rows', spy)
+    monkeypatch.setattr(convolutions, 'has_fast_winograd', lambda: True)
+    monkeypatch.setattr(convolutions, 'has_slow_bf16', lambda: True)
+    monkeypatch.setattr(convolutions, 'winograd', spy)
+    monkeypatch.setattr(convolutions, 'winograd_rows', spy)
     return seen
 
 
@@ -70,7 +70,7 @@ def test_inference_of_large_maps_takes_winograd(calls):
 
 
 def test_bf16_takes_winograd_along_rows_where_there_are_many_channels(calls, monkeypatch):
-    monkeypatch.setattr(fast_conv, 'MIN_CHANNELS', 8)
+    monkeypatch.setattr(convolutions, 'MIN_CHANNELS', 8)
     x = torch.randn(1, 8, 50, 30, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
         assert Conv3x3(8, 8)(x).dtype == torch.bfloat16
@@ -78,9 +78,9 @@ def test_bf16_takes_winograd_along_rows_where_there_are_many_channels(calls, mon
         Conv3x3(8, 4)(x)
         Conv3x3(8, 8)(x[..., :49, :])
         Conv3x3(8, 8)(x.contiguous())
-        monkeypatch.setattr(fast_conv, 'has_slow_bf16', lambda: False)
+        monkeypatch.setattr(convolutions, 'has_slow_bf16', lambda: False)
         Conv3x3(8, 8)(x)
-    monkeypatch.setattr(fast_conv, 'has_slow_bf16', lambda: True)
+    monkeypatch.setattr(convolutions, 'has_slow_bf16', lambda: True)
     with torch.autocast('cpu', torch.bfloat16):  # training too
         Conv3x3(8, 8)(x).sum().backward()
     assert calls == [(50, 30)] * 2
@@ -98,7 +98,7 @@ def test_everything_else_does_not(calls, monkeypatch):
         conv.double()(x.double())
         with torch.autocast('cpu', torch.bfloat16):
             assert conv.float()(x).dtype == torch.bfloat16
-        monkeypatch.setattr(fast_conv, 'has_fast_winograd', lambda: False)
+        monkeypatch.setattr(convolutions, 'has_fast_winograd', lambda: False)
         conv(x)
     assert calls == []
 
@@ -107,14 +107,14 @@ def test_everything_else_does_not(calls, monkeypatch):
 def test_processors(capability, fast, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: capability)
     monkeypatch.setattr(torch.backends.nnpack, 'is_available', lambda: True)
-    assert fast_conv.has_fast_winograd() == fast
+    assert convolutions.has_fast_winograd() == fast
 
 
 @pytest.mark.parametrize('bf16, amx, slow', [(True, False, True), (True, True, False), (False, False, False)])
 def test_processors_with_bf16(bf16, amx, slow, monkeypatch):
     monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: bf16)
     monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', lambda: amx)
-    assert fast_conv.has_slow_bf16() == slow
+    assert convolutions.has_slow_bf16() == slow
 
 
 @pytest.mark.parametrize('stride', [1, 2])

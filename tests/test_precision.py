@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from network import resnet38_aff, resnet38_contrast, resnet38_contrast_eps, resnet38d
-from network.baseline import LossOptions
 from network.baselines import BASELINES
+from network.baselines.baseline import LossOptions
 from recipe import fill, normal
 from tool.run import command_line
 from tool.run.errors import UserError

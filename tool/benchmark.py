@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from network import cam_net
-from network.baseline import LossOptions
 from network.baselines import BASELINES
+from network.baselines.baseline import LossOptions
 from network.weights import find_net
 from tool.files.atomic import write_text
 from tool.files.maps import read_cam

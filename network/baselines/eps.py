@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from network.backbone import Backbone
-from network.baseline import Baseline, LossOptions
+from network.baselines.baseline import Baseline, LossOptions
 from tool.method.eps_losses import eps_loss
 from tool.method.seam_losses import classification_loss, consistency_losses, rvmin_loss
 

@@ -3,11 +3,11 @@ import os
 import subprocess
 from importlib import import_module
 
-from network.baseline import Baseline
+from network.baselines.baseline import Baseline
 from tool.run.errors import UserError
 
-# a further baseline is a file network/baseline_<name>.py with a BASELINE, and its name here
-BASELINES: dict[str, Baseline] = {name: import_module(f'network.baseline_{name}').BASELINE for name in ('seam', 'eps')}
+# a further baseline is a file network/baselines/<name>.py with a BASELINE, and its name here
+BASELINES: dict[str, Baseline] = {name: import_module(f'network.baselines.{name}').BASELINE for name in ('seam', 'eps')}
 
 
 def pick_baseline(name: str = None) -> tuple[Baseline, str]:
@@ -37,7 +37,7 @@ def baseline_of(state: dict, path: str, name: str = None) -> tuple[Baseline, str
 
 def _branch() -> str:
     """Checked-out branch of the repository this file belongs to; '' outside one or on no branch."""
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if not os.path.exists(os.path.join(here, '.git')):
         return ''  # a copy of the code inside somebody else's repository
     try:

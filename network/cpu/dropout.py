@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from network.fast_conv import MIN_PIXELS
+from network.cpu.convolutions import MIN_PIXELS
 
 MIN_CHANNELS = 128  # with fewer, picking them costs more than it saves
 BLOCK = 16  # oneDNN computes channels in blocks; 2.15's bfloat16 weight gradient was wrong where the last is not full
