@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from loss_golden import CLOSE, first_half, golden, leaves
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from loss_golden import CLOSE, first_half, golden, leaves
 from recipe import normal, uniform
 from tool.method import contrast, plain
 

@@ -2,9 +2,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from loss_golden import check, check_gradients, first_half, golden, leaves
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from loss_golden import check, check_gradients, first_half, golden, leaves
 from recipe import uniform
 from tool.method import plain
 from tool.method.contrast import contrast_loss

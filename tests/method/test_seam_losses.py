@@ -1,9 +1,9 @@
 """SEAM's losses: the published values and gradients, the plain formulation, nothing that waits."""
 import pytest
 import torch
-from loss_golden import check, check_gradients, first_half, golden, leaves
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from loss_golden import check, check_gradients, first_half, golden, leaves
 from tool.method import plain, seam_losses
 from tool.method.contrast import contrast_loss
 

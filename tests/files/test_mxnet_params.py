@@ -2,17 +2,16 @@
 import random
 import struct
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mini import GOLDEN
 from network.resnet38d import ResNet38, width_of
 from tool.files.mxnet_params import load_mxnet_params, resnet38_from_mxnet, resnet38_names
 from tool.run.errors import UserError
 
-GOLDEN = Path(__file__).parent / 'golden'
 DTYPES = ['<f4', '<f8', '<f2', 'u1', '<i4', 'i1', '<i8']
 MAGIC = {1: 0xF993FAC8, 2: 0xF993FAC9, 3: 0xF993FACA}
 

@@ -2,13 +2,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
 
+from mini import GOLDEN
 from net import generate_net, load_net
 from net.build import BACKBONES
 from net.deeplab import VERSIONS
@@ -20,7 +20,6 @@ from segmentation_toy import EXPERIMENTS, ROOT, config_of
 from tool.run.errors import UserError
 from utils.training import make_optimizer
 
-GOLDEN = Path(__file__).parent / 'golden'
 SMALL = {'MODEL_BACKBONE': 'resnet38', 'MODEL_BACKBONE_WIDTH': 1 / 16}
 
 

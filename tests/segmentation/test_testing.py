@@ -3,7 +3,6 @@ import io
 import shutil
 import tarfile
 from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from mini import GOLDEN
 from net import generate_net
 from segmentation_toy import config_of, make_devkit, run_script
 from tool.files.pictures import read_mask, write_mask
@@ -21,7 +21,6 @@ from utils.predictions import crf_prediction
 from utils.submission import FOLDER, check_submission, write_submission
 from voc12.classes import VOC
 
-GOLDEN = Path(__file__).parent / 'golden'
 TINY = dict(MODEL_BACKBONE='resnet38', MODEL_BACKBONE_WIDTH=1 / 16, TEST_MULTISCALE=[0.5, 1], DATA_WORKERS=0)
 
 

@@ -8,7 +8,7 @@ import pytest
 from tool.method import crf, plain
 from tool.method.crf import AFFINITY_CRF, SEED_CRF, TEST_CRFS, CrfPreset, dense_crf, prob_unary
 
-GOLDEN = np.load(Path(__file__).parent / 'golden/crf.npz')
+GOLDEN = np.load(Path(__file__).parents[1] / 'golden/crf.npz')
 crf_from_labels = functools.partial(crf.crf_from_labels, num_labels=21)
 affinity_maps = functools.partial(crf.affinity_maps, num_labels=21)
 IMAGE, CAM = GOLDEN['image'], {4: GOLDEN['cam_4'], 11: GOLDEN['cam_11']}

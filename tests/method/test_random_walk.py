@@ -1,17 +1,15 @@
 """The random walk, against golden numbers, the dense power, and cases with a known answer."""
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mini import GOLDEN
 from recipe import uniform
 from tool.method import plain
 from tool.method import random_walk as module
 from tool.method.affinity import dense_affinity, pair_indices
 from tool.method.random_walk import random_walk
-
-GOLDEN = Path(__file__).parent / 'golden'
 
 
 def random_pairs(height, width):

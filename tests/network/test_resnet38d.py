@@ -1,16 +1,16 @@
 """network/resnet38d.py: the published keys and shapes, every width read back, and what is frozen."""
-from pathlib import Path
 
 import pytest
 import torch
 
+from mini import GOLDEN
 from network import resnet38d
 from network.resnet38d import FROZEN, ResNet38, check_width, scaled, width_of
 from recipe import fill, normal
 from tool.method import plain
 from tool.run.errors import UserError
 
-KEYS = Path(__file__).parent / 'golden/keys'
+KEYS = GOLDEN / 'keys'
 
 
 def published(name, heads, prefix=''):

@@ -265,22 +265,6 @@ def test_shards_write_the_same_bytes(data, weights, tmp_path, monkeypatch):
     assert single == shared and len(single[0]) == 5
 
 
-def test_shards_are_a_partition(monkeypatch):
-    from tool.run.errors import UserError
-    from tool.run.shard import own_share
-    listed, parts = list('abcdefg'), []
-    monkeypatch.setenv('WORLD_SIZE', '3')
-    for rank in range(3):
-        monkeypatch.setenv('RANK', str(rank))
-        parts += own_share(listed)
-    assert sorted(parts) == listed
-    with pytest.raises(UserError, match='not with 3 processes'):
-        own_share(listed, overwrite=True)
-    monkeypatch.setenv('RANK', '3')
-    with pytest.raises(UserError, match='RANK=3 WORLD_SIZE=3'):
-        own_share(listed)
-
-
 def test_folder_of_other_settings_is_refused(data, weights, tmp_path, run, refused):
     cam = tmp_path / 'cam'
     assert run('contrast_infer', *infer_flags(data, weights, '--out_cam', cam))[0] == 0

@@ -1,4 +1,4 @@
-"""The pipeline: what is skipped, continued and done anew, how stages fail, the ladder; and the smoke preset as a whole."""
+"""The pipeline: what is skipped, continued and done anew, how stages fail; and the smoke preset as a whole."""
 import json
 import signal
 import subprocess
@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from mini import ROOT
-from tool.pipeline import last_line, most_processes
-from tool.presets.ladder import clock, ladder_row, ladder_table
+from tool.pipeline import most_processes
 from tool.run import command_line
 from voc12.classes import CLASSES
 
@@ -220,23 +219,6 @@ def test_a_killed_pipeline_leaves_no_stage_behind(toy):
     assert toy()[::3] == (0, ['last'])
 
 
-def test_ladder_row_and_table():
-    scores = {**dict.fromkeys(CLASSES, 0.0), 'background': 84.0, 'cat': 42.0, 'dog': 21.0, 'mIoU': 99.0, 'list': 'a/train.txt',
-              'images': 7, 'gt_dir': '/voc/SegmentationClass/', 'predict_dir': 'p', 't': 0.3,
-              'pixels': {**dict.fromkeys(CLASSES, 1000), 'background': 5000, 'cat': 1001}}
-    row = ladder_row('seeds', scores, [], 12.34)
-    assert row == {'row': 'seeds', 'mIoU': 7.0, 't': 0.3, 'list': 'a/train.txt', 'images': 7,
-                   'gt_dir': '/voc/SegmentationClass/', 'predict_dir': 'p', 'seconds': 12.3}
-    row = ladder_row('seeds', scores, ['cat', 'dog', 'cow'], 1)
-    assert row['core'] == 21 and row['occurring'] == 63
-    head, line, total = ladder_table([row], 200).splitlines()
-    assert head.split() == ['mIoU', 'core', 'occurring', 'scored', 'on', 'pictures', 'against', 'time']
-    assert line.split() == ['seeds', '7.0', '21.0', '63.0', 'train', '7', 'SegmentationClass', '1', 's']
-    assert total.split() == ['all', 'stages', '3:20', 'min']
-    assert [clock(seconds) for seconds in (0.4, 99, 100, 5990, 6000, 8000)] == [
-        '0 s', '99 s', '1:40 min', '99:50 min', '1:40 h', '2:13 h']
-
-
 def test_ladder_of_the_toy(toy):
     toy()
     ladder = json.loads((toy.folder / 'ladder.json').read_text())
@@ -247,12 +229,6 @@ def test_ladder_of_the_toy(toy):
     assert seeds['seconds'] == pytest.approx(seconds['one'] + seconds['seeds'], abs=0.06)
     assert walk['seconds'] == pytest.approx(seconds['walk'], abs=0.06)
     assert ladder['seconds'] == pytest.approx(sum(seconds.values()), abs=0.06) and 't' not in crf
-
-
-def test_last_line_is_of_the_last_run(tmp_path):
-    log = tmp_path / 'log'
-    log.write_text('$ python a\na.py: error: old\n$ python a\nstep 1\nKilled\n\n')
-    assert last_line(str(log)) == 'Killed'
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from network.baselines import BASELINES
 from network.resnet38_contrast import Net
 from recipe import fill, normal
 from tool.method import plain
-from tool.run import measure
 
 
 def test_our_inference_equals_eight_plain_passes(monkeypatch):
@@ -33,12 +32,3 @@ def test_rows_are_printed_and_written(run, tmp_path):
     result, = json.loads((tmp_path / 'rows.json').read_text())['rows']
     assert code == 0 and f'{result["ratio"]:.1f}x' in out
     assert result['ratio'] == pytest.approx(result['plain'] / result['ours'])
-
-
-def test_memory_is_that_of_the_process_of_its_own():
-    seconds, megabytes = measure.in_a_process(_fill, 64)
-    assert 60 < megabytes < 200 and seconds >= 0
-
-
-def _fill(megabytes):
-    return lambda: bytearray(megabytes << 20).count(1)

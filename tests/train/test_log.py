@@ -1,4 +1,4 @@
-"""tool/train/log.py, tool/run/progress.py: logs that a continued run goes on with, and progress that reads well in a file."""
+"""tool/train/log.py: logs that a continued run goes on with."""
 import json
 import sys
 
@@ -48,20 +48,6 @@ def test_tensorboard_is_written_where_asked(tmp_path):
     assert [(event.step, event.value) for event in events] == [(3, 0.5)]
 
 
-def test_progress_in_a_file_is_whole_lines(capsys):
-    assert list(progress(range(50), desc='images')) == list(range(50))
-    text = capsys.readouterr().err
-    assert '\r' not in text and text.endswith('\n') and '\n\n' not in text
-    assert len(text.splitlines()) == 1 and '50/50' in text and text.startswith('images: 100%')
-
-
-def test_progress_goes_on_from_its_start(capsys):
-    bar = progress(total=10, initial=6)
-    bar.update(4)
-    bar.close()
-    assert '10/10' in capsys.readouterr().err
-
-
 def test_lines_that_are_said_do_not_repeat_the_progress(tmp_path, capsys):
     log, bar = RunLog(str(tmp_path / 'run')), progress(total=20, desc='train')
     for step in range(20):
@@ -72,11 +58,6 @@ def test_lines_that_are_said_do_not_repeat_the_progress(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert '20/20' in err and len(err.splitlines()) <= 2 and '\r' not in err  # a second one only after half a minute
     assert out.splitlines() == [f'step {step}' for step in range(20)]
-
-
-def test_quiet_progress_says_nothing(capsys):
-    assert list(progress(range(3), quiet=True)) == [0, 1, 2]
-    assert capsys.readouterr().err == ''
 
 
 def test_commit_is_a_hash_or_none():
