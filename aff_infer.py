@@ -13,22 +13,23 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from network.weights import AFFINITY, net_from_checkpoint
-from tool import cli
-from tool.crf import check_backend
-from tool.errors import UserError
-from tool.files import read_list
-from tool.log import progress
-from tool.manifest import claim_all, fingerprint, missing
-from tool.pool import Pool
-from tool.random_walk import random_walk
-from tool.shard import is_first, own_share
-from tool.walk_output import write_walk
+from tool.files.lists import read_list
+from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.stage_outputs import write_walk
+from tool.method.crf import check_backend
+from tool.method.random_walk import random_walk
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import Pool
+from tool.run.progress import progress
+from tool.run.shard import is_first, own_share
 from voc12.aff_data import WalkSet
+from voc12.classes import NUM_CLASSES
 from voc12.layout import check_images, check_maps, image_path
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--weights', required=True, help='AffinityNet checkpoint (aff_train.py)')
     parser.add_argument('--network', help='module of the network (default: AffinityNet over the checkpoint\'s backbone)')
     parser.add_argument('--infer_list', default='voc12/train.txt', help='pictures to make masks of')
@@ -36,16 +37,18 @@ def parse_args():
     parser.add_argument('--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)')
     parser.add_argument('--out_rw', help='output folder of the masks')
     parser.add_argument('--out_rw_prob', help='output folder of the walk\'s probabilities, before any CRF')
-    parser.add_argument('--beta', type=cli.number(float, 0), default=8, help='exponent of the affinities; larger walks less')
-    parser.add_argument('--logt', type=cli.number(int, 0, 20), default=6, help='the walk takes 2^logt steps')
-    parser.add_argument('--bg_score', type=cli.number(float, 0, 1), default=0.27, help='background score before the walk')
+    parser.add_argument('--beta', type=command_line.number(float, 0), default=8,
+                        help='exponent of the affinities; larger walks less')
+    parser.add_argument('--logt', type=command_line.number(int, 0, 20), default=6, help='the walk takes 2^logt steps')
+    parser.add_argument('--bg_score', type=command_line.number(float, 0, 1), default=0.27,
+                        help='background score before the walk')
     parser.add_argument('--crf', action='store_true', help='refine the masks of --out_rw with dense CRF')
     parser.add_argument('--out_rw_crf', help='output folder of masks refined with dense CRF, beside those of --out_rw')
-    cli.add_crf_backend_flag(parser)
+    command_line.add_crf_backend_flag(parser)
     parser.add_argument('--alpha', type=float, help='unused; accepted because published commands carry it')
-    cli.add_workers_flag(parser)
-    cli.add_jobs_flag(parser, 'CRF and writing')
-    cli.add_device_flag(parser)
+    command_line.add_workers_flag(parser)
+    command_line.add_jobs_flag(parser, 'CRF and writing')
+    command_line.add_device_flag(parser)
     parser.add_argument('--overwrite', action='store_true', help='replace output of other weights or settings')
     return parser.parse_args()
 
@@ -57,7 +60,7 @@ def main(args):
         raise UserError('--crf refines the masks of --out_rw; give that folder and no --out_rw_crf, or only --out_rw_crf')
     if args.alpha is not None and is_first():
         print(f'--alpha {args.alpha:g} is unused here: the walk takes its background from --bg_score {args.bg_score}')
-    device = cli.pick_device(args.device)
+    device = command_line.pick_device(args.device)
     names = read_list(args.infer_list)
     check_images(args.voc12_root, names)
     names = own_share(names, args.overwrite)
@@ -81,8 +84,8 @@ def main(args):
     with Pool(args.jobs) as pool:
         for sample in loader:
             scores = walk(net, sample, device, args.beta, args.logt)
-            finished = pool.submit(write_walk, sample['name'], scores, sample['labels'], plain, args.out_rw_prob, refined,
-                                   image_path(args.voc12_root, sample['name']), args.crf_backend)
+            finished = pool.submit(write_walk, sample['name'], scores, sample['labels'], NUM_CLASSES, plain, args.out_rw_prob,
+                                   refined, image_path(args.voc12_root, sample['name']), args.crf_backend)
             bar.update(len(finished))
         for _ in pool.finish():
             bar.update()
@@ -103,4 +106,4 @@ def walk(net, sample: dict, device: torch.device, beta: float, logt: int) -> np.
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

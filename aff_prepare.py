@@ -10,32 +10,36 @@ import os
 
 import numpy as np
 
-from tool import cli
-from tool.crf import affinity_maps, check_backend
-from tool.errors import UserError
-from tool.files import read_cam, read_image, read_list, write_npy
-from tool.log import progress
-from tool.manifest import claim_all, fingerprint, missing
-from tool.pool import pool_map
-from tool.shard import is_first, own_share
+from tool.files.lists import read_list
+from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.maps import read_cam
+from tool.files.npy import write_npy
+from tool.files.pictures import read_image
+from tool.method.crf import affinity_maps, check_backend
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
+from tool.run.progress import progress
+from tool.run.shard import is_first, own_share
+from voc12.classes import NUM_CLASSES, VOC
 from voc12.layout import check_images, check_maps, image_path
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--infer_list', default='voc12/train_aug.txt', help='pictures to prepare')
     parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
     parser.add_argument('--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)')
     parser.add_argument('--out_crf', required=True, help='output folder; each α gets its own below it')
-    parser.add_argument('--alpha', type=cli.number(float, 0), nargs='+', default=[4, 8, 16, 24, 32],
+    parser.add_argument('--alpha', type=command_line.number(float, 0), nargs='+', default=[4, 8, 16, 24, 32],
                         help='background exponents: (1 − max CAM)^α; aff_train needs a low and a high one')
-    parser.add_argument('--crf_iters', type=cli.number(int, 1), default=10, help='mean-field steps')
-    cli.add_crf_backend_flag(parser)
+    parser.add_argument('--crf_iters', type=command_line.number(int, 1), default=10, help='mean-field steps')
+    command_line.add_crf_backend_flag(parser)
     parser.add_argument('--unary', choices=('labels', 'probs'), default='labels',
                         help='CRF unary: from the argmax (published for this method) or the scores (SEAM, PSA, EPS)')
     parser.add_argument('--dtype', choices=('float32', 'float16'), default='float32',
                         help='of the maps on disk; float16 halves them')
-    cli.add_jobs_flag(parser, 'the CRF')
+    command_line.add_jobs_flag(parser, 'the CRF')
     parser.add_argument('--overwrite', action='store_true', help='replace output of other settings')
     return parser.parse_args()
 
@@ -75,11 +79,11 @@ def prepare(task: tuple) -> None:
     """One picture: its maps for every α that is still to be made."""
     image_file, cam_file, outputs, unary, iterations, dtype, backend = task
     image = np.array(read_image(image_file))
-    cam = read_cam(cam_file, image.shape[:2])
-    every_map = affinity_maps(image, cam, outputs.values(), unary, iterations, backend)
+    cam = read_cam(cam_file, VOC, image.shape[:2])
+    every_map = affinity_maps(image, cam, outputs.values(), unary, iterations, backend, num_labels=NUM_CLASSES)
     for path, maps in zip(outputs, every_map):
         write_npy(path, {label: prob.astype(dtype) for label, prob in maps.items()})
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

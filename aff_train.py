@@ -14,29 +14,31 @@ import torch
 
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
-from tool import cli, dist, engine
-from tool.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
-from tool.errors import UserError
-from tool.files import read_list, save_checkpoint
-from tool.log import RunLog
-from tool.manifest import fingerprint
-from tool.optim import chosen_optimizer, poly, warm_up
-from tool.precision import described, fast_forward, grad_scaler, resolved
+from tool.files.checkpoints import save_checkpoint
+from tool.files.lists import read_list
+from tool.files.manifest import fingerprint
+from tool.method.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.train import engine, processes
+from tool.train.log import RunLog
+from tool.train.optimiser import chosen_optimizer, poly, warm_up
+from tool.train.precision import described, fast_forward, grad_scaler, resolved
 from voc12.aff_data import AffinityTrainSet
 from voc12.layout import check_images, check_maps
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
-    cli.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
-    cli.add_precision_flags(parser)
-    parser.add_argument('--accumulate', type=cli.number(int, 1), default=1,
+    parser = command_line.Parser(__doc__)
+    command_line.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
+    command_line.add_precision_flags(parser)
+    parser.add_argument('--accumulate', type=command_line.number(int, 1), default=1,
                         help='work on each process\'s share of a batch in this many parts, to save memory; the same result')
     parser.add_argument('--network', help='module of the network (default: AffinityNet over the backbone)')
     parser.add_argument('--train_list', default='voc12/train_aug.txt', help='images to train on')
     parser.add_argument('--la_crf_dir', required=True, help='maps of the low α (aff_prepare.py), e.g. runs/aff_crf/4.00')
     parser.add_argument('--ha_crf_dir', required=True, help='maps of the high α, e.g. runs/aff_crf/24.00')
-    parser.add_argument('--max_epochs', '--max_epoches', type=cli.number(int, 1), default=8, help='epochs')
+    parser.add_argument('--max_epochs', '--max_epoches', type=command_line.number(int, 1), default=8, help='epochs')
     parser.add_argument('--tblog_dir', default='', help='TensorBoard folder; \'\' for none')
     return parser.parse_args()
 
@@ -44,16 +46,16 @@ def parse_args():
 def main(args):
     if args.crop_size % FEATURE_STRIDE:
         raise UserError(f'--crop_size {args.crop_size}: must be a multiple of {FEATURE_STRIDE}')
-    device = dist.start(args.device)
+    device = processes.start(args.device)
     args.amp = resolved(args.amp, device)
-    names, layouts = dist.once(lambda: read_inputs(args))
+    names, layouts = processes.once(lambda: read_inputs(args))
     share = engine.per_process(args.batch_size, args.accumulate)
     steps = engine.steps_of(len(names), args.batch_size, args.max_epochs, args.max_steps)
 
     torch.manual_seed(args.seed)  # the initial weights of new layers
     said = []  # the log opens once nothing can be refused any more
     net = net_for_training(args.network or AFFINITY, args.weights, args.width, said.append, args.backbone)
-    net = dist.sync_norms(net.to(device), device)
+    net = processes.sync_norms(net.to(device), device)
     forward, scaler = fast_forward(net, device, args.amp, args.compile, args.channels_last), grad_scaler(args.amp)
     optimizer = chosen_optimizer(net, args)
     settings = engine.run_settings(
@@ -62,11 +64,11 @@ def main(args):
     states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
     start = states.resume(net, optimizer, args.no_resume)
 
-    log = RunLog(args.session_name, args.tblog_dir, start) if dist.is_main() else None
+    log = RunLog(args.session_name, args.tblog_dir, start) if processes.is_main() else None
     if log:
         log.header(seed=args.seed, device=device, amp=described(args.amp, device),
                    images=f'{len(names)} ({args.train_list})',
-                   batch=f'{args.batch_size} ({dist.world()} × {share}, {args.accumulate} parts)',
+                   batch=f'{args.batch_size} ({processes.world()} × {share}, {args.accumulate} parts)',
                    steps=f'{start} … {steps}' if start else steps)
         for folder, counts in layouts.items():
             said.append(f'{folder}: ' + ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items()))
@@ -91,7 +93,7 @@ def main(args):
 
 def mean_counts(batch: dict) -> dict[str, torch.Tensor]:
     """'counts' [3]: pairs of each kind in the batch of all processes, for each of them; the loss averages over these."""
-    return {'counts': dist.total(pair_counts(batch['label'])) / dist.world()}
+    return {'counts': processes.total(pair_counts(batch['label'])) / processes.world()}
 
 
 def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str, int]]]:
@@ -105,4 +107,4 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str
 LAYOUTS = {'dict': 'dicts of background and present classes', 'array': 'arrays of all 21 maps (the older layout)'}
 
 if __name__ == '__main__':
-    dist.run(main, parse_args)
+    processes.run(main, parse_args)

@@ -13,17 +13,19 @@ from torch.utils.data import DataLoader, Subset
 
 from network.baselines import BASELINES, baseline_of
 from network.weights import net_from_checkpoint
-from tool import cli
-from tool.crf import check_backend
-from tool.errors import UserError
-from tool.files import load_checkpoint, read_labels, read_list
-from tool.log import progress
-from tool.manifest import claim_all, fingerprint, missing
-from tool.memory import return_freed_memory
-from tool.pool import Pool
-from tool.precision import amp_dtype, hold_convolutions, resolved
-from tool.seeds import SeedOutputs, write_seed
-from tool.shard import is_first, own_share
+from tool.files.checkpoints import load_checkpoint
+from tool.files.lists import read_labels, read_list
+from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.stage_outputs import SeedOutputs, write_seed
+from tool.method.crf import check_backend
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import Pool
+from tool.run.progress import progress
+from tool.run.shard import is_first, own_share
+from tool.train.memory import return_freed_memory
+from tool.train.precision import amp_dtype, hold_convolutions, resolved
+from voc12.classes import NUM_CLASSES, VOC
 from voc12.data import MultiScaleSet, pick_labels
 from voc12.layout import check_images, image_path
 
@@ -34,7 +36,7 @@ PCM_FLAGS = 'gate_pcm', 'fill_empty'  # refused where the PCM does not make the 
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--weights', required=True, help='state dict of contrast_train.py or a published one')
     parser.add_argument('--baseline', choices=sorted(BASELINES), help='only to be sure: it is read from the checkpoint')
     parser.add_argument('--network', help='module of the network (default: the baseline\'s)')
@@ -43,21 +45,21 @@ def parse_args():
     parser.add_argument('--cls_labels', default='voc12/cls_labels.npy', help='image-level labels')
     parser.add_argument('--out_cam', help='folder for the CAMs (.npy)')
     parser.add_argument('--out_cam_pred', help='folder for CAM masks (.png)')
-    parser.add_argument('--out_cam_pred_alpha', type=cli.number(float, 0, 1),
+    parser.add_argument('--out_cam_pred_alpha', type=command_line.number(float, 0, 1),
                         help='background score of the masks and of the CRF\'s labels (default: seam 0.26, eps 0.22)')
     parser.add_argument('--out_crf', help='folder for masks after dense CRF (.png)')
-    parser.add_argument('--crf_iters', type=cli.number(int, 1), default=10, help='mean-field iterations of the CRF')
-    cli.add_crf_backend_flag(parser)
-    parser.add_argument('--scales', type=cli.number(float, 0.1, 8), nargs='+', default=[0.5, 1.0, 1.5, 2.0],
+    parser.add_argument('--crf_iters', type=command_line.number(int, 1), default=10, help='mean-field iterations of the CRF')
+    command_line.add_crf_backend_flag(parser)
+    parser.add_argument('--scales', type=command_line.number(float, 0.1, 8), nargs='+', default=[0.5, 1.0, 1.5, 2.0],
                         help='factors on the image size; each is run with its mirror image')
     parser.add_argument('--gate_pcm', action='store_true',
                         help='classes that the image labels do not name take no part in the PCM (not published; SEAM only)')
     parser.add_argument('--fill_empty', action='store_true', help='a class of the image labels whose seed would be 0 everywhere '
                         'is inferred again from its CAM without ReLU (not published; SEAM only)')
-    cli.add_workers_flag(parser)
-    cli.add_amp_flag(parser)
-    cli.add_device_flag(parser)
-    cli.add_jobs_flag(parser, 'writing and the CRF')
+    command_line.add_workers_flag(parser)
+    command_line.add_amp_flag(parser)
+    command_line.add_device_flag(parser)
+    command_line.add_jobs_flag(parser, 'writing and the CRF')
     parser.add_argument('--overwrite', action='store_true', help='replace what other weights or settings have written')
     return parser.parse_args()
 
@@ -65,11 +67,11 @@ def parse_args():
 def main(args):
     if not (args.out_cam or args.out_cam_pred or args.out_crf):
         raise UserError('nothing to write: give --out_cam, --out_cam_pred or --out_crf')
-    device = cli.pick_device(args.device)
+    device = command_line.pick_device(args.device)
     args.amp = resolved(args.amp, device)
     dtype = amp_dtype(args.amp, device)
     names = read_list(args.infer_list)
-    labels = pick_labels(read_labels(args.cls_labels), names, args.cls_labels)
+    labels = pick_labels(read_labels(args.cls_labels, VOC), names, args.cls_labels)
     check_images(args.voc12_root, names)
     state = load_checkpoint(args.weights)
     if device.type == 'cpu' and dtype is None and sum(value.numel() for value in state.values()) > WIDE:
@@ -85,7 +87,8 @@ def main(args):
     elif args.channels_last:
         net.to(memory_format=torch.channels_last)
     threshold = baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha
-    outputs = SeedOutputs(args.out_cam, args.out_cam_pred, args.out_crf, threshold, args.crf_iters, args.crf_backend)
+    outputs = SeedOutputs(args.out_cam, args.out_cam_pred, args.out_crf, threshold, args.crf_iters, args.crf_backend,
+                          NUM_CLASSES)
     share = own_share(names, args.overwrite)
     claim_outputs(args, outputs)
     wanted = set(missing(share, outputs.files()))
@@ -140,4 +143,4 @@ def claim_outputs(args, outputs: SeedOutputs) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

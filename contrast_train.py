@@ -15,26 +15,29 @@ import dataclasses
 import numpy as np
 import torch
 
-from network.baseline import Baseline, LossOptions
 from network.baselines import BASELINES, pick_baseline
+from network.baselines.baseline import Baseline, LossOptions
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
-from tool import cli, dist, engine
-from tool.contrast import PROTOTYPES
-from tool.errors import UserError
-from tool.files import read_labels, read_list, save_checkpoint
-from tool.log import RunLog
-from tool.optim import chosen_optimizer, poly, warm_up
-from tool.precision import described, fast_forward, grad_scaler, resolved
-from tool.seeding import mixed_seed
+from tool.files.checkpoints import save_checkpoint
+from tool.files.lists import read_labels, read_list
+from tool.method.contrast import PROTOTYPES
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.train import engine, processes
+from tool.train.log import RunLog
+from tool.train.optimiser import chosen_optimizer, poly, warm_up
+from tool.train.precision import described, fast_forward, grad_scaler, resolved
+from tool.train.random_numbers import mixed_seed
+from voc12.classes import VOC
 from voc12.data import TrainSet, check_saliency, pick_labels
 from voc12.layout import check_images
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
-    cli.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
-    cli.add_precision_flags(parser)
+    parser = command_line.Parser(__doc__)
+    command_line.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
+    command_line.add_precision_flags(parser)
     parser.add_argument('--baseline', choices=sorted(BASELINES),
                         help='what the contrast is added to (default: the git branch if it is called like one, else seam)')
     parser.add_argument('--network', help='module of the network (default: the baseline\'s)')
@@ -44,31 +47,32 @@ def parse_args():
     parser.add_argument('--train_list', default='voc12/train_aug.txt', help='images to train on')
     parser.add_argument('--cls_labels', default='voc12/cls_labels.npy', help='image-level labels')
     parser.add_argument('--saliency_root', default='SALImages', help='folder of saliency PNGs (EPS only)')
-    parser.add_argument('--max_epochs', '--max_epoches', type=cli.number(int, 1),
+    parser.add_argument('--max_epochs', '--max_epoches', type=command_line.number(int, 1),
                         help='epochs of the learning-rate schedule (default: seam 8, eps 15)')
-    parser.add_argument('--max_iters', type=cli.number(int, 1),
+    parser.add_argument('--max_iters', type=command_line.number(int, 1),
                         help='end after this many steps of that schedule (default: seam all of it, eps 20000)')
-    parser.add_argument('--view2_size', type=cli.number(int, 32),
+    parser.add_argument('--view2_size', type=command_line.number(int, 32),
                         help='side of the small second view in pixels (default: half the crop, at most 128)')
-    parser.add_argument('--dropout', type=cli.number(float, 0, 1), default=1.0,
+    parser.add_argument('--dropout', type=command_line.number(float, 0, 1), default=1.0,
                         help='factor on the network\'s dropout rates (1: as published; 0 learns much faster from scratch)')
-    parser.add_argument('--loss_size', type=cli.number(int, 8),
+    parser.add_argument('--loss_size', type=command_line.number(int, 8),
                         help='side of the square grid the two views are compared on (default: the views\' own pixels; 32 '
                         'is faster)')
     parser.add_argument('--prototypes', choices=PROTOTYPES, default=PROTOTYPES[0],
                         help='label_aware (not in the paper): a class\'s prototype is made only of pictures that hold it')
-    parser.add_argument('--contrast_start', type=cli.number(float, 0, 1), default=0.0,
+    parser.add_argument('--contrast_start', type=command_line.number(float, 0, 1), default=0.0,
                         help='the contrast counts after this part of the steps')
-    parser.add_argument('--bg_threshold', type=cli.number(float, 0, 1),
+    parser.add_argument('--bg_threshold', type=command_line.number(float, 0, 1),
                         help='background score of the pseudo labels, 0…1 (default: seam 0.20, eps 0.10)')
-    parser.add_argument('--bg_certain', type=cli.number(float, 0, 1),
+    parser.add_argument('--bg_certain', type=command_line.number(float, 0, 1),
                         help='label_aware: pixels with a class score between this and --bg_threshold do not count (default: '
                         'all count)')
-    parser.add_argument('--min_class_share', type=cli.number(float, 0, 1),
+    parser.add_argument('--min_class_share', type=command_line.number(float, 0, 1),
                         help='label_aware: classes that fewer of the pictures to train on hold (0.05: 5 %%) take no part in the '
                         'contrast (default: all do)')
-    parser.add_argument('--contrast_weight', type=cli.number(float, 0), help='weight of each contrast term (default: 0.1)')
-    parser.add_argument('--tau', type=cli.number(float, 0, 1), default=0.4,
+    parser.add_argument('--contrast_weight', type=command_line.number(float, 0),
+                        help='weight of each contrast term (default: 0.1)')
+    parser.add_argument('--tau', type=command_line.number(float, 0, 1), default=0.4,
                         help='EPS: a class counts as foreground when this share of its area is salient')
     parser.add_argument('--tblog_dir', default='runs/tensorboard', help='TensorBoard folder; \'\' for none')
     for flag, what in (('contrast', 'no contrast at all'), ('cross_prototype', 'no cross-prototype term'),
@@ -81,10 +85,10 @@ def parse_args():
 
 
 def main(args):
-    device = dist.start(args.device)
+    device = processes.start(args.device)
     args.amp = resolved(args.amp, device)
     baseline, why = pick_baseline(args.baseline)
-    names, labels = dist.once(lambda: read_inputs(args, baseline))
+    names, labels = processes.once(lambda: read_inputs(args, baseline))
     share = engine.per_process(args.batch_size)
     schedule = engine.steps_of(len(names), args.batch_size, args.max_epochs or baseline.max_epochs, args.max_steps)
     steps = args.max_steps or args.max_iters or baseline.max_steps or schedule
@@ -94,7 +98,7 @@ def main(args):
     net = net_for_training(args.network or baseline.networks, args.weights, args.width, said.append, args.backbone,
                            args.output_stride)
     scale_dropout(net, args.dropout)
-    net = dist.sync_norms(net.to(device), device)
+    net = processes.sync_norms(net.to(device), device)
     forward, scaler = fast_forward(net, device, args.amp, args.compile, args.channels_last), grad_scaler(args.amp)
     optimizer = chosen_optimizer(net, args)
     options, contrast_from = loss_options(args, labels, baseline, device), round(steps * args.contrast_start)
@@ -104,10 +108,10 @@ def main(args):
     states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
     start = states.resume(net, optimizer, args.no_resume)
 
-    log = RunLog(args.session_name, args.tblog_dir, start) if dist.is_main() else None
+    log = RunLog(args.session_name, args.tblog_dir, start) if processes.is_main() else None
     if log:
         log.header(baseline=f'{baseline.name} ({why})', seed=args.seed, device=device, amp=described(args.amp, device),
-                   images=f'{len(names)} ({args.train_list})', batch=f'{args.batch_size} ({dist.world()} × {share})',
+                   images=f'{len(names)} ({args.train_list})', batch=f'{args.batch_size} ({processes.world()} × {share})',
                    steps=f'{start} … {steps}' if start else steps, schedule_steps=schedule)
         for line in said:
             log.say(line)
@@ -142,7 +146,7 @@ def scale_dropout(net: torch.nn.Module, factor: float) -> None:
 def read_inputs(args: argparse.Namespace, baseline: Baseline) -> tuple[list[str], np.ndarray]:
     """(names, labels [N, 20]) of the images to train on, once all their files are known to be there."""
     names = read_list(args.train_list)
-    labels = pick_labels(read_labels(args.cls_labels), names, args.cls_labels)
+    labels = pick_labels(read_labels(args.cls_labels, VOC), names, args.cls_labels)
     check_images(args.voc12_root, names)
     if baseline.saliency:
         check_saliency(args.saliency_root, args.voc12_root, names)
@@ -177,4 +181,4 @@ def loss_options(args: argparse.Namespace, labels: np.ndarray, baseline: Baselin
 
 
 if __name__ == '__main__':
-    dist.run(main, parse_args)
+    processes.run(main, parse_args)

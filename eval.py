@@ -15,14 +15,27 @@ import os
 
 import numpy as np
 
-from tool import cli
-from tool.errors import UserError
-from tool.files import atomic, read_cam, read_list, read_mask, write_text
-from tool.log import progress
-from tool.metrics import THRESHOLDS, cam_prediction, confusion, curve_confusions, curve_histogram, iou, occurring, scores, table
-from tool.pool import pool_map
-from tool.shard import is_first, own_share, shard_index
-from voc12.classes import CLASSES, NUM_CLASSES
+from tool.files.atomic import atomic, write_text
+from tool.files.lists import read_list
+from tool.files.maps import read_cam
+from tool.files.pictures import read_mask
+from tool.method.metrics import (
+    THRESHOLDS,
+    cam_prediction,
+    confusion,
+    curve_confusions,
+    curve_histogram,
+    iou,
+    occurring,
+    scores,
+    table,
+)
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
+from tool.run.progress import progress
+from tool.run.shard import is_first, own_share, shard_index
+from voc12.classes import CLASSES, NUM_CLASSES, VOC
 from voc12.layout import check_files
 
 CHUNK = 8  # pictures a pool call
@@ -30,13 +43,13 @@ OCCURRING = 'occurring'  # a value of --classes
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--list', required=True, help='images to score')
     parser.add_argument('--predict_dir', required=True, help='folder of predictions')
     parser.add_argument('--gt_dir', required=True, help='folder of ground-truth masks, e.g. VOC2012/SegmentationClass')
     parser.add_argument('--type', choices=('png', 'npy'), default='png', help='masks (png) or CAM dicts (npy)')
-    parser.add_argument('--t', type=cli.number(float, 0, 1), help='background score for --type npy')
-    parser.add_argument('--curve', type=cli.boolean, nargs='?', const=True, default=False,
+    parser.add_argument('--t', type=command_line.number(float, 0, 1), help='background score for --type npy')
+    parser.add_argument('--curve', type=command_line.boolean, nargs='?', const=True, default=False,
                         help='score all 60 background scores (--type npy); --curve, --curve True and --curve False work')
     parser.add_argument('--classes', nargs='+', metavar='CLASS',
                         help='classes the mean is over, or "occurring": those with more than 1,000 ground-truth pixels '
@@ -45,7 +58,7 @@ def parse_args():
     parser.add_argument('--logfile', help='text file the result is appended to')
     parser.add_argument('--json', help='file for the result as JSON, IoU in percent')
     parser.add_argument('--plot', help='picture (.png, .pdf) of the curve')
-    cli.add_jobs_flag(parser, 'reading and counting')
+    command_line.add_jobs_flag(parser, 'reading and counting')
     args = parser.parse_args()
     if args.curve and args.type != 'npy':
         parser.error('--curve needs --type npy: masks have no threshold left to vary')
@@ -89,7 +102,7 @@ def main(args):
     elif args.type == 'npy':
         text[0] += f', background score {args.t}'
         result['t'] = args.t
-    found = scores(confusions[0], classes)
+    found = scores(confusions[0], CLASSES, classes)
     result |= found | {'pixels': pixels}
     text.append(table(found))
     write_results(args, result, '\n'.join(text))
@@ -107,10 +120,10 @@ def count_all(args, names: list[str]) -> np.ndarray:
     if shard_index()[1] > 1:
         import torch  # only several processes need it
 
-        from tool import dist
-        dist.start('cpu')
-        total = dist.total(torch.from_numpy(total)).numpy()
-        dist.stop()
+        from tool.train import processes
+        processes.start('cpu')
+        total = processes.total(torch.from_numpy(total)).numpy()
+        processes.stop()
     return total
 
 
@@ -120,17 +133,17 @@ def count_chunk(predict_dir: str, gt_dir: str, kind: str, threshold: float, curv
     total = 0
     for name in names:
         truth_path = os.path.join(gt_dir, name + '.png')
-        truth, path = read_mask(truth_path), os.path.join(predict_dir, f'{name}.{kind}')
+        truth, path = read_mask(truth_path, VOC), os.path.join(predict_dir, f'{name}.{kind}')
         if kind == 'npy':
-            cam = read_cam(path, truth.shape)
-            total = total + (curve_histogram(cam, truth) if curve
-                             else confusion(cam_prediction(cam, truth.shape, threshold), truth))
+            cam = read_cam(path, VOC, truth.shape)
+            total = total + (curve_histogram(cam, truth, NUM_CLASSES) if curve
+                             else confusion(cam_prediction(cam, truth.shape, threshold), truth, NUM_CLASSES))
         else:
-            prediction = read_mask(path)
+            prediction = read_mask(path, VOC)
             if prediction.shape != truth.shape:
                 raise UserError(f'{path}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth {truth_path} '
                                 f'{truth.shape[1]}x{truth.shape[0]}; make the prediction at the size of the picture')
-            total = total + confusion(prediction, truth)
+            total = total + confusion(prediction, truth, NUM_CLASSES)
     return total, len(names)
 
 
@@ -164,4 +177,4 @@ def draw_curve(path: str, result: dict) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

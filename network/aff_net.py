@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from network.backbone import Backbone
-from tool.affinity import RADIUS, dense_affinity, pair_offsets, pair_radius, shifted
+from tool.method.affinity import RADIUS, dense_affinity, pair_offsets, pair_radius, shifted
 
 CHANNELS = (64, 128, 256)  # of what is taken from conv4, conv5 and conv6
 

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from network.backbone import Backbone
-from network.dropped import after_dropout
-from network.fast_conv import Conv1x1, Conv3x3, infers_on_cpu, lean
-from tool.errors import UserError
+from network.cpu.convolutions import Conv1x1, Conv3x3, infers_on_cpu, lean
+from network.cpu.dropout import after_dropout
+from tool.run.errors import UserError
 
 FULL_CHANNELS = 4096  # of the last feature map at width 1
 FROZEN = ('conv1a', 'b2', 'b2_1', 'b2_2')  # when fine-tuning

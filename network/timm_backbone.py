@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from network.backbone import Backbone
-from network.dilated import train_in_float32, use_interleaved
-from tool.errors import UserError
+from network.cpu.depthwise import train_in_float32, use_interleaved
+from tool.run.errors import UserError
 
 # timm itself is imported where it is needed: that takes seconds, and ResNet-38 does without
 

@@ -2,9 +2,10 @@
 import torch
 
 from network.timm_backbone import KEY, TimmBackbone, import_timm, read_description
-from tool.errors import UserError
-from tool.files import load_checkpoint, need_file
-from tool.manifest import fingerprint
+from tool.files.atomic import need_file
+from tool.files.checkpoints import load_checkpoint
+from tool.files.manifest import fingerprint
+from tool.run.errors import UserError
 
 NO_FILE = ('scratch', 'imagenet')  # of --weights
 LITE0 = 'tf_efficientnet_lite0'   # plain efficientnet_lite0 has the same shapes, but another padding and BatchNorm epsilon

@@ -9,9 +9,9 @@ from network.backbone import Backbone
 from network.resnet38d import ResNet38, width_of
 from network.timm_backbone import TimmBackbone, read_description
 from network.timm_weights import is_of_timm, load_backbone, read_state, timm_state
-from tool.errors import UserError
-from tool.files import load_checkpoint
-from tool.mxnet_params import resnet38_from_mxnet
+from tool.files.checkpoints import load_checkpoint
+from tool.files.mxnet_params import resnet38_from_mxnet
+from tool.run.errors import UserError
 
 AFFINITY = ('network.resnet38_aff', 'network.timm_aff')
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tool import cli
+from tool.run import command_line
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def run(monkeypatch, capfd):
         monkeypatch.setattr(sys, 'argv', [f'{script}.py', *map(str, flags)])
         module = importlib.import_module(script)
         try:
-            cli.run(module.main, module.parse_args)
+            command_line.run(module.main, module.parse_args)
             code = 0
         except SystemExit as stop:
             code = stop.code

@@ -13,14 +13,14 @@ context.set_forkserver_preload(['contrast_train'])
 def _run(flags: list[str], output: str, environment: dict[str, str]) -> None:
     """The process: what a command line starts."""
     import contrast_train
-    from tool import dist
+    from tool.train import processes
     torch.set_num_threads(1)
     os.environ.update(environment)
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     sys.argv = ['contrast_train.py', *flags]
-    dist.run(contrast_train.main, contrast_train.parse_args)
+    processes.run(contrast_train.main, contrast_train.parse_args)
 
 
 def train(data: Path, session: Path, *more, output: str = '', environment: dict[str, str] = None):

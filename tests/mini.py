@@ -5,7 +5,8 @@ import numpy as np
 from PIL import Image
 
 from recipe import uniform
-from tool.files import write_mask, write_npy
+from tool.files.npy import write_npy
+from tool.files.pictures import write_mask
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / 'shared'

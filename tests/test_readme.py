@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mini import ROOT
-from network.baseline import LossOptions
+from network.baselines.baseline import LossOptions
 
 README = (ROOT / 'README.md').read_text()
 COMMANDS = [line.strip() for line in re.sub(r' *\\\n *', ' ', README).splitlines()
@@ -17,8 +17,8 @@ COMMANDS = [line.strip() for line in re.sub(r' *\\\n *', ' ', README).splitlines
 
 def test_the_third_baseline_of_the_readme_trains(monkeypatch):
     code = re.search(r'```python\n(.*?)```', README, re.DOTALL)[1]
-    module = types.ModuleType('network.baseline_cam')
-    monkeypatch.setitem(sys.modules, 'network.baseline_cam', module)
+    module = types.ModuleType('network.baselines.cam')
+    monkeypatch.setitem(sys.modules, 'network.baselines.cam', module)
     exec(code, module.__dict__)
     net = module.Net(0.0625)
     assert 'proj_cam.weight' in net.state_dict() and 'fc_proj.weight' not in net.state_dict()
@@ -40,7 +40,7 @@ def test_flags_of_the_readme_exist(command):
         name = next(word for word in words if word.endswith('.py'))
         path = ROOT / name if (ROOT / name).exists() else ROOT / 'segmentation' / 'lib' / 'utils' / (
             {'train.py': 'training.py', 'test.py': 'testing.py'}[name.split('/')[-1]])
-    source = path.read_text() + (ROOT / 'tool' / 'cli.py').read_text() + \
+    source = path.read_text() + (ROOT / 'tool' / 'run' / 'command_line.py').read_text() + \
         (ROOT / 'segmentation' / 'lib' / 'utils' / 'config.py').read_text()
     for flag in (word.split('=')[0] for word in words[words.index(next(w for w in words if w.endswith('.py') or '.' in w)):]
                  if word.startswith('--')):

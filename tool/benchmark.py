@@ -1,4 +1,4 @@
-"""Ours against the plain formulation (tool.plain), same inputs, one run.
+"""Ours against the plain formulation (tool.method.plain), same inputs, one run.
 
     python -m tool.benchmark [--only NAME ...] [--json FILE]
 
@@ -17,19 +17,23 @@ import numpy as np
 import torch
 
 from network import cam_net
-from network.baseline import LossOptions
 from network.baselines import BASELINES
+from network.baselines.baseline import LossOptions
 from network.weights import find_net
-from tool import cli, crf, losses, plain
-from tool import random_walk as walk
-from tool.files import read_cam, read_mask, write_mask, write_npy, write_text
-from tool.log import versions
-from tool.measure import in_a_process, seconds
-from tool.memory import keep_freed_memory, return_freed_memory
-from tool.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
-from tool.optim import make_optimizer, param_groups
-from tool.precision import amp_dtype, fast_forward, has_bf16, hold_convolutions
-from voc12.classes import NUM_CLASSES
+from tool.files.atomic import write_text
+from tool.files.maps import read_cam
+from tool.files.npy import write_npy
+from tool.files.pictures import read_mask, write_mask
+from tool.method import contrast, crf, plain, seam_losses
+from tool.method import random_walk as walk
+from tool.method.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
+from tool.run import command_line
+from tool.run.measure import in_a_process, seconds
+from tool.train.log import versions
+from tool.train.memory import keep_freed_memory, return_freed_memory
+from tool.train.optimiser import make_optimizer, param_groups
+from tool.train.precision import amp_dtype, fast_forward, has_bf16, hold_convolutions
+from voc12.classes import NUM_CLASSES, VOC
 from voc12.synth import scene
 
 BENCHMARKS: dict[str, Callable[[], list[dict]]] = {}
@@ -62,7 +66,7 @@ def contrast_loss() -> list[dict]:
     leaves = [torch.rand(8, channels, side, side, generator=generator, requires_grad=True)
               for side in (56, 16) for channels in (128, 21)]
     theirs = seconds(lambda: plain.contrast_loss(*leaves, label).backward(), 9)
-    ours = seconds(lambda: losses.contrast_loss(*leaves, label)['loss_nce'].backward(), 9)
+    ours = seconds(lambda: contrast.contrast_loss(*leaves, label)['loss_nce'].backward(), 9)
     return [row('contrast loss, N = 8', 's', theirs, ours, 'forward + backward')]
 
 
@@ -74,7 +78,7 @@ def seam_loss() -> list[dict]:
     leaves = [torch.randn(8, 21, side, side, generator=generator, requires_grad=True) for side in (56, 56, 16, 16)]
     sizes = {'size1': (448, 448), 'size2': (128, 128)}
     theirs = seconds(lambda: sum(plain.seam_loss(*leaves, label, **sizes).values()).backward(), 3)
-    ours = seconds(lambda: sum(losses.seam_loss(*leaves, label, **sizes, max_classes=4).values()).backward(), 3)
+    ours = seconds(lambda: sum(seam_losses.seam_loss(*leaves, label, **sizes, max_classes=4).values()).backward(), 3)
     return [row('SEAM losses, N = 8, 448', 's', theirs, ours, 'forward + backward, 21 channels against at most 4')]
 
 
@@ -92,11 +96,16 @@ def eval_curve() -> list[dict]:
         def ours():
             histogram = 0
             for name in names:
-                truth = read_mask(os.path.join(folder, name + '.png'))
-                histogram = histogram + curve_histogram(read_cam(os.path.join(folder, name + '.npy'), truth.shape), truth)
+                truth = read_mask(os.path.join(folder, name + '.png'), VOC)
+                histogram = histogram + curve_histogram(read_cam(os.path.join(folder, name + '.npy'), VOC, truth.shape), truth,
+                                                          NUM_CLASSES)
             return iou(curve_confusions(histogram)).mean(1)
 
-        theirs = seconds(lambda: [plain.miou(folder, folder, names, t) for t in THRESHOLDS], 1)
+        def pictures():
+            for name in names:
+                yield read_cam(os.path.join(folder, name + '.npy'), VOC), read_mask(os.path.join(folder, name + '.png'), VOC)
+
+        theirs = seconds(lambda: [plain.miou(pictures(), t, NUM_CLASSES) for t in THRESHOLDS], 1)
         return [row('eval --curve, 500×375', 's', theirs, seconds(ours), '4 pictures, 60 background scores')]
 
 
@@ -123,8 +132,8 @@ def affinity_crf() -> list[dict]:
     image = (smooth(3, 25).transpose(1, 2, 0) * 255).astype(np.uint8)
     cam, alphas = dict(zip((7, 14), smooth(2, 5))), [4, 8, 16, 24, 32]
     results = {}
-    theirs = seconds(lambda: results.update(plain=plain.affinity_maps(image, cam, alphas)), 1)
-    ours = seconds(lambda: results.update(ours=crf.affinity_maps(image, cam, alphas)), 3)
+    theirs = seconds(lambda: results.update(plain=plain.affinity_maps(image, cam, alphas, NUM_CLASSES)), 1)
+    ours = seconds(lambda: results.update(ours=crf.affinity_maps(image, cam, alphas, num_labels=NUM_CLASSES)), 3)
     with tempfile.TemporaryDirectory() as folder:
         path, sizes = os.path.join(folder, 'maps.npy'), []
         for maps in (results['plain'][0], results['ours'][0],
@@ -143,8 +152,8 @@ def dense_crf() -> list[dict]:
     image = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (500, 375), interpolation=cv2.INTER_CUBIC)
     label = cv2.resize(rng.choice([0, 8, 15], (12, 16)).astype(np.uint8), (500, 375), interpolation=cv2.INTER_NEAREST)
     every = list(range(NUM_CLASSES))
-    theirs = seconds(lambda: crf.crf_from_labels(image, [label], every, crf.SEED_CRF), 1)
-    ours = seconds(lambda: crf.crf_from_labels(image, [label], [0, 8, 15], crf.SEED_CRF), 3)
+    theirs = seconds(lambda: crf.crf_from_labels(image, [label], every, crf.SEED_CRF, num_labels=NUM_CLASSES), 1)
+    ours = seconds(lambda: crf.crf_from_labels(image, [label], [0, 8, 15], crf.SEED_CRF, num_labels=NUM_CLASSES), 3)
     return [row('dense CRF from labels, 500×375', 's', theirs, ours, 'two classes; against all 21 labels')]
 
 
@@ -188,8 +197,8 @@ def eval_png() -> list[dict]:
     """One picture of 500×375."""
     rng = np.random.default_rng(0)
     prediction, truth = (rng.integers(0, NUM_CLASSES, (375, 500)).astype(np.uint8) for _ in range(2))
-    theirs = seconds(lambda: plain.confusion_counts(prediction, truth), 20)
-    return [row('eval of a mask, 500×375', 's', theirs, seconds(lambda: confusion(prediction, truth), 20),
+    theirs = seconds(lambda: plain.confusion_counts(prediction, truth, NUM_CLASSES), 20)
+    return [row('eval of a mask, 500×375', 's', theirs, seconds(lambda: confusion(prediction, truth, NUM_CLASSES), 20),
                 'counting only, without reading')]
 
 
@@ -287,7 +296,7 @@ def _run_inference(kind: str) -> Callable:
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--only', nargs='+', choices=sorted(BENCHMARKS), help='run only these')
     parser.add_argument('--json', help='file for the rows')
     return parser.parse_args()
@@ -308,4 +317,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

@@ -11,19 +11,23 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tool import cli
-from tool.errors import UserError
-from tool.files import atomic, image_size, read_cam, read_image, read_list, read_mask, write_text
-from voc12.classes import CLASSES, IGNORE, PALETTE
+from tool.files.atomic import atomic, write_text
+from tool.files.lists import read_list
+from tool.files.maps import read_cam
+from tool.files.pictures import image_size, read_image, read_mask
+from tool.run import command_line
+from tool.run.errors import UserError
+from voc12.classes import CLASSES, IGNORE, PALETTE, VOC
 from voc12.layout import check_files, check_images, image_path
 
 WIDTH, GAP, TITLE = 200, 6, 24  # pixels: a column, between cells, a line of text
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--list', required=True, help='pictures to choose from')
-    parser.add_argument('--rows', type=cli.number(int, 1), default=8, help='pictures to show, evenly spaced over the list')
+    parser.add_argument('--rows', type=command_line.number(int, 1), default=8,
+                        help='pictures to show, evenly spaced over the list')
     parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
     parser.add_argument('--cam_dir', help='CAM .npy files, for a column of heat maps')
     parser.add_argument('--column', nargs='+', action='extend', default=[], metavar='TITLE=DIR',
@@ -76,9 +80,9 @@ def picture_cells(name: str, root: str, cam_dir: str | None, columns: dict[str, 
     picture, (height, width) = np.asarray(read_image(path)), image_size(path)
     cells, classes = [picture], set()
     if cam_dir:
-        cells.append(heat_map(picture, read_cam(os.path.join(cam_dir, name + '.npy'), (height, width))))
+        cells.append(heat_map(picture, read_cam(os.path.join(cam_dir, name + '.npy'), VOC, (height, width))))
     for folder in columns.values():
-        mask = read_mask(os.path.join(folder, name + '.png'))
+        mask = read_mask(os.path.join(folder, name + '.png'), VOC)
         if mask.shape != (height, width):
             raise UserError(f'{folder}/{name}.png: is {mask.shape[1]}x{mask.shape[0]}, the picture {width}x{height}; '
                             'make the mask again from this picture')
@@ -122,4 +126,4 @@ def sheet(titles: list[str], rows: list[list[Image.Image]], classes: set[int], n
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

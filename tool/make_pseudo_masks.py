@@ -8,22 +8,26 @@ import os
 
 import numpy as np
 
-from tool import cli
-from tool.errors import UserError
-from tool.files import need_folder, read_list, read_maps, write_mask
-from tool.log import progress
-from tool.manifest import claim, fingerprint, missing
-from tool.pool import pool_map
-from tool.shard import is_first, own_share
+from tool.files.atomic import need_folder
+from tool.files.lists import read_list
+from tool.files.manifest import claim, fingerprint, missing
+from tool.files.maps import read_maps
+from tool.files.pictures import write_mask
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
+from tool.run.progress import progress
+from tool.run.shard import is_first, own_share
+from voc12.classes import VOC
 from voc12.layout import check_files
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--crf_dir', required=True, help='folder of CRF maps, one α of aff_prepare.py --out_crf')
     parser.add_argument('--out_dir', required=True, help='folder for the masks')
     parser.add_argument('--list', help='images (default: every file of --crf_dir)')
-    cli.add_jobs_flag(parser, 'reading and writing')
+    command_line.add_jobs_flag(parser, 'reading and writing')
     parser.add_argument('--overwrite', action='store_true', help='replace masks of other maps')
     return parser.parse_args()
 
@@ -51,7 +55,7 @@ def main(args):
 def make_mask(task: tuple[str, str]) -> None:
     """One picture: CRF maps file → mask file."""
     source, target = task
-    maps = read_maps(source)
+    maps = read_maps(source, VOC)
     if not maps:
         raise UserError(f'{source}: holds no map; make it again with aff_prepare.py')
     labels = np.array(sorted(maps), np.uint8)
@@ -59,4 +63,4 @@ def make_mask(task: tuple[str, str]) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

@@ -19,35 +19,36 @@ import subprocess
 import sys
 import time
 
-from tool import cli
-from tool.child import alone, last_line, run_script
-from tool.errors import Interrupted, UserError
-from tool.files import write_text
-from tool.ladder import clock, ladder_row, ladder_table, read_scores, write_ladder
-from tool.log import commit
-from tool.preset import LATE, ROOT, Preset, Stage, fill, read_preset
+from tool.files.atomic import write_text
+from tool.presets.child import alone, last_line, run_script
+from tool.presets.ladder import clock, ladder_row, ladder_table, read_scores, write_ladder
+from tool.presets.preset import LATE, ROOT, Preset, Stage, fill, read_preset
+from tool.run import command_line
+from tool.run.errors import Interrupted, UserError
+from tool.train.log import commit
+from voc12.classes import CLASSES
 
 
 def parse_args() -> argparse.Namespace:
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--preset', required=True, help='smoke, quickstart, laptop, seam, eps, or the path of an .ini')
     parser.add_argument('--voc12_root', help='the devkit\'s VOC2012 folder (default: what the preset says)')
     parser.add_argument('--work_dir', help='folder of everything the run writes (default: runs/<preset>)')
     parser.add_argument('--from', dest='first', metavar='STAGE',
                         help='do this stage and all after it anew; those before it are taken as they are')
     parser.add_argument('--to', dest='last', metavar='STAGE', help='end after this stage')
-    parser.add_argument('--seed', type=cli.number(int, 0), default=0, help='decides every random choice of the stages')
+    parser.add_argument('--seed', type=command_line.number(int, 0), default=0, help='decides every random choice of the stages')
     parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='STAGE.FLAG=VALUE',
                         help='change a flag of the preset, e.g. train.max_steps=100 train.no_contrast=yes')
     parser.add_argument('--show', action='store_true', help='print the commands and do nothing')
-    cli.add_device_flag(parser)
+    command_line.add_device_flag(parser)
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
     name = os.path.basename(args.preset).removesuffix('.ini')
     work = os.path.abspath(args.work_dir or os.path.join(ROOT, 'runs', name))
-    preset = read_preset(args.preset, args.set, work=work, voc=args.voc12_root and os.path.abspath(args.voc12_root),
+    preset = read_preset(args.preset, args.set, CLASSES, work=work, voc=args.voc12_root and os.path.abspath(args.voc12_root),
                          seed=str(args.seed), device=args.device or '')
     names = [stage.name for stage in preset.stages]
     for flag, stage in (('--from', args.first), ('--to', args.last)):
@@ -80,9 +81,9 @@ def processes(stage: Stage, preset: Preset) -> int:
 @functools.lru_cache
 def most_processes(device: str) -> int:
     """GPUs that there are for a --device ('' if it was not given), or cores of the CPU."""
-    kind = cli.pick_device(device or None).type
+    kind = command_line.pick_device(device or None).type
     if kind == 'cpu':
-        return cli.default_jobs()
+        return command_line.default_jobs()
     import torch  # here: most runs of the pipeline do without
     return torch.cuda.device_count() if device in ('', 'cuda') and kind == 'cuda' else 1
 
@@ -178,7 +179,7 @@ class Run:
         log = os.path.join(self.work, 'logs', f'{stage.name}.log')
         start, already, code = time.monotonic(), record['seconds'], None
         try:
-            threads = max(1, cli.default_jobs() // count) if count > 1 else None
+            threads = max(1, command_line.default_jobs() // count) if count > 1 else None
             code, stopped = run_script(command, log, 'a' if same else 'w', threads)
             if code and count > 1 and ': error: ' in last_line(log):
                 code = 2  # torchrun's own is 1
@@ -258,4 +259,4 @@ class Run:
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

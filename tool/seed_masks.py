@@ -9,36 +9,39 @@ Writes --out_png <name>.png (the CAMs against the background score --t) and --ou
 import functools
 import os
 
-from tool import cli
-from tool.crf import check_backend
-from tool.errors import UserError
-from tool.files import image_size, read_cam, read_list
-from tool.log import progress
-from tool.manifest import claim_all, fingerprint, missing
-from tool.pool import pool_map
-from tool.seeds import SeedOutputs, write_seed
-from tool.shard import is_first, own_share
+from tool.files.lists import read_list
+from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.maps import read_cam
+from tool.files.pictures import image_size
+from tool.files.stage_outputs import SeedOutputs, write_seed
+from tool.method.crf import check_backend
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
+from tool.run.progress import progress
+from tool.run.shard import is_first, own_share
+from voc12.classes import NUM_CLASSES, VOC
 from voc12.layout import check_files, check_images, image_path
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)')
     parser.add_argument('--list', default='voc12/train.txt', help='pictures to make masks of')
     parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
-    parser.add_argument('--t', type=cli.number(float, 0, 1), required=True,
+    parser.add_argument('--t', type=command_line.number(float, 0, 1), required=True,
                         help='background score, 0…1; eval.py --curve finds the best')
     parser.add_argument('--out_png', help='folder for CAM masks (.png)')
     parser.add_argument('--out_crf', help='folder for masks after dense CRF (.png)')
-    parser.add_argument('--crf_iters', type=cli.number(int, 1), default=10, help='mean-field iterations of the CRF')
-    cli.add_crf_backend_flag(parser)
-    cli.add_jobs_flag(parser, 'reading, the CRF and writing')
+    parser.add_argument('--crf_iters', type=command_line.number(int, 1), default=10, help='mean-field iterations of the CRF')
+    command_line.add_crf_backend_flag(parser)
+    command_line.add_jobs_flag(parser, 'reading, the CRF and writing')
     parser.add_argument('--overwrite', action='store_true', help='replace masks of other CAMs or settings')
     return parser.parse_args()
 
 
 def main(args):
-    outputs = SeedOutputs(None, args.out_png, args.out_crf, args.t, args.crf_iters, args.crf_backend)
+    outputs = SeedOutputs(None, args.out_png, args.out_crf, args.t, args.crf_iters, args.crf_backend, NUM_CLASSES)
     if not outputs.files():
         raise UserError('nothing to write: give --out_png, --out_crf or both')
     names = read_list(args.list)
@@ -63,8 +66,8 @@ def make_masks(root: str, cam_dir: str, outputs: SeedOutputs, name: str) -> None
     """One picture: its CAM file → the wanted masks."""
     path = image_path(root, name)
     size = image_size(path)
-    write_seed(name, read_cam(os.path.join(cam_dir, name + '.npy'), size), size, path, outputs)
+    write_seed(name, read_cam(os.path.join(cam_dir, name + '.npy'), VOC, size), size, path, outputs)
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

@@ -5,9 +5,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from tool.affinity import FEATURE_STRIDE, affinity_label
-from tool.files import read_cam, read_image, read_maps
-from tool.seeding import sample_rng
+from tool.files.maps import read_cam, read_maps
+from tool.files.pictures import read_image
+from tool.method.affinity import FEATURE_STRIDE, affinity_label
+from tool.train.random_numbers import sample_rng
+from voc12.classes import VOC
 from voc12.layout import image_path
 from voc12.transforms import IMAGENET, color_jitter, crop_window, cut, normalise, to_tensor
 
@@ -43,7 +45,7 @@ class AffinityTrainSet(Dataset):
         rng, crop, name = sample_rng(self.seed, epoch, index), self.crop_size, self.names[index]
         image = normalise(color_jitter(read_image(image_path(self.root, name)), rng), *self.normalisation)
         size = image.shape[:2]
-        la, ha = (read_maps(os.path.join(folder, name + '.npy'), size) for folder in (self.la_dir, self.ha_dir))
+        la, ha = (read_maps(os.path.join(folder, name + '.npy'), VOC, size) for folder in (self.la_dir, self.ha_dir))
         window = crop_window(*size, crop, rng)
         mirror = slice(None, None, -1 if rng.random() < 0.5 else 1)
         no_map, ids = np.zeros(size, np.float32), sorted({0} | set(la) | set(ha))
@@ -73,7 +75,7 @@ class WalkSet(Dataset):
         name = self.names[index]
         image = normalise(read_image(image_path(self.root, name)), *self.normalisation)
         height, width = image.shape[:2]
-        cam = read_cam(os.path.join(self.cam_dir, name + '.npy'), (height, width))
+        cam = read_cam(os.path.join(self.cam_dir, name + '.npy'), VOC, (height, width))
         classes = sorted(cam)
         padding = (0, -height % FEATURE_STRIDE), (0, -width % FEATURE_STRIDE)
         maps = np.stack([np.full((height, width), self.bg_score, np.float32), *(cam[class_id] for class_id in classes)])

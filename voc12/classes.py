@@ -1,21 +1,12 @@
-"""The classes, the colour map and the ignore value of PASCAL VOC 2012."""
-import numpy as np
+"""The classes of PASCAL VOC 2012."""
+from tool.method.class_set import IGNORE, ClassSet, colour_map
 
-CLASSES = ('background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
-           'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
-NUM_CLASSES = len(CLASSES)       # 21, with the background
-NUM_FOREGROUND = NUM_CLASSES - 1
-IGNORE = 255
+__all__ = ['CLASSES', 'IGNORE', 'NUM_CLASSES', 'NUM_FOREGROUND', 'PALETTE', 'VOC']
 
+VOC = ClassSet(('background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
+                'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor'))
 
-def voc_palette() -> np.ndarray:
-    """The VOC colour map, uint8 [256, 3]: the bits of the class id, three at a time, fill R, G, B from the top."""
-    ids = np.arange(256)
-    palette = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return palette
-
-
-PALETTE = voc_palette()
+CLASSES = VOC.names
+NUM_CLASSES = VOC.num_classes        # 21, with the background
+NUM_FOREGROUND = VOC.num_foreground  # 20
+PALETTE = colour_map()

@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from tool.errors import UserError
-from tool.files import image_size, need_folder, read_gray, read_image
-from tool.seeding import sample_rng
+from tool.files.atomic import need_folder
+from tool.files.pictures import image_size, read_gray, read_image
+from tool.run.errors import UserError
+from tool.train.random_numbers import sample_rng
 from voc12.layout import image_path
 from voc12.transforms import IMAGENET, color_jitter, crop_window, cut, normalise, random_long_side, to_tensor
 

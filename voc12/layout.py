@@ -2,10 +2,13 @@
 import os
 from collections import Counter
 
-from tool.errors import UserError
-from tool.files import image_size, maps_size, need_folder
-from tool.log import progress
-from tool.shard import is_first
+from tool.files.atomic import need_folder
+from tool.files.maps import maps_size
+from tool.files.pictures import image_size
+from tool.run.errors import UserError
+from tool.run.progress import progress
+from tool.run.shard import is_first
+from voc12.classes import VOC
 
 
 def image_path(root: str, name: str) -> str:
@@ -32,7 +35,7 @@ def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
     layouts = Counter()
     for name in progress(names, desc=f'checking {folder}', unit='file', quiet=not is_first()):
         path = os.path.join(folder, name + '.npy')
-        size, layout = maps_size(path)
+        size, layout = maps_size(path, VOC)
         layouts[layout] += 1
         expected = image_size(image_path(root, name))
         if size is not None and tuple(size) != expected:

@@ -14,11 +14,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tool import cli, files
-from tool.errors import UserError
-from tool.log import progress
-from tool.pool import pool_map
-from voc12.classes import CLASSES, NUM_FOREGROUND
+from tool.files.atomic import need_folder, write_text
+from tool.files.lists import read_list
+from tool.files.npy import write_npy
+from tool.files.pictures import read_mask
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
+from tool.run.progress import progress
+from voc12.classes import CLASSES, NUM_FOREGROUND, VOC
 
 EXPECTED = {'train': 1464, 'val': 1449, 'train_aug': 10582, 'test': 1456}  # of the whole VOC 2012
 MASKS = ('SegmentationClassAug', 'SegmentationClass')
@@ -30,7 +34,7 @@ def find_lists(root: str) -> tuple[dict[str, list[str]], dict[str, str]]:
     for name in ('train', 'val', 'test'):
         path = os.path.join(root, 'ImageSets', 'Segmentation', f'{name}.txt')
         if os.path.exists(path):
-            lists[name] = files.read_list(path)
+            lists[name] = read_list(path)
         else:
             skipped[name] = f'there is no {path}'
     folder = os.path.join(root, MASKS[0])
@@ -80,22 +84,22 @@ def image_label(root: str, name: str) -> tuple[str, np.ndarray, str]:
         else:
             raise UserError(f'{path}: no such mask, and no Annotations/{name}.xml either; '
                             f'one of them must give the label of {name}')
-        classes = set(np.unique(files.read_mask(path)).tolist()) & set(range(1, NUM_FOREGROUND + 1))
+        classes = set(np.unique(read_mask(path, VOC)).tolist()) & set(range(1, NUM_FOREGROUND + 1))
     label = np.zeros(NUM_FOREGROUND, np.float32)
     label[[class_id - 1 for class_id in classes]] = 1
     return name, label, source
 
 
 def parse_args() -> argparse.Namespace:
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--voc12_root', required=True, help="the devkit's VOC2012 folder, with ImageSets and masks in it")
     parser.add_argument('--out_dir', default='voc12', help='folder for the lists and cls_labels.npy')
-    cli.add_jobs_flag(parser, 'reading annotations and masks')
+    command_line.add_jobs_flag(parser, 'reading annotations and masks')
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    root = files.need_folder(args.voc12_root, 'give the VOC2012 folder of the devkit as --voc12_root')
+    root = need_folder(args.voc12_root, 'give the VOC2012 folder of the devkit as --voc12_root')
     lists, skipped = find_lists(root)
     labelled = sorted({name for split, names in lists.items() if split != 'test' for name in names})
     if not labelled:
@@ -103,9 +107,9 @@ def main(args: argparse.Namespace) -> None:
     found = pool_map(partial(image_label, root), labelled, args.jobs)
     found = list(progress(found, total=len(labelled), desc='labels'))
     for name, names in lists.items():
-        files.write_text(os.path.join(args.out_dir, f'{name}.txt'), '\n'.join(names) + '\n')
+        write_text(os.path.join(args.out_dir, f'{name}.txt'), '\n'.join(names) + '\n')
     labels = {name: label for name, label, _ in sorted(found, key=lambda row: row[0])}
-    files.write_npy(os.path.join(args.out_dir, 'cls_labels.npy'), labels)
+    write_npy(os.path.join(args.out_dir, 'cls_labels.npy'), labels)
     for name, expected in EXPECTED.items():
         if name in lists:
             print(f'{name:10} {len(lists[name]):6} images (the whole VOC 2012 has {expected})')
@@ -119,4 +123,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

@@ -8,19 +8,21 @@ import os
 import numpy as np
 from PIL import Image, ImageFilter
 
-from tool import cli
-from tool.files import atomic, read_list, read_mask
-from tool.log import progress
-from voc12.classes import IGNORE
+from tool.files.atomic import atomic
+from tool.files.lists import read_list
+from tool.files.pictures import read_mask
+from tool.run import command_line
+from tool.run.progress import progress
+from voc12.classes import IGNORE, VOC
 from voc12.layout import check_files
 
 
 def parse_args():
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--mask_dir', required=True, help='folder of masks, e.g. VOC2012/SegmentationClassAug')
     parser.add_argument('--out_dir', required=True, help='folder for the maps')
     parser.add_argument('--list', required=True, help='images')
-    parser.add_argument('--blur', type=cli.number(float, 0), default=5, help='radius of the blur in pixels')
+    parser.add_argument('--blur', type=command_line.number(float, 0), default=5, help='radius of the blur in pixels')
     return parser.parse_args()
 
 
@@ -28,11 +30,11 @@ def main(args):
     names = read_list(args.list)
     check_files(args.mask_dir, names, '.png', 'check --mask_dir and --list')
     for name in progress(names, desc='saliency'):
-        mask = read_mask(os.path.join(args.mask_dir, name + '.png'))
+        mask = read_mask(os.path.join(args.mask_dir, name + '.png'), VOC)
         objects = Image.fromarray(((mask != 0) & (mask != IGNORE)).astype(np.uint8) * 255)
         with atomic(os.path.join(args.out_dir, name + '.png')) as temporary:
             objects.filter(ImageFilter.GaussianBlur(args.blur)).save(temporary, 'PNG')
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

@@ -22,11 +22,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tool import cli, files
-from tool.errors import UserError
-from tool.log import progress
-from tool.manifest import claim_all, fingerprint, missing
-from tool.pool import pool_map
+from tool.files.atomic import atomic, write_text
+from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.pictures import write_mask
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
+from tool.run.progress import progress
 from voc12 import make_lists
 from voc12.classes import IGNORE, NUM_FOREGROUND
 
@@ -246,19 +248,19 @@ def make_picture(out: str, seed: int, name: str) -> None:
     mask[cv2.morphologyEx(objects, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0] = IGNORE
     saliency = cv2.GaussianBlur((filled > 0).astype(np.uint8) * 255, (0, 0), 3)
     for folder in MASKS:
-        files.write_mask(os.path.join(out, folder, f'{name}.png'), mask)
+        write_mask(os.path.join(out, folder, f'{name}.png'), mask)
     for folder, extension, picture in (('SALImages', '.png', saliency), ('JPEGImages', '.jpg', image)):
-        with files.atomic(os.path.join(out, folder, name + extension)) as temporary:
+        with atomic(os.path.join(out, folder, name + extension)) as temporary:
             Image.fromarray(picture).save(temporary, 'PNG' if extension == '.png' else 'JPEG', quality=90)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     parser.add_argument('--out', required=True, help='folder to write; it takes the place of the devkit\'s VOC2012')
-    parser.add_argument('--images', type=cli.number(int, 1), default=800, help='training pictures (train and train_aug)')
-    parser.add_argument('--val', type=cli.number(int, 1), help='pictures of val (default: a quarter of --images)')
-    parser.add_argument('--seed', type=cli.number(int, 0), default=0, help='decides every random choice')
-    cli.add_jobs_flag(parser, 'drawing')
+    parser.add_argument('--images', type=command_line.number(int, 1), default=800, help='training pictures (train and train_aug)')
+    parser.add_argument('--val', type=command_line.number(int, 1), help='pictures of val (default: a quarter of --images)')
+    parser.add_argument('--seed', type=command_line.number(int, 0), default=0, help='decides every random choice')
+    command_line.add_jobs_flag(parser, 'drawing')
     parser.add_argument('--overwrite', action='store_true', help='replace the pictures of other settings')
     return parser.parse_args()
 
@@ -278,9 +280,9 @@ def main(args: argparse.Namespace) -> None:
         pass
     for name in ('train', 'train_aug', 'trainaug', 'val'):  # the field has both spellings
         listed = names['val' if name == 'val' else 'train']
-        files.write_text(os.path.join(args.out, 'ImageSets', 'Segmentation', f'{name}.txt'), '\n'.join(listed) + '\n')
+        write_text(os.path.join(args.out, 'ImageSets', 'Segmentation', f'{name}.txt'), '\n'.join(listed) + '\n')
     make_lists.main(argparse.Namespace(voc12_root=args.out, out_dir=os.path.join(args.out, 'lists'), jobs=args.jobs))
 
 
 if __name__ == '__main__':
-    cli.run(main, parse_args)
+    command_line.run(main, parse_args)

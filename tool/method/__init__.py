@@ -1,1 +1,1 @@
-"""The method as pure functions of arrays and tensors; nothing here imports from the rest of the project."""
+"""The method as pure functions of arrays and tensors; of the rest of the project only tool/run/errors.py is imported."""

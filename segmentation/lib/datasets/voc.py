@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from tool.errors import UserError
-from tool.files import image_size, need_folder, read_image, read_mask
-from tool.seeding import sample_rng
-from voc12.classes import IGNORE
+from tool.files.atomic import need_folder
+from tool.files.pictures import image_size, read_image, read_mask
+from tool.run.errors import UserError
+from tool.train.random_numbers import sample_rng
+from voc12.classes import IGNORE, VOC
 from voc12.layout import check_images, image_path
 from voc12.transforms import crop_window, cut, normalise, to_tensor
 
@@ -56,7 +57,7 @@ class VOCDataset(Dataset):
         config, name = self.config, self.names[key[1]]
         rng = sample_rng(config['TRAIN_SEED'], *key)
         image = np.asarray(read_image(image_path(config['DATA_ROOT'], name)))
-        mask = read_mask(self.mask_path(name))
+        mask = read_mask(self.mask_path(name), VOC)
 
         limits = np.array([config['DATA_RANDOM_H'], config['DATA_RANDOM_S'], config['DATA_RANDOM_V']])
         if limits.any():

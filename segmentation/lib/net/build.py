@@ -6,8 +6,9 @@ from net.resnet import BLOCKS, ResNet
 from network.resnet38d import ResNet38, width_of
 from network.timm_backbone import TimmBackbone, read_description
 from network.timm_weights import load_backbone, read_state, timm_state
-from tool.errors import UserError
-from tool.files import load_checkpoint, need_file
+from tool.files.atomic import need_file
+from tool.files.checkpoints import load_checkpoint
+from tool.run.errors import UserError
 
 BACKBONES = ('resnet38', *BLOCKS)  # any other name is timm's
 _PRETRAIN_FIX = 'check MODEL_BACKBONE_PRETRAIN (a file of weights, or False to train from scratch)'
@@ -105,7 +106,7 @@ def _read_backbone(path: str, name: str) -> dict:
     """Backbone tensors of a ResNet .pth, a ResNet-38 .params, or a checkpoint of any stage; heads are dropped."""
     need_file(path, _PRETRAIN_FIX)
     if path.endswith('.params'):
-        from tool.mxnet_params import resnet38_from_mxnet
+        from tool.files.mxnet_params import resnet38_from_mxnet
         return resnet38_from_mxnet(path)
     state = load_checkpoint(path)
     if any(key.startswith('backbone.') for key in state):

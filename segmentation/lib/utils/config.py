@@ -4,10 +4,12 @@ import difflib
 import os
 from dataclasses import dataclass
 
-from tool import cli
-from tool.crf import BACKENDS, TEST_CRFS
-from tool.errors import UserError
-from tool.files import need_folder, read_list
+import voc12
+from tool.files.atomic import need_folder
+from tool.files.lists import read_list
+from tool.method.crf import BACKENDS, TEST_CRFS
+from tool.run import command_line
+from tool.run.errors import UserError
 from voc12.classes import NUM_CLASSES
 
 
@@ -63,7 +65,7 @@ KEYS = {
     'TRAIN_BATCHES': Key(int, 1),
     'TRAIN_ITERATION': Key(int, 1),
     'TRAIN_ACCUMULATE': Key(int, 1),
-    'TRAIN_AMP': Key(str, choices=cli.AMP),
+    'TRAIN_AMP': Key(str, choices=command_line.AMP),
     'TRAIN_CHANNELS_LAST': Key(bool),
     'TRAIN_COMPILE': Key(bool),
     'TRAIN_SAVE_ITERS': Key(int, 0),
@@ -114,8 +116,8 @@ def _parse(name: str, text: str):
     if key.kind is str:
         return False if key.or_false and text.lower() in ('false', 'none', '') else text
     try:
-        return cli.boolean(text) if key.kind is bool else ast.literal_eval(text)
-    except (ValueError, SyntaxError, cli.argparse.ArgumentTypeError):
+        return command_line.boolean(text) if key.kind is bool else ast.literal_eval(text)
+    except (ValueError, SyntaxError, command_line.argparse.ArgumentTypeError):
         return text
 
 
@@ -156,8 +158,7 @@ def names_of(config: dict, split: str) -> list[str]:
     if split.endswith('.txt'):
         return read_list(split)
     root = need_folder(config['DATA_ROOT'], 'set DATA_ROOT to the devkit\'s VOC2012 folder')
-    ours = os.path.join(os.path.dirname(cli.__file__), os.pardir, 'voc12')
-    for folder in (os.path.join(root, 'ImageSets', 'Segmentation'), os.path.normpath(ours)):
+    for folder in (os.path.join(root, 'ImageSets', 'Segmentation'), os.path.dirname(voc12.__file__)):
         path = os.path.join(folder, split + '.txt')
         if os.path.exists(path):
             return read_list(path)
@@ -165,8 +166,8 @@ def names_of(config: dict, split: str) -> list[str]:
                     'python -m voc12.make_lists, or give the path of a list (.txt)')
 
 
-def add_config_flags(parser: cli.Parser) -> None:
+def add_config_flags(parser: command_line.Parser) -> None:
     """The flags train.py and test.py share: --set and --device."""
     parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                         help='config keys to override, e.g. TRAIN_ITERATION=200 TEST_MULTISCALE=0.5,1')
-    cli.add_device_flag(parser)
+    command_line.add_device_flag(parser)

@@ -3,11 +3,12 @@ import os
 
 import numpy as np
 
-from tool.crf import CrfPreset, crf_from_probs
-from tool.errors import UserError
-from tool.files import read_mask, write_mask
-from tool.metrics import confusion, scores
-from tool.pool import pool_map
+from tool.files.pictures import read_mask, write_mask
+from tool.method.crf import CrfPreset, crf_from_probs
+from tool.method.metrics import confusion, scores
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
+from voc12.classes import VOC
 
 
 def write_crf(path: str, picture: np.ndarray, probs: np.ndarray, preset: CrfPreset, backend: str) -> None:
@@ -16,11 +17,11 @@ def write_crf(path: str, picture: np.ndarray, probs: np.ndarray, preset: CrfPres
 
 
 def _confusion(paths: tuple[str, str]) -> np.ndarray:
-    prediction, truth = map(read_mask, paths)
+    prediction, truth = (read_mask(path, VOC) for path in paths)
     if prediction.shape != truth.shape:
         raise UserError(f'{paths[0]}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth '
                         f'{truth.shape[1]}x{truth.shape[0]}; use --overwrite')
-    return confusion(prediction, truth)
+    return confusion(prediction, truth, VOC.num_classes)
 
 
 def evaluate(out_dir: str, truth_dir: str, names: list[str], jobs: int) -> dict[str, float]:
@@ -30,4 +31,4 @@ def evaluate(out_dir: str, truth_dir: str, names: list[str], jobs: int) -> dict[
         UserError: a mask is missing, damaged or of another size.
     """
     paths = ((os.path.join(out_dir, name + '.png'), os.path.join(truth_dir, name + '.png')) for name in names)
-    return scores(sum(pool_map(_confusion, paths, jobs)))
+    return scores(sum(pool_map(_confusion, paths, jobs)), VOC.names)

@@ -6,9 +6,10 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-from tool.errors import UserError
-from tool.files import atomic, image_size, read_mask
-from voc12.classes import NUM_CLASSES
+from tool.files.atomic import atomic
+from tool.files.pictures import image_size, read_mask
+from tool.run.errors import UserError
+from voc12.classes import NUM_CLASSES, VOC
 from voc12.layout import image_path
 
 FOLDER = 'results/VOC2012/Segmentation/comp6_test_cls'  # trained on anything but the test data
@@ -26,7 +27,7 @@ def write_submission(path: str, out_dir: str, root: str, names: list[str]) -> No
         with tarfile.open(temporary, 'w:gz') as archive:
             for name in names:
                 source = os.path.join(out_dir, name + '.png')
-                read_mask(source)  # a missing or damaged one is named here
+                read_mask(source, VOC)  # a missing or damaged one is named here
                 archive.add(source, f'{FOLDER}/{name}.png')
         check_submission(temporary, root, names)
 

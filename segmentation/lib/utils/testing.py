@@ -19,14 +19,15 @@ from torch.utils.data import DataLoader
 
 from datasets import TestSet
 from net import load_net, own_normalisation
-from tool import cli, dist
-from tool.crf import TEST_CRFS, check_backend
-from tool.errors import UserError
-from tool.files import write_mask
-from tool.log import progress
-from tool.manifest import claim_all, fingerprint, missing
-from tool.metrics import table
-from tool.pool import Pool
+from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.pictures import write_mask
+from tool.method.crf import TEST_CRFS, check_backend
+from tool.method.metrics import table
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import Pool
+from tool.run.progress import progress
+from tool.train import processes
 from utils.config import add_config_flags, names_of, read_config
 from utils.predictions import evaluate, write_crf
 from utils.submission import write_submission
@@ -50,10 +51,10 @@ def predict(net: nn.Module, config: dict, names: list[str], out_dir: str, device
     preset, backend = TEST_CRFS[config['TEST_CRF']], config['TEST_CRF_BACKEND']
     if names and preset is not None:
         check_backend(backend)
-    loader = DataLoader(TestSet(config, names), batch_size=None, num_workers=min(config['DATA_WORKERS'], cli.default_jobs()),
-                        pin_memory=device.type == 'cuda')
+    workers = min(config['DATA_WORKERS'], command_line.default_jobs())
+    loader = DataLoader(TestSet(config, names), batch_size=None, num_workers=workers, pin_memory=device.type == 'cuda')
     with Pool(jobs if preset else 0) as pool:
-        for item in progress(loader, total=len(names), desc='test', quiet=not dist.is_main()):
+        for item in progress(loader, total=len(names), desc='test', quiet=not processes.is_main()):
             picture, file = np.asarray(item['picture']), item['name'] + '.png'
             logits = mean_logits(net, [view.to(device, non_blocking=True) for view in item['views']], picture.shape[:2])
             plain_dir = out_dir if preset is None else out_no_crf
@@ -65,7 +66,7 @@ def predict(net: nn.Module, config: dict, names: list[str], out_dir: str, device
 
 
 def parse_args(config: dict) -> argparse.Namespace:
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     add_config_flags(parser)
     parser.add_argument('--split', choices=('val', 'train', 'test'), default='val', help='pictures to test')
     parser.add_argument('--list', help='an image list to test instead of all pictures of the split')
@@ -74,7 +75,7 @@ def parse_args(config: dict) -> argparse.Namespace:
     parser.add_argument('--out_no_crf', metavar='DIR', help='also write the predictions as they are before the CRF')
     parser.add_argument('--submission', metavar='FILE.tgz', help='with --split test: also write and check this archive')
     parser.add_argument('--overwrite', action='store_true', help='replace what other weights or settings have written')
-    cli.add_jobs_flag(parser, 'the CRF and the evaluation')
+    command_line.add_jobs_flag(parser, 'the CRF and the evaluation')
     args = parser.parse_args()
     args.config = read_config(config, args.set)
     return args
@@ -85,7 +86,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f'--submission {args.submission}: the server takes the test pictures; add --split test')
     if args.out_no_crf and args.config['TEST_CRF'] == 'none':
         raise UserError(f'--out_no_crf {args.out_no_crf}: with TEST_CRF=none these are in --out_dir; leave the flag out')
-    config, device = args.config, dist.start(args.device)
+    config, device = args.config, processes.start(args.device)
     names = names_of(config, args.list or args.split)
     check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
     truth_dir = None if args.split == 'test' else os.path.join(config['DATA_ROOT'], 'SegmentationClass')
@@ -101,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
     out_dir = args.out_dir or os.path.join(config['TEST_SAVE_DIR'], config['EXP_NAME'],
                                            f'{args.split}_crf_{config["TEST_CRF"]}')
     outputs = [(out_dir, config['TEST_CRF'])] + ([(args.out_no_crf, 'none')] if args.out_no_crf else [])
-    if dist.is_main():
+    if processes.is_main():
         decides = {'stage': 'segmentation test', 'weights': fingerprint(weights),
                    **{key: config[key] for key in ('DATA_MEAN', 'DATA_STD', 'TEST_MULTISCALE', 'TEST_FLIP')}}
         claims = []
@@ -109,24 +110,24 @@ def main(args: argparse.Namespace) -> None:
             backend = {} if crf == 'none' else {'TEST_CRF_BACKEND': config['TEST_CRF_BACKEND']}
             claims.append((folder, {**decides, 'TEST_CRF': crf, **backend}))
         claim_all(claims, args.overwrite)
-    dist.barrier()
+    processes.barrier()
     todo = missing(names, [(folder, '.png') for folder, _ in outputs])
-    if dist.is_main():
+    if processes.is_main():
         print(f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}, {weights}, {device}, CRF {config["TEST_CRF"]}; '
               f'{len(names)} pictures, {len(names) - len(todo)} already complete', flush=True)
-    dist.barrier()  # nobody writes before everybody has listed the folder
-    predict(net, config, todo[dist.rank()::dist.world()], out_dir, device, args.jobs, args.out_no_crf)
-    dist.barrier()
-    if dist.is_main():
+    processes.barrier()  # nobody writes before everybody has listed the folder
+    predict(net, config, todo[processes.rank()::processes.world()], out_dir, device, args.jobs, args.out_no_crf)
+    processes.barrier()
+    if processes.is_main():
         print(f'wrote {", ".join(folder for folder, _ in outputs)}')
         if truth_dir:
             print(table(evaluate(out_dir, truth_dir, names, args.jobs)))
         if args.submission:
             write_submission(args.submission, out_dir, config['DATA_ROOT'], names)
             print(f'wrote {args.submission}: {len(names)} pictures, checked')
-    dist.stop()
+    processes.stop()
 
 
 def test(config: dict) -> None:
     """Run an experiment's test.py."""
-    cli.run(main, lambda: parse_args(config))
+    command_line.run(main, lambda: parse_args(config))

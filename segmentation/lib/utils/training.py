@@ -17,13 +17,14 @@ from torch import nn
 from datasets import generate_dataset
 from net import generate_net, own_normalisation
 from network.timm_weights import weights_fingerprint
-from tool import cli, dist
-from tool.engine import States, fit, per_process
-from tool.errors import UserError
-from tool.files import save_checkpoint
-from tool.log import RunLog
-from tool.optim import param_groups, poly
-from tool.precision import described, fast_forward, grad_scaler, resolved
+from tool.files.checkpoints import save_checkpoint
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.train import processes
+from tool.train.engine import States, fit, per_process
+from tool.train.log import RunLog
+from tool.train.optimiser import param_groups, poly
+from tool.train.precision import described, fast_forward, grad_scaler, resolved
 from utils.config import NO_DECISION, add_config_flags, names_of, read_config
 from voc12.classes import IGNORE, PALETTE
 
@@ -32,7 +33,7 @@ IMAGE_EVERY = 200  # iterations between two pictures in TensorBoard
 
 def mean_labelled(batch: dict) -> dict[str, torch.Tensor]:
     """'labelled': labelled pixels of the batch of all processes, for each of them; at least 1 in all."""
-    return {'labelled': dist.total((batch['mask'] != IGNORE).sum()).clamp(min=1) / dist.world()}
+    return {'labelled': processes.total((batch['mask'] != IGNORE).sum()).clamp(min=1) / processes.world()}
 
 
 def segmentation_loss(logits: torch.Tensor, mask: torch.Tensor, labelled: torch.Tensor = None) -> torch.Tensor:
@@ -77,7 +78,7 @@ def make_optimizer(net: nn.Module, config: dict) -> torch.optim.SGD:
 
 
 def parse_args(config: dict) -> argparse.Namespace:
-    parser = cli.Parser(__doc__)
+    parser = command_line.Parser(__doc__)
     add_config_flags(parser)
     parser.add_argument('--no_resume', action='store_true', help='start over instead of continuing from a training state')
     args = parser.parse_args()
@@ -86,7 +87,7 @@ def parse_args(config: dict) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    device = dist.start(args.device)
+    device = processes.start(args.device)
     config = {**args.config, 'TRAIN_AMP': resolved(args.config['TRAIN_AMP'], device)}
     if not config['DATA_PSEUDO_GT']:
         raise UserError('DATA_PSEUDO_GT is not set; set it in config.py (or with --set) to the folder of pseudo masks (PNG)')
@@ -98,10 +99,10 @@ def main(args: argparse.Namespace) -> None:
     share = per_process(batch, parts, 'TRAIN_BATCHES =')
     if share < 2 * parts:
         raise UserError(f'TRAIN_BATCHES = {batch}: BatchNorm needs at least 2 pictures at a time '
-                        f'({dist.world()} processes, {parts} parts each)')
+                        f'({processes.world()} processes, {parts} parts each)')
 
     torch.manual_seed(config['TRAIN_SEED'])  # the new layers' initial weights
-    net = dist.sync_norms(generate_net(config), device).to(device)
+    net = processes.sync_norms(generate_net(config), device).to(device)
     dataset.config = config = own_normalisation(config, net)
     optimizer, scaler = make_optimizer(net, config), grad_scaler(config['TRAIN_AMP'])
     forward = fast_forward(net, device, config['TRAIN_AMP'], config['TRAIN_COMPILE'], config['TRAIN_CHANNELS_LAST'])
@@ -112,10 +113,10 @@ def main(args: argparse.Namespace) -> None:
     states = States(prefix, settings, config['TRAIN_SAVE_ITERS'], scaler=scaler)
     start = states.resume(net, optimizer, args.no_resume)
 
-    log = RunLog(prefix, prefix + '_tblog' if config['TRAIN_TBLOG'] else None, start) if dist.is_main() else None
+    log = RunLog(prefix, prefix + '_tblog' if config['TRAIN_TBLOG'] else None, start) if processes.is_main() else None
     if log:
         log.header(device=device, amp=described(config['TRAIN_AMP'], device), config=config,
-                   processes=f'{dist.world()} with {share} pictures each', images=len(dataset), starts_at=start,
+                   processes=f'{processes.world()} with {share} pictures each', images=len(dataset), starts_at=start,
                    backbone=f'weights of {pretrain}' if pretrain else 'no weights, trained from scratch '
                    '(MODEL_BACKBONE_PRETRAIN = False); the published figures start from ImageNet weights')
     pictures = Pictures(log, config)
@@ -127,13 +128,13 @@ def main(args: argparse.Namespace) -> None:
 
     def after_step(done: int) -> None:
         every = config['TRAIN_SAVE_ITERS']
-        if dist.is_main() and every and done % every == 0 and done < iterations:
+        if processes.is_main() and every and done % every == 0 and done < iterations:
             save_checkpoint(f'{prefix}_itr{done}.pth', net.state_dict())
 
     fit(net, optimizer, losses, dataset, batch_size=batch, max_steps=iterations, device=device, log=log,
         lr_factor=lambda step: poly(step, iterations + 1, config['TRAIN_POWER']), seed=config['TRAIN_SEED'],
-        num_workers=min(config['DATA_WORKERS'], cli.default_jobs()), start_step=start, states=states, after_step=after_step,
-        accumulate=parts, whole=mean_labelled, scaler=scaler)
+        num_workers=min(config['DATA_WORKERS'], command_line.default_jobs()), start_step=start, states=states,
+        after_step=after_step, accumulate=parts, whole=mean_labelled, scaler=scaler)
     if log:
         save_checkpoint(prefix + '.pth', net.state_dict())
         states.clear()
@@ -143,4 +144,4 @@ def main(args: argparse.Namespace) -> None:
 
 def train(config: dict) -> None:
     """Run an experiment's train.py."""
-    dist.run(main, lambda: parse_args(config))
+    processes.run(main, lambda: parse_args(config))

@@ -1,0 +1,46 @@
+"""tool/files/maps.py: maps of CAMs and CRFs, in both layouts, and what is none."""
+
+import numpy as np
+import pytest
+
+from tool.files.maps import maps_size, read_cam, read_maps
+from tool.files.npy import write_npy
+from tool.run.errors import UserError
+from voc12.classes import VOC
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / 'file.npy')
+
+
+def test_array_layout_is_read_as_a_dict(path):
+    maps = np.random.default_rng(0).random((21, 6, 9), np.float32)
+    write_npy(path, maps)
+    assert maps_size(path, VOC) == ((6, 9), 'array')
+    read = read_maps(path, VOC, (6, 9))
+    assert list(read) == list(range(21)) and all((read[i] == maps[i]).all() for i in range(21))
+
+
+def test_size_of_no_maps(path):
+    write_npy(path, {})
+    assert maps_size(path, VOC) == (None, 'dict')
+    assert read_cam(path, VOC, (5, 5)) == {}
+
+
+@pytest.mark.parametrize('value, message', [
+    ({21: np.zeros((2, 2))}, 'entry 21'), ({-1: np.zeros((2, 2))}, 'entry -1'), ({'cat': np.zeros((2, 2))}, "entry 'cat'"),
+    ({1: np.zeros(4)}, r'shape \(4,\)'), ({1: np.zeros((2, 2)), 2: np.zeros((2, 3))}, 'different sizes'),
+    (np.zeros((20, 4, 4)), r'shape \(20, 4, 4\)'), ({1: np.zeros((4, 3))}, 'maps are 3x4, the picture is 5x6'),
+])
+def test_bad_maps(path, value, message):
+    write_npy(path, value)
+    with pytest.raises(UserError, match=message):
+        read_maps(path, VOC, (6, 5))
+
+
+def test_a_cam_has_no_class_20(path):
+    write_npy(path, {20: np.zeros((2, 2), np.float32)})
+    assert list(read_maps(path, VOC)) == [20]
+    with pytest.raises(UserError, match='has class 20'):
+        read_cam(path, VOC)

@@ -1,0 +1,177 @@
+"""tool/files/npy.py and what reads through it: pickles of every protocol, and files that must neither run code nor eat memory."""
+import functools
+import os
+import pickle
+import random
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tool.files.lists import read_labels
+from tool.files.maps import maps_size, read_maps
+from tool.files.npy import read_npy
+from tool.run.errors import UserError
+from voc12.classes import VOC
+
+
+def save_pickle(path, value, protocol):
+    """`value` as the one element of an object array in a .npy, as np.save writes it, at any pickle protocol."""
+    with open(path, 'wb') as file:
+        np.lib.format.write_array_header_1_0(file, {'descr': '|O', 'fortran_order': False, 'shape': ()})
+        pickle.dump(np.array(value, dtype=object), file, protocol=protocol)
+
+
+def save_body(path, body):
+    with open(path, 'wb') as file:
+        np.lib.format.write_array_header_1_0(file, {'descr': '|O', 'fortran_order': False, 'shape': ()})
+        file.write(body)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / 'file.npy')
+
+
+SIZES = [(1, 1), (1, 2), (3, 5), (10, 300), (300, 10), (255, 256), (366, 500), (500, 1), (70000, 2)]
+
+
+@pytest.mark.parametrize('protocol', [2, 3, 4, 5, 'np.save'])
+@pytest.mark.parametrize('dtype', [np.float32, np.float16, np.float64])
+def test_maps_and_their_size_at_every_pickle_protocol(path, protocol, dtype):
+    for height, width in SIZES:
+        for keys in [(0,), (3, 7), (0, 19, 20), (np.int64(4), np.int64(2))]:
+            maps = {key: np.full((height, width), i + 0.5, dtype) for i, key in enumerate(keys)}
+            np.save(path, maps) if protocol == 'np.save' else save_pickle(path, maps, protocol)
+            assert maps_size(path, VOC) == ((height, width), 'dict')
+            read = read_maps(path, VOC, (height, width))
+            assert list(read) == [int(key) for key in keys] and all(m.dtype == np.float32 for m in read.values())
+            assert [float(m.mean()) for m in read.values()] == [i + 0.5 for i in range(len(keys))]
+
+
+def test_non_contiguous_and_fortran_maps(path):
+    map_ = np.arange(35, dtype=np.float32).reshape(5, 7)
+    for protocol in (2, 4, 5):
+        save_pickle(path, {0: np.asfortranarray(map_), 1: map_.repeat(2, 1)[:, ::2], 2: map_.astype('>f4')}, protocol)
+        for read in read_maps(path, VOC).values():
+            np.testing.assert_array_equal(read, map_)
+            read += 1  # what was read is the reader's own
+
+
+class Call:
+    """Pickles as a call of `function`."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+HOSTILE = {
+    'os.system': lambda mark: Call(os.system, f'touch {mark}'),
+    'eval': lambda mark: Call(eval, f'open({str(mark)!r}, "w")'),
+    'partial': lambda mark: Call(functools.partial, os.system, f'touch {mark}'),
+    'open': lambda mark: Call(open, str(mark), 'w'),
+    'huge ndarray': lambda mark: Call(np.ndarray, (1 << 40,), np.dtype('f8')),
+    'np.zeros': lambda mark: Call(np.zeros, 1 << 30),
+    'torch': lambda mark: torch.zeros(2),
+}
+
+
+@pytest.mark.parametrize('kind', HOSTILE)
+@pytest.mark.parametrize('protocol', [2, 4, 5])
+def test_pickled_calls_are_refused_and_not_made(path, tmp_path, kind, protocol):
+    mark = tmp_path / 'was run'
+    evil = HOSTILE[kind](mark)
+    for value in (evil, {1: evil}, {1: np.ones((2, 2)), 'x': [evil]}):
+        save_pickle(path, value, protocol) if value is not evil else save_body(path, pickle.dumps(value, protocol))
+        tracemalloc.start()
+        for read, more in ((read_npy, ()), (read_maps, (VOC,)), (read_labels, (VOC,))):
+            with pytest.raises(UserError, match='file.npy: refused'):
+                read(path, *more)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        tracemalloc.stop()
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize('value', [
+    {1: {2: np.ones(3)}}, {1: [np.ones(3)]}, {1: 'text'}, {1: 2.0}, {1: None}, {True: np.ones(3)}, {(1, 2): np.ones(3)},
+    {1.5: np.ones(3)}, {1: np.array([None, 1], object)}, {1: np.array('x', object)}, {1: np.array(['a', 'b'])},
+    {1: np.ones(2, 'c8')}, {1: np.ones(2, [('a', 'f4')])}, [np.ones(3)], 'text', None, 7], ids=repr)
+def test_what_is_no_dict_of_numbers_is_refused(path, value):
+    np.save(path, np.array(value, dtype=object) if not isinstance(value, list) else np.array([value], object))
+    with pytest.raises(UserError, match='file.npy: refused'):
+        read_npy(path)
+
+
+def glob(module, name):
+    return f'c{module}\n{name}\n'.encode()
+
+
+def array_pickle(dtype, shape, data, state=b'(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb'):
+    """A protocol 2 pickle of one array whose dtype state and shape are free to lie."""
+    return (b'\x80\x02' + glob('numpy.core.multiarray', '_reconstruct') + b'(' + glob('numpy', 'ndarray')
+            + b'(K\x00tU\x01btR(K\x01' + shape + glob('numpy', 'dtype') + b'(U' + bytes([len(dtype)]) + dtype
+            + b'I00\nI01\ntR' + state + b'I00\n' + data + b'tb.')
+
+
+@pytest.mark.parametrize('body', [
+    array_pickle(b'O8', b')', b'C\x08' + b'A' * 8),                     # bytes that would be taken for an object's address
+    array_pickle(b'O8', b'(K\x02t', b'C\x10' + b'A' * 16),
+    array_pickle(b'O8', b'(J\xff\xff\xff\x7ft', b']'),                  # 16 GB of pointers
+    array_pickle(b'f8', b'(J\xff\xff\xff\x7ft', b'C\x08' + b'A' * 8),
+    b'\x80\x04r\xff\xff\xff\x7fN.',                                     # a memo of 2^31 entries
+    b'\x80\x02Nr\xff\xff\xff\x01.', b'\x80\x02Np20000000\n.',          # memos of 2^25 and 20 million entries
+    b'\x80\x05\x96' + struct.pack('<Q', 1 << 36) + b'.',                # bytearrays and bytes of 64 GB
+    b'\x80\x04\x8e' + struct.pack('<Q', 1 << 36) + b'.',
+    b'\x80\x04\x95' + struct.pack('<Q', 1 << 60) + b'N.',
+    glob('numpy', 'dtype') + b'(U\x02f4tR.', glob('numpy', 'ndarray') + b'(K\x05tR.', b'', b'.', b'N', b'\xff\xff'])
+def test_forged_pickles(path, body):
+    save_body(path, body)
+    tracemalloc.start()
+    with pytest.raises(UserError, match='file.npy: refused'):
+        read_npy(path)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')  # numpy evaluates the damaged headers
+def test_damaged_npy_gives_a_dict_or_a_user_error(path):
+    rng, wholes = random.Random(0), []
+    for protocol in (2, 4, 5):
+        save_pickle(path, {3: np.ones((2, 3), np.float32), 11: np.zeros((2, 3), np.float32)}, protocol)
+        wholes.append(Path(path).read_bytes())
+    np.save(path, np.ones((21, 2, 3), np.float32))
+    wholes.append(Path(path).read_bytes())
+    refused = 0
+    for turn in range(1600):
+        data = bytearray(wholes[turn % 4])
+        for _ in range(rng.randint(1, 3)):
+            data[rng.randrange(min(len(data), 700))] = rng.randrange(256)
+        Path(path).write_bytes(data[:rng.choice([len(data), rng.randrange(len(data))])])
+        for read in (read_maps, maps_size):
+            try:
+                read(path, VOC)
+            except UserError:
+                refused += 1
+    assert refused > 1000
+
+
+@pytest.mark.parametrize('header, data', [
+    ("{'descr': '<f4', 'fortran_order': False, 'shape': (21, 99999, 99999), }", bytes(64)),
+    ("{'descr': '<f4', 'fortran_order': False, 'shape': (21, 2000, 2000), }", bytes(64)),
+    ("{'descr': '<U4', 'fortran_order': False, 'shape': (21, 1, 1), }", bytes(21 * 16)),
+    ("{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (), }", bytes(8)),
+    ("{'descr': '<f4', 'shape': (2", b''), ('', b'')])
+def test_lying_npy_headers(path, header, data):
+    text = header.encode().ljust(117) + b'\n'
+    Path(path).write_bytes(b'\x93NUMPY\x01\x00' + struct.pack('<H', len(text)) + text + data)
+    tracemalloc.start()
+    with pytest.raises(UserError, match='file.npy: refused'):
+        read_maps(path, VOC)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()

@@ -1,0 +1,38 @@
+"""Inputs of the published loss values in golden/loss.*.npz, and how results are held against them."""
+import numpy as np
+import torch
+
+from mini import GOLDEN
+from recipe import normal
+
+CLOSE = {'rtol': 1e-4, 'atol': 1e-5}
+
+
+def leaves(tag, n=4):
+    """cam, cam_rv and f_proj of both views, as golden/README.md makes them."""
+    made = {}
+    for view, side in ((1, 12), (2, 16)):
+        made[f'cam{view}'] = normal(f'{tag}.cam{view}', n, 21, side, side)
+        made[f'cam_rv{view}'] = normal(f'{tag}.cam_rv{view}', n, 21, side, side).abs()
+        made[f'f_proj{view}'] = normal(f'{tag}.f_proj{view}', n, 128, side, side).abs()
+    return {name: value.requires_grad_() for name, value in made.items()}
+
+
+def golden(name):
+    data = np.load(GOLDEN / f'loss.{name}.npz')
+    return data, torch.from_numpy(data['label'])
+
+
+def first_half(n):
+    """Keys that make the random half of a class its first pixels."""
+    return torch.arange(n).float().expand(2, -1)
+
+
+def check(terms, data):
+    for name, value in terms.items():
+        np.testing.assert_allclose(value.item(), data[name], **CLOSE, err_msg=name)
+
+
+def check_gradients(inputs, data):
+    for name, value in inputs.items():
+        np.testing.assert_allclose(value.grad.numpy(), data[f'grad_{name}'], rtol=1e-3, atol=1e-6, err_msg=name)

@@ -1,0 +1,250 @@
+"""The pipeline: what is skipped, continued and done anew, how stages fail; and the smoke preset as a whole."""
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from mini import ROOT
+from tool.pipeline import most_processes
+from tool.run import command_line
+from voc12.classes import CLASSES
+
+# A stage that notes that it ran in {work}/ran, writes --out, and does what --do says.
+SCRIPT = '''
+import argparse, json, os, sys, time
+parser = argparse.ArgumentParser()
+for flag in ('--work', '--name', '--out', '--do', '--json', '--miou', '--curve', '--value'):
+    parser.add_argument(flag, default='')
+args = parser.parse_args()
+with open(os.path.join(args.work, 'ran'), 'a') as file:
+    file.write(args.name + (':found' if args.out and os.path.exists(args.out) else '') + ' ')
+if args.out:
+    open(args.out, 'w').write(args.value)
+if args.json:
+    scores = {**dict.fromkeys(CLASSES, float(args.miou)), 'cat': 90.0, 'mIoU': float(args.miou), 'list': 'l/train.txt',
+              'images': 3, 'gt_dir': 'gt', 'predict_dir': 'p', 'pixels': {name: 1000 + (name == 'cat') for name in CLASSES}}
+    json.dump({**scores, **({'t': float(args.curve), 'curve_t': []} if args.curve else {})}, open(args.json, 'w'))
+if args.do == 'fail':
+    print('stage.py: error: bad input\\n  ')
+    sys.exit(7)
+if args.do == 'sleep':
+    time.sleep(60)
+'''.replace('CLASSES', repr(CLASSES))
+PRESET = '''
+[preset]
+about = a toy
+core = cat dog
+[one]
+script = {work}/stage.py
+work = {work}
+name = one
+out = {work}/one.txt
+makes = {work}/one.txt
+[seeds]
+like = one
+name = seeds
+out =
+json = {work}/seeds.json
+miou = 30
+curve = 0.314
+row = seeds
+masks = {work}/seed_masks
+[crf]
+like = seeds
+name = crf
+json = {work}/crf.json
+miou = 50
+curve =
+value = {best_t}
+row = seeds + CRF
+masks = {work}/crf_masks
+[walk]
+like = crf
+name = walk
+json = {work}/walk.json
+miou = 40
+row = walk
+masks = {work}/walk_masks
+[last]
+like = one
+name = last
+out = {work}/last.txt
+value = {best_masks}
+makes = {work}/last.txt
+'''
+
+
+@pytest.fixture
+def toy(tmp_path, run):
+    """toy(*flags): runs the toy preset → (exit code, stdout, stderr, names of the stages that ran)."""
+    folder = tmp_path / 'work dir'
+    folder.mkdir()
+    (folder / 'stage.py').write_text(SCRIPT)
+    (tmp_path / 'toy.ini').write_text(PRESET)
+
+    def call(*flags):
+        (folder / 'ran').write_text('')
+        result = run('tool.pipeline', '--preset', tmp_path / 'toy.ini', '--work_dir', folder, *flags)
+        return (*result, (folder / 'ran').read_text().split())
+    call.folder = folder
+    call.command = [sys.executable, '-m', 'tool.pipeline', '--preset', str(tmp_path / 'toy.ini'), '--work_dir', str(folder)]
+    return call
+
+
+ALL = ['one', 'seeds', 'crf', 'walk', 'last']
+
+
+def test_complete_stages_are_skipped(toy):
+    code, out, _, ran = toy()
+    assert code == 0 and ran == ALL and 'contact_sheet' not in out
+    code, out, _, ran = toy()
+    assert code == 0 and ran == [] and out.count(' complete (') == 5 and 'seeds + CRF' in out
+
+
+def test_what_the_results_fill(toy):
+    toy()
+    records = json.loads((toy.folder / 'pipeline.json').read_text())['stages']
+    assert records['crf']['command'][-2:] == ['--value', '0.31']
+    assert (toy.folder / 'last.txt').read_text() == str(toy.folder / 'crf_masks')  # 50 is the best of 30, 50 and 40
+    toy('--set', 'walk.miou=51')
+    assert (toy.folder / 'last.txt').read_text() == str(toy.folder / 'walk_masks')
+
+
+def test_a_changed_stage_and_all_after_it_are_done_anew(toy):
+    toy()
+    assert toy('--set', 'walk.value=x')[3] == ['walk', 'last']  # last.txt was removed before
+    assert toy()[3] == ['walk', 'last']
+    (toy.folder / 'one.txt').unlink()
+    assert toy()[3] == ALL
+    assert toy('--seed', 4)[3] == []  # no stage of the toy asks for the seed
+
+
+def test_a_failed_stage_passes_its_line_and_code_on_and_is_continued(toy):
+    code, _, err, ran = toy('--set', 'walk.do=fail')
+    assert code == 7 and ran == ['one', 'seeds', 'crf', 'walk']
+    assert 'stage walk failed: stage.py: error: bad input\n' in err and str(toy.folder / 'logs' / 'walk.log') in err
+    code, _, _, ran = toy('--set', 'last.do=fail')
+    assert code == 7 and ran == ['walk', 'last']
+    assert toy('--set', 'last.do=fail')[3] == ['last:found']  # the same command: goes on with what is there
+    assert toy()[::3] == (0, ['last'])                        # another command: its old output was removed
+
+
+def test_processes_share_a_stage(toy, monkeypatch):
+    monkeypatch.setattr('tool.pipeline.most_processes', {'': 2}.get)  # whatever this machine has
+    code, out, _, ran = toy('--set', 'walk.processes=5')  # more than there is room for
+    assert code == 0 and ran == ['one', 'seeds', 'crf', 'walk', 'walk', 'last']
+    assert toy('--set', 'walk.processes=5')[3] == []
+    code, _, err, _ = toy('--set', 'walk.processes=5', 'walk.do=fail')
+    assert code == 2 and 'stage walk failed: stage.py: error: bad input\n' in err  # not what torchrun has to say of it
+    code, out, _, ran = toy('--set', 'walk.processes=5', '--show')
+    assert code == 0 and '--nproc_per_node 2 ' in out and ran == []
+
+
+def test_as_many_processes_as_the_machine_has_room_for():
+    assert most_processes('cpu') == command_line.default_jobs()
+    assert 1 <= most_processes('') <= max(command_line.default_jobs(), torch.cuda.device_count())
+
+
+def test_from_and_to(toy):
+    assert toy('--to', 'crf')[::3] == (0, ALL[:3])
+    rows = json.loads((toy.folder / 'ladder.json').read_text())['rows']
+    assert [row['row'] for row in rows] == ['seeds', 'seeds + CRF']
+    assert toy('--from', 'seeds', '--to', 'seeds')[3] == ['seeds']
+    assert toy()[3] == ALL[2:]
+    assert toy('--from', 'last')[3] == ['last']
+    # the stages before --from are taken as they are
+    assert toy('--from', 'walk', '--set', 'one.value=x')[3] == ['walk', 'last']
+
+
+def test_a_crash_between_two_stages_loses_nothing(toy):
+    """A stage that was done anew, and the pipeline killed right after it: what follows is not taken for complete."""
+    toy()
+    assert toy('--set', 'seeds.value=x', '--to', 'seeds')[3] == ['seeds']
+    assert toy('--set', 'seeds.value=x')[3] == ALL[2:]
+
+
+def test_bad_flags(toy, refused, tmp_path):
+    preset = ('--preset', tmp_path / 'toy.ini', '--work_dir', toy.folder)
+    refused('tool.pipeline', ('--preset', 'nothing'), '--preset nothing: no such preset', 'quickstart')
+    refused('tool.pipeline', (*preset, '--from', 'nothing'), '--from nothing', 'one, seeds')
+    refused('tool.pipeline', (*preset, '--from', 'walk', '--to', 'crf'), 'the other way round')
+    refused('tool.pipeline', (*preset, '--from', 'walk'), 'the stage one before it has not completed')
+    refused('tool.pipeline', (*preset, '--set', 'one.values=3'), 'stage.py has no flag --values')
+    refused('tool.pipeline', (*preset, '--set', 'one.makes=/tmp', 'one.script='), '[one]')
+    segmentation = '[net]\nscript = segmentation/experiment/SEAM_deeplabv1_resnet38/train.py\n'
+    (tmp_path / 'net.ini').write_text(segmentation)
+    refused('tool.pipeline', ('--preset', tmp_path / 'net.ini', '--set', 'net.TRAIN_LRR=1'), 'no key TRAIN_LRR')
+    (toy.folder / 'pipeline.json').write_text('[')
+    refused('tool.pipeline', preset, 'pipeline.json: unreadable')
+    assert not (toy.folder / 'one.txt').exists()
+
+
+def test_nothing_outside_the_work_folder_is_removed(toy, refused, tmp_path):
+    (tmp_path / 'mine').write_text('')
+    refused('tool.pipeline', (*toy.command[3:], '--set', f'one.makes={tmp_path}/mine'), 'mine: that is not in')
+    assert (tmp_path / 'mine').exists()
+
+
+def started(toy, *flags):
+    """A pipeline in a process of its own, once its sleeping stage runs."""
+    process = subprocess.Popen([*toy.command, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(400):
+        if (toy.folder / 'last.txt').exists():
+            return process
+        time.sleep(0.05)
+    raise AssertionError(process.communicate())
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_reach_the_stage(toy, number, code):
+    process = started(toy, '--set', 'last.do=sleep')
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code and 'the same command continues from there' in err and 'Traceback' not in err
+    record = json.loads((toy.folder / 'pipeline.json').read_text())['stages']['last']
+    assert not record['done'] and 0 < record['seconds'] < 60
+    assert toy('--from', 'last')[3] == ['last']
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells a process that its parent has died')
+def test_a_killed_pipeline_leaves_no_stage_behind(toy):
+    process = started(toy, '--set', 'last.do=sleep')
+    process.kill()
+    process.wait()
+    # the next one waits until the stage has ended, or it would write beside it
+    assert toy()[::3] == (0, ['last'])
+
+
+def test_ladder_of_the_toy(toy):
+    toy()
+    ladder = json.loads((toy.folder / 'ladder.json').read_text())
+    seconds = {name: record['seconds'] for name, record in
+               json.loads((toy.folder / 'pipeline.json').read_text())['stages'].items()}
+    seeds, crf, walk = ladder['rows']
+    assert (seeds['mIoU'], seeds['core'], seeds['occurring'], seeds['t']) == (pytest.approx((20 * 30 + 90) / 21), 60, 90, 0.314)
+    assert seeds['seconds'] == pytest.approx(seconds['one'] + seconds['seeds'], abs=0.06)
+    assert walk['seconds'] == pytest.approx(seconds['walk'], abs=0.06)
+    assert ladder['seconds'] == pytest.approx(sum(seconds.values()), abs=0.06) and 't' not in crf
+
+
+@pytest.mark.slow
+def test_smoke(tmp_path, monkeypatch):
+    """Generated pictures through all stages: a ladder with every row, and nothing to do the second time."""
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    command = [sys.executable, '-m', 'tool.pipeline', '--preset', 'smoke', '--work_dir', str(tmp_path), '--device', 'cpu']
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    ladder = json.loads((tmp_path / 'ladder.json').read_text())
+    assert [(row['row'], row['images']) for row in ladder['rows']] == [
+        ('seeds, best threshold', 24), ('seeds + CRF', 24), ('seeds + random walk', 24), ('seeds + random walk + CRF', 24),
+        ('DeepLab, without CRF', 6), ('DeepLab + CRF', 6)]
+    assert all(0 < row['mIoU'] < 100 and row['seconds'] > 0 for row in ladder['rows'])
+    assert (tmp_path / 'contact_sheet.png').stat().st_size > 100_000
+    before = (tmp_path / 'pipeline.json').read_text()
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert second.returncode == 0 and second.stdout.count(' complete (') == 19 and ' runs' not in second.stdout
+    assert (tmp_path / 'pipeline.json').read_text() == before

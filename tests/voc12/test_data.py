@@ -1,0 +1,74 @@
+"""voc12/data.py: the data sets of the CAM stage."""
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mini import make_voc
+from tool.files.lists import read_labels
+from tool.files.pictures import read_mask
+from tool.run.errors import UserError
+from voc12.classes import VOC
+from voc12.data import MultiScaleSet, TrainSet, check_saliency, pick_labels
+
+
+@pytest.fixture
+def voc(tmp_path):
+    names = make_voc(tmp_path)
+    return str(tmp_path), names, pick_labels(read_labels(str(tmp_path / 'cls_labels.npy'), VOC), names, 'cls_labels.npy')
+
+
+def test_sample_depends_on_seed_epoch_and_index_alone(voc):
+    root, names, labels = voc
+    sets = [TrainSet(root, names, labels, 64, seed) for seed in (0, 0, 1)]
+    assert torch.equal(sets[0][3, 1]['image'], sets[1][3, 1]['image'])
+    assert not torch.equal(sets[0][3, 1]['image'], sets[0][4, 1]['image'])
+    assert not torch.equal(sets[0][3, 1]['image'], sets[2][3, 1]['image'])
+    assert sets[0][0, 0]['image'].shape == (3, 64, 64) and sets[0][0, 0]['label'].tolist() == labels[0].tolist()
+
+
+def test_saliency_follows_its_picture(voc):
+    """Where the picture is made of its own saliency map, the two crops show the same."""
+    root, names, labels = voc
+    for name in names:
+        mask = read_mask(f'{root}/SegmentationClass/{name}.png', VOC)
+        Image.fromarray(np.repeat((mask > 0)[..., None] * 255, 3, 2).astype(np.uint8)).save(
+            f'{root}/JPEGImages/{name}.jpg', quality=95)
+    dataset, seen = TrainSet(root, names, labels, 64, 0, f'{root}/SALImages'), 0
+    for epoch in range(6):
+        for index in range(len(names)):
+            sample = dataset[epoch, index]
+            assert sample['saliency'].shape == (1, 64, 64) and sample['saliency'].max() <= 1
+            picture, saliency = sample['image'].mean(0), sample['saliency'][0] > 0.5
+            if saliency.sum() > 50:
+                bright = picture > (picture[saliency].mean() + max(0, picture[~saliency].mean())) / 2
+                assert (bright == saliency).float().mean() > 0.97
+                seen += 1
+    assert seen > 12
+
+
+def test_saliency_is_checked_before_training(voc):
+    root, names, _ = voc
+    check_saliency(f'{root}/SALImages', root, names)
+    with pytest.raises(UserError, match='nowhere: no such folder'):
+        check_saliency(f'{root}/nowhere', root, names)
+    path = f'{root}/SALImages/{names[1]}.png'
+    Image.new('L', (10, 10)).save(path)
+    with pytest.raises(UserError, match=f'{names[1]}.png: saliency map is 10x10, its picture 96x87'):
+        check_saliency(f'{root}/SALImages', root, names)
+    Image.new('RGB', (96, 87)).save(path)
+    with pytest.raises(UserError, match=f'{names[1]}.png: must be an 8-bit grey or palette PNG, this one is RGB'):
+        check_saliency(f'{root}/SALImages', root, names)
+
+
+def test_multi_scale_views(voc):
+    root, names, labels = voc
+    item = MultiScaleSet(root, names, labels, [0.5, 1.0])[2]
+    assert item['name'] == names[2] and item['size'] == (94, 91) and item['classes'] == [0, 11]
+    assert [tuple(view.shape) for view in item['views']] == [(2, 3, 47, 46), (2, 3, 94, 91)]
+    assert torch.equal(item['views'][1][0], item['views'][1][1].flip(2))
+
+
+def test_name_without_a_label_is_named():
+    with pytest.raises(UserError, match='cls_labels.npy: no label for b'):
+        pick_labels({'a': np.zeros(20, np.float32)}, ['a', 'b'], 'cls_labels.npy')

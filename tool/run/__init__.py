@@ -1,0 +1,1 @@
+"""How a command runs: errors, command lines, worker pools, sharding, interrupts, progress. Loads no torch at import."""
