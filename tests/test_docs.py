@@ -1,6 +1,9 @@
 """The README and docs/ are true: their commands parse, their example runs, and the paths and links they name exist."""
 
+import contextlib
+import functools
 import importlib
+import io
 import re
 import runpy
 import shlex
@@ -19,12 +22,17 @@ DOCUMENTS = {
 }
 SCRIPTS = ['contrast_train', 'contrast_infer', 'aff_prepare', 'aff_train', 'aff_infer', 'eval']
 MODULES = [
-    'tool.pipeline', 'tool.benchmark', 'tool.seed_masks', 'tool.make_pseudo_masks', 'tool.contact_sheet',
-    'voc12.make_lists', 'voc12.make_saliency', 'voc12.synth',
-]  # fmt: skip
+    'tool.pipeline',
+    'tool.benchmark',
+    'tool.seed_masks',
+    'tool.make_pseudo_masks',
+    'tool.contact_sheet',
+    'voc12.make_lists',
+    'voc12.make_saliency',
+    'voc12.synth',
+]
 FOLDERS = ('tool', 'network', 'voc12', 'tests', 'segmentation', 'docs', '.ci')
 EXPERIMENT = ROOT / 'segmentation' / 'experiment' / 'SEAM_deeplabv1_resnet38'
-OTHER_FLAGS = {'--help'}
 
 
 def code_lines(text: str) -> list[str]:
@@ -43,7 +51,9 @@ def code_spans(text: str) -> list[str]:
 def filled_in(text: str) -> list[str]:
     """The code lines of a document with the values of the shell variables that it sets."""
     values: dict[str, str] = {}
-    text = re.sub(r'"[^"]*"', lambda match: re.sub(r'\s+', ' ', match[0]), text)  # an assignment over several lines
+    text = re.sub(
+        r'"[^"]*"', lambda match: re.sub(r'\s+', ' ', match[0]), text
+    )  # an assignment over several lines
     lines = []
     for line in code_lines(text):
         assignment = re.fullmatch(r'(\w+)=("[^"]*"|\S+)', line)
@@ -56,9 +66,15 @@ def filled_in(text: str) -> list[str]:
 
 def commands_of(text: str) -> list[str]:
     """All commands of a document that start a script or a module of this repository."""
-    found = [line for line in filled_in(text) if re.match(r'(\w+=\S+ )*(python|srun|torchrun) ', line)]
+    found = [
+        line for line in filled_in(text) if re.match(r'(\w+=\S+ )*(python|srun|torchrun) ', line)
+    ]
     found += [span for span in code_spans(text) if re.match(r'python .*(\.py|-m )', span)]
-    return [command for command in found if '-m pytest' not in command and 'NAME' not in command]
+    return [
+        command
+        for command in found
+        if '-m pytest' not in command and not re.search(r'\bNAME\b', command)
+    ]
 
 
 COMMANDS = [(name, command) for name, text in DOCUMENTS.items() for command in commands_of(text)]
@@ -94,10 +110,33 @@ def test_a_command_of_the_documents_parses(name, command, monkeypatch, capsys):
         args = parse_args()
     except SystemExit:
         pytest.fail(f'{name}: {command}\n{capsys.readouterr().err}')
-    if script == 'tool.pipeline':  # the names of its stages and flags too
+    if script == 'tool.pipeline':  # what it would run has these flags too
         args.show = True
         importlib.import_module(script).main(args)
-        assert 'contrast_train.py' in capsys.readouterr().out
+        shown = capsys.readouterr().out.splitlines()
+        assert shown
+        for stage, words in map(stage_of, shown):
+            assert {word for word in words if word.startswith('--')} <= flags_of(stage), stage
+
+
+def stage_of(line: str) -> tuple[str, list[str]]:
+    """(name of a stage script or module, its arguments) of a line that the pipeline shows."""
+    words = shlex.split(line)
+    known = [*SCRIPTS, *MODULES, 'train', 'test']
+    names = [Path(word).stem if word.endswith('.py') else word for word in words]
+    place = next(index for index, name in enumerate(names) if name in known)
+    return names[place], words[place + 1 :]
+
+
+@functools.cache
+def flags_of(script: str) -> set[str]:
+    """The flags that a command's --help names."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, 'argv', [script, '--help'])
+        with pytest.raises(SystemExit):
+            parser_of(script)()
+    return set(re.findall(r'--\w+', printed.getvalue()))
 
 
 def test_there_are_commands_to_check():
@@ -105,25 +144,14 @@ def test_there_are_commands_to_check():
     assert len(COMMANDS) > 50
 
 
-@pytest.fixture(scope='module')
-def all_flags() -> set[str]:
-    """The flags that any command's --help names."""
-    flags = set(OTHER_FLAGS)
-    for script in [*SCRIPTS, *MODULES, 'train', 'test']:
-        with pytest.MonkeyPatch.context() as patch:
-            printed = []
-            patch.setattr(sys, 'argv', [script, '--help'])
-            patch.setattr('argparse.ArgumentParser._print_message', lambda self, text, file=None: printed.append(text))
-            with pytest.raises(SystemExit):
-                parser_of(script)()
-        flags |= set(re.findall(r'--\w+', ''.join(printed)))
-    return flags
-
-
 @pytest.mark.parametrize('name', DOCUMENTS)
-def test_flags_in_the_text_exist(name, all_flags):
-    named = {flag for span in code_spans(DOCUMENTS[name]) for flag in re.findall(r'(?<!\S)--\w+', span)}
-    assert named <= all_flags
+def test_flags_in_the_text_exist(name):
+    named = {
+        flag for span in code_spans(DOCUMENTS[name]) for flag in re.findall(r'(?<!\S)--\w+', span)
+    }
+    assert named <= set().union(
+        *(flags_of(script) for script in [*SCRIPTS, *MODULES, 'train', 'test'])
+    )
 
 
 @pytest.mark.parametrize('name', DOCUMENTS)
@@ -162,7 +190,9 @@ def anchor(heading: str) -> str:
 @pytest.mark.parametrize('name', DOCUMENTS)
 def test_links_lead_somewhere(name):
     broken = []
-    for target, _, section in (link.partition('#') for link in re.findall(r'\]\(([^)\s]+)\)', DOCUMENTS[name])):
+    for target, _, section in (
+        link.partition('#') for link in re.findall(r'\]\(([^)\s]+)\)', DOCUMENTS[name])
+    ):
         if target.startswith(('http:', 'https:')):
             continue
         path = ((ROOT / name).parent / target).resolve() if target else ROOT / name
