@@ -1,11 +1,15 @@
-"""Stage 2, preparation: dense CRF turns CAMs into the low-α and high-α maps that AffinityNet learns from.
+"""Stage 2, preparation: dense CRF turns CAMs into the low-α and high-α maps that AffinityNet learns
+from.
 
-    python aff_prepare.py --infer_list voc12/train_aug.txt --voc12_root VOC2012 --cam_dir runs/cam --out_crf runs/aff_crf
+    python aff_prepare.py --infer_list voc12/train_aug.txt --voc12_root VOC2012 --cam_dir runs/cam
+    --out_crf runs/aff_crf
 
 Reads  the pictures of --infer_list and their CAMs (--cam_dir/<name>.npy).
-Writes <out_crf>/4.00/<name>.npy and so on, a folder for each α: dicts of the background and the present classes. What is
+Writes <out_crf>/4.00/<name>.npy and so on, a folder for each α: dicts of the background and the
+present classes. What is
        already there is skipped, so the same command again continues.
 """
+
 import os
 
 import numpy as np
@@ -28,17 +32,37 @@ from voc12.layout import check_images, check_maps, image_path
 def parse_args():
     parser = command_line.Parser(__doc__)
     parser.add_argument('--infer_list', default='voc12/train_aug.txt', help='pictures to prepare')
-    parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
-    parser.add_argument('--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)')
-    parser.add_argument('--out_crf', required=True, help='output folder; each α gets its own below it')
-    parser.add_argument('--alpha', type=command_line.number(float, 0), nargs='+', default=[4, 8, 16, 24, 32],
-                        help='background exponents: (1 − max CAM)^α; aff_train needs a low and a high one')
-    parser.add_argument('--crf_iters', type=command_line.number(int, 1), default=10, help='mean-field steps')
+    parser.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
+    parser.add_argument(
+        '--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)'
+    )
+    parser.add_argument(
+        '--out_crf', required=True, help='output folder; each α gets its own below it'
+    )
+    parser.add_argument(
+        '--alpha',
+        type=command_line.number(float, 0),
+        nargs='+',
+        default=[4, 8, 16, 24, 32],
+        help='background exponents: (1 − max CAM)^α; aff_train needs a low and a high one',
+    )
+    parser.add_argument(
+        '--crf_iters', type=command_line.number(int, 1), default=10, help='mean-field steps'
+    )
     command_line.add_crf_backend_flag(parser)
-    parser.add_argument('--unary', choices=('labels', 'probs'), default='labels',
-                        help='CRF unary: from the argmax (published for this method) or the scores (SEAM, PSA, EPS)')
-    parser.add_argument('--dtype', choices=('float32', 'float16'), default='float32',
-                        help='of the maps on disk; float16 halves them')
+    parser.add_argument(
+        '--unary',
+        choices=('labels', 'probs'),
+        default='labels',
+        help='CRF unary: from the argmax (published for this method) or the scores (SEAM, PSA, '
+        'EPS)',
+    )
+    parser.add_argument(
+        '--dtype',
+        choices=('float32', 'float16'),
+        default='float32',
+        help='of the maps on disk; float16 halves them',
+    )
     command_line.add_jobs_flag(parser, 'the CRF')
     parser.add_argument('--overwrite', action='store_true', help='replace output of other settings')
     return parser.parse_args()
@@ -51,28 +75,55 @@ def main(args):
     names = read_list(args.infer_list)
     check_images(args.voc12_root, names)
     names = own_share(names, args.overwrite)
-    check_maps(args.cam_dir, args.voc12_root, names, 'make the CAMs with contrast_infer.py --out_cam')
+    check_maps(
+        args.cam_dir, args.voc12_root, names, 'make the CAMs with contrast_infer.py --out_cam'
+    )
 
-    settings = {'stage': 'aff_prepare', 'cam_dir': fingerprint(args.cam_dir), 'crf_iters': args.crf_iters,
-                'unary': args.unary, 'dtype': args.dtype, 'crf_backend': args.crf_backend}
+    settings = {
+        'stage': 'aff_prepare',
+        'cam_dir': fingerprint(args.cam_dir),
+        'crf_iters': args.crf_iters,
+        'unary': args.unary,
+        'dtype': args.dtype,
+        'crf_backend': args.crf_backend,
+    }
     todo: dict[str, dict[str, float]] = {}  # name → output file → α
-    claim_all([(os.path.join(args.out_crf, folder), {**settings, 'alpha': alpha}) for folder, alpha in folders.items()],
-              args.overwrite)
+    claim_all(
+        [
+            (os.path.join(args.out_crf, folder), {**settings, 'alpha': alpha})
+            for folder, alpha in folders.items()
+        ],
+        args.overwrite,
+    )
     for folder, alpha in folders.items():
         folder = os.path.join(args.out_crf, folder)
         for name in missing(names, [(folder, '.npy')]):
             todo.setdefault(name, {})[os.path.join(folder, name + '.npy')] = alpha
     if todo:
         check_backend(args.crf_backend)
-    tasks = [(image_path(args.voc12_root, name), os.path.join(args.cam_dir, name + '.npy'), outputs, args.unary,
-              args.crf_iters, args.dtype, args.crf_backend) for name, outputs in todo.items()]
-    bar = progress(total=len(names), initial=len(names) - len(todo), desc='aff_prepare', quiet=not is_first())
+    tasks = [
+        (
+            image_path(args.voc12_root, name),
+            os.path.join(args.cam_dir, name + '.npy'),
+            outputs,
+            args.unary,
+            args.crf_iters,
+            args.dtype,
+            args.crf_backend,
+        )
+        for name, outputs in todo.items()
+    ]
+    bar = progress(
+        total=len(names), initial=len(names) - len(todo), desc='aff_prepare', quiet=not is_first()
+    )
     for _ in pool_map(prepare, tasks, args.jobs):
         bar.update()
     bar.close()
     if is_first():
-        print(f'{len(names)} pictures ({args.infer_list}), α {" ".join(folders)}: {len(todo)} made, '
-              f'{len(names) - len(todo)} were there; in {args.out_crf}')
+        print(
+            f'{len(names)} pictures ({args.infer_list}), α {" ".join(folders)}: {len(todo)} made, '
+            f'{len(names) - len(todo)} were there; in {args.out_crf}'
+        )
 
 
 def prepare(task: tuple) -> None:
@@ -80,7 +131,9 @@ def prepare(task: tuple) -> None:
     image_file, cam_file, outputs, unary, iterations, dtype, backend = task
     image = np.array(read_image(image_file))
     cam = read_cam(cam_file, VOC, image.shape[:2])
-    every_map = affinity_maps(image, cam, outputs.values(), unary, iterations, backend, num_labels=NUM_CLASSES)
+    every_map = affinity_maps(
+        image, cam, outputs.values(), unary, iterations, backend, num_labels=NUM_CLASSES
+    )
     for path, maps in zip(outputs, every_map):
         write_npy(path, {label: prob.astype(dtype) for label, prob in maps.items()})
 

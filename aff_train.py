@@ -2,12 +2,15 @@
 
     python aff_train.py --weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params --voc12_root VOC2012 \\
         --la_crf_dir runs/aff_crf/4.00 --ha_crf_dir runs/aff_crf/24.00 --session_name runs/aff
-    torchrun --nproc_per_node 4 aff_train.py ...      (--batch_size is the batch of all processes together)
+    torchrun --nproc_per_node 4 aff_train.py ...      (--batch_size is the batch of all processes
+    together)
 
-Reads  the pictures of --train_list and their low-α and high-α maps (aff_prepare.py; 21-map arrays of other tools too).
-Writes <session_name>.pth (a bare state dict), <session_name>.log, <session_name>.jsonl (every loss term of every step) and,
+Reads  the pictures of --train_list and their low-α and high-α maps (aff_prepare.py; 21-map arrays
+of other tools too). Writes <session_name>.pth (a bare state dict), <session_name>.log,
+<session_name>.jsonl (every loss term of every step) and,
        while it runs, <session_name>.state-<step>.pth: the same command again continues from there.
 """
+
 import argparse
 
 import torch
@@ -30,16 +33,34 @@ from voc12.layout import check_images, check_maps
 
 def parse_args():
     parser = command_line.Parser(__doc__)
-    command_line.add_train_flags(parser, width='width of the ResNet-38 for --weights scratch; else it is read from the weights')
+    command_line.add_train_flags(
+        parser,
+        width='width of the ResNet-38 for --weights scratch; else it is read from the weights',
+    )
     command_line.add_precision_flags(parser)
-    parser.add_argument('--accumulate', type=command_line.number(int, 1), default=1,
-                        help='work on each process\'s share of a batch in this many parts, to save memory; the same result')
-    parser.add_argument('--network', help='module of the network (default: AffinityNet over the backbone)')
+    parser.add_argument(
+        '--accumulate',
+        type=command_line.number(int, 1),
+        default=1,
+        help="work on each process's share of a batch in this many parts, to save memory; the same "
+        'result',
+    )
+    parser.add_argument(
+        '--network', help='module of the network (default: AffinityNet over the backbone)'
+    )
     parser.add_argument('--train_list', default='voc12/train_aug.txt', help='images to train on')
-    parser.add_argument('--la_crf_dir', required=True, help='maps of the low α (aff_prepare.py), e.g. runs/aff_crf/4.00')
-    parser.add_argument('--ha_crf_dir', required=True, help='maps of the high α, e.g. runs/aff_crf/24.00')
-    parser.add_argument('--max_epochs', '--max_epoches', type=command_line.number(int, 1), default=8, help='epochs')
-    parser.add_argument('--tblog_dir', default='', help='TensorBoard folder; \'\' for none')
+    parser.add_argument(
+        '--la_crf_dir',
+        required=True,
+        help='maps of the low α (aff_prepare.py), e.g. runs/aff_crf/4.00',
+    )
+    parser.add_argument(
+        '--ha_crf_dir', required=True, help='maps of the high α, e.g. runs/aff_crf/24.00'
+    )
+    parser.add_argument(
+        '--max_epochs', '--max_epoches', type=command_line.number(int, 1), default=8, help='epochs'
+    )
+    parser.add_argument('--tblog_dir', default='', help="TensorBoard folder; '' for none")
     return parser.parse_args()
 
 
@@ -54,36 +75,73 @@ def main(args):
 
     torch.manual_seed(args.seed)  # the initial weights of new layers
     said = []  # the log opens once nothing can be refused any more
-    net = net_for_training(args.network or AFFINITY, args.weights, args.width, said.append, args.backbone)
+    net = net_for_training(
+        args.network or AFFINITY, args.weights, args.width, said.append, args.backbone
+    )
     net = processes.sync_norms(net.to(device), device)
-    forward, scaler = fast_forward(net, device, args.amp, args.compile, args.channels_last), grad_scaler(args.amp)
+    forward, scaler = (
+        fast_forward(net, device, args.amp, args.compile, args.channels_last),
+        grad_scaler(args.amp),
+    )
     optimizer = chosen_optimizer(net, args)
     settings = engine.run_settings(
-        args, steps=steps, weights=weights_fingerprint(args.weights), la_crf_dir=fingerprint(args.la_crf_dir),
-        ha_crf_dir=fingerprint(args.ha_crf_dir))
+        args,
+        steps=steps,
+        weights=weights_fingerprint(args.weights),
+        la_crf_dir=fingerprint(args.la_crf_dir),
+        ha_crf_dir=fingerprint(args.ha_crf_dir),
+    )
     states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
     start = states.resume(net, optimizer, args.no_resume)
 
     log = RunLog(args.session_name, args.tblog_dir, start) if processes.is_main() else None
     if log:
-        log.header(seed=args.seed, device=device, amp=described(args.amp, device),
-                   images=f'{len(names)} ({args.train_list})',
-                   batch=f'{args.batch_size} ({processes.world()} × {share}, {args.accumulate} parts)',
-                   steps=f'{start} … {steps}' if start else steps)
+        log.header(
+            seed=args.seed,
+            device=device,
+            amp=described(args.amp, device),
+            images=f'{len(names)} ({args.train_list})',
+            batch=f'{args.batch_size} ({processes.world()} × {share}, {args.accumulate} parts)',
+            steps=f'{start} … {steps}' if start else steps,
+        )
         for folder, counts in layouts.items():
-            said.append(f'{folder}: ' + ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items()))
+            said.append(
+                f'{folder}: '
+                + ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items())
+            )
         for line in said:
             log.say(line)
 
     def losses(batch, step):
         return affinity_loss(forward(batch['image']), *pair_labels(batch['label']), batch['counts'])
 
-    dataset = AffinityTrainSet(args.voc12_root, names, args.la_crf_dir, args.ha_crf_dir, args.crop_size, args.seed,
-                               net.normalisation)
-    engine.fit(net, optimizer, losses, dataset, batch_size=args.batch_size, max_steps=steps,
-               lr_factor=lambda step: warm_up(step, args.warmup_steps) * poly(step, steps), device=device,
-               seed=args.seed, num_workers=args.num_workers, log=log, start_step=start,
-               states=states, accumulate=args.accumulate, whole=mean_counts, scaler=scaler)
+    dataset = AffinityTrainSet(
+        args.voc12_root,
+        names,
+        args.la_crf_dir,
+        args.ha_crf_dir,
+        args.crop_size,
+        args.seed,
+        net.normalisation,
+    )
+    engine.fit(
+        net,
+        optimizer,
+        losses,
+        dataset,
+        batch_size=args.batch_size,
+        max_steps=steps,
+        lr_factor=lambda step: warm_up(step, args.warmup_steps) * poly(step, steps),
+        device=device,
+        seed=args.seed,
+        num_workers=args.num_workers,
+        log=log,
+        start_step=start,
+        states=states,
+        accumulate=args.accumulate,
+        whole=mean_counts,
+        scaler=scaler,
+    )
     if log:
         save_checkpoint(args.session_name + '.pth', net.state_dict())
         states.clear()
@@ -92,19 +150,27 @@ def main(args):
 
 
 def mean_counts(batch: dict) -> dict[str, torch.Tensor]:
-    """'counts' [3]: pairs of each kind in the batch of all processes, for each of them; the loss averages over these."""
+    """'counts' [3]: pairs of each kind in the batch of all processes, for each of them; the loss
+    averages over these."""
     return {'counts': processes.total(pair_counts(batch['label'])) / processes.world()}
 
 
 def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str, int]]]:
-    """(names, {maps folder: {layout: files}}) of the images to train on, once all their files are known to be there."""
+    """(names, {maps folder: {layout: files}}) of the images to train on, once all their files are
+    known to be there."""
     names = read_list(args.train_list)
     check_images(args.voc12_root, names)
     fix = 'make the maps with aff_prepare.py from these pictures'
-    return names, {folder: check_maps(folder, args.voc12_root, names, fix) for folder in (args.la_crf_dir, args.ha_crf_dir)}
+    return names, {
+        folder: check_maps(folder, args.voc12_root, names, fix)
+        for folder in (args.la_crf_dir, args.ha_crf_dir)
+    }
 
 
-LAYOUTS = {'dict': 'dicts of background and present classes', 'array': 'arrays of all 21 maps (the older layout)'}
+LAYOUTS = {
+    'dict': 'dicts of background and present classes',
+    'array': 'arrays of all 21 maps (the older layout)',
+}
 
 if __name__ == '__main__':
     processes.run(main, parse_args)

@@ -1,13 +1,17 @@
 """mIoU of any stage's output against ground-truth masks.
 
     python eval.py --list voc12/train.txt --predict_dir cam_crf --gt_dir VOC2012/SegmentationClass
-    python eval.py --list voc12/train.txt --predict_dir cam --gt_dir VOC2012/SegmentationClass --type npy --curve
+    python eval.py --list voc12/train.txt --predict_dir cam --gt_dir VOC2012/SegmentationClass
+    --type npy --curve
 
-Reads  <predict_dir>/<name>.png (class ids), or with --type npy CAM dicts that are set against the background score --t;
+Reads  <predict_dir>/<name>.png (class ids), or with --type npy CAM dicts that are set against the
+background score --t;
        --curve scores 60 background scores 0.00 … 0.59 in one pass over the files.
-Writes per-class IoU and mIoU to the terminal, and on request to --logfile (appended), --json and --plot.
-Seeds and pseudo masks are scored on `train` (1,464 pictures in VOC 2012), not on `train_aug`.
+Writes per-class IoU and mIoU to the terminal, and on request to --logfile (appended), --json and
+--plot. Seeds and pseudo masks are scored on `train` (1,464 pictures in VOC 2012), not on
+`train_aug`.
 """
+
 import datetime
 import functools
 import json
@@ -46,14 +50,33 @@ def parse_args():
     parser = command_line.Parser(__doc__)
     parser.add_argument('--list', required=True, help='images to score')
     parser.add_argument('--predict_dir', required=True, help='folder of predictions')
-    parser.add_argument('--gt_dir', required=True, help='folder of ground-truth masks, e.g. VOC2012/SegmentationClass')
-    parser.add_argument('--type', choices=('png', 'npy'), default='png', help='masks (png) or CAM dicts (npy)')
-    parser.add_argument('--t', type=command_line.number(float, 0, 1), help='background score for --type npy')
-    parser.add_argument('--curve', type=command_line.boolean, nargs='?', const=True, default=False,
-                        help='score all 60 background scores (--type npy); --curve, --curve True and --curve False work')
-    parser.add_argument('--classes', nargs='+', metavar='CLASS',
-                        help='classes the mean is over, or "occurring": those with more than 1,000 ground-truth pixels '
-                        '(default: all 21)')
+    parser.add_argument(
+        '--gt_dir',
+        required=True,
+        help='folder of ground-truth masks, e.g. VOC2012/SegmentationClass',
+    )
+    parser.add_argument(
+        '--type', choices=('png', 'npy'), default='png', help='masks (png) or CAM dicts (npy)'
+    )
+    parser.add_argument(
+        '--t', type=command_line.number(float, 0, 1), help='background score for --type npy'
+    )
+    parser.add_argument(
+        '--curve',
+        type=command_line.boolean,
+        nargs='?',
+        const=True,
+        default=False,
+        help='score all 60 background scores (--type npy); --curve, --curve True and --curve False '
+        'work',
+    )
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='CLASS',
+        help='classes the mean is over, or "occurring": those with more than 1,000 ground-truth '
+        'pixels (default: all 21)',
+    )
     parser.add_argument('--comment', help='a remark for the log')
     parser.add_argument('--logfile', help='text file the result is appended to')
     parser.add_argument('--json', help='file for the result as JSON, IoU in percent')
@@ -66,7 +89,10 @@ def parse_args():
         parser.error('--plot draws the curve: give --curve too')
     unknown = [name for name in args.classes or () if name not in (*CLASSES, OCCURRING)]
     if unknown or args.classes and OCCURRING in args.classes and len(args.classes) > 1:
-        parser.error(f'--classes {" ".join(args.classes)}: give "{OCCURRING}" alone, or any of {", ".join(CLASSES)}')
+        parser.error(
+            f'--classes {" ".join(args.classes)}: give "{OCCURRING}" alone, or any of '
+            f'{", ".join(CLASSES)}'
+        )
     if args.type == 'npy' and args.t is None and not args.curve:
         parser.error('--type npy needs a background score: --t 0.26, or --curve for all of them')
     return args
@@ -80,24 +106,40 @@ def main(args):
     if not is_first():
         return
 
-    result = {'list': args.list, 'images': len(names), 'gt_dir': args.gt_dir, 'predict_dir': args.predict_dir}
+    result = {
+        'list': args.list,
+        'images': len(names),
+        'gt_dir': args.gt_dir,
+        'predict_dir': args.predict_dir,
+    }
     if args.comment:
         result['comment'] = args.comment
-    text = [f'{len(names)} images of {args.list}, predictions {args.predict_dir}, ground truth {args.gt_dir}']
+    text = [
+        f'{len(names)} images of {args.list}, predictions {args.predict_dir}, ground truth '
+        f'{args.gt_dir}'
+    ]
     confusions = curve_confusions(total) if args.curve else total[None]
     pixels = dict(zip(CLASSES, confusions[0].sum(1).tolist()))
     classes = occurring(pixels) if args.classes == [OCCURRING] else args.classes or list(CLASSES)
     if not classes:
-        raise UserError(f'{args.gt_dir}: no class has more than 1,000 ground-truth pixels; leave --classes out')
+        raise UserError(
+            f'{args.gt_dir}: no class has more than 1,000 ground-truth pixels; leave --classes out'
+        )
     if args.classes:
         result['classes'] = classes
         text[0] += f', mean over {len(classes)} classes: {", ".join(classes)}'
     if args.curve:
         curve = iou(confusions)[:, [CLASSES.index(name) for name in classes]].mean(1)
         best = int(curve.argmax())
-        text += [f'background score {t:.2f}  mIoU {value:.3f}' for t, value in zip(THRESHOLDS, curve)]
+        text += [
+            f'background score {t:.2f}  mIoU {value:.3f}' for t, value in zip(THRESHOLDS, curve)
+        ]
         text += [f'best: background score {THRESHOLDS[best]:.2f}']
-        result |= {'t': float(THRESHOLDS[best]), 'curve_t': THRESHOLDS.tolist(), 'curve_mIoU': curve.tolist()}
+        result |= {
+            't': float(THRESHOLDS[best]),
+            'curve_t': THRESHOLDS.tolist(),
+            'curve_mIoU': curve.tolist(),
+        }
         confusions = confusions[best:]
     elif args.type == 'npy':
         text[0] += f', background score {args.t}'
@@ -109,10 +151,18 @@ def main(args):
 
 
 def count_all(args, names: list[str]) -> np.ndarray:
-    """Summed counts of the pictures; under torchrun `names` are this process's and the sum is over all processes."""
-    chunks = [names[i:i + CHUNK] for i in range(0, len(names), CHUNK)]
-    count = functools.partial(count_chunk, args.predict_dir, args.gt_dir, args.type, args.t, args.curve)
-    total = np.zeros((NUM_CLASSES, NUM_CLASSES, len(THRESHOLDS) + 1) if args.curve else (NUM_CLASSES, NUM_CLASSES + 1), np.int64)
+    """Summed counts of the pictures; under torchrun `names` are this process's and the sum is over
+    all processes."""
+    chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
+    count = functools.partial(
+        count_chunk, args.predict_dir, args.gt_dir, args.type, args.t, args.curve
+    )
+    total = np.zeros(
+        (NUM_CLASSES, NUM_CLASSES, len(THRESHOLDS) + 1)
+        if args.curve
+        else (NUM_CLASSES, NUM_CLASSES + 1),
+        np.int64,
+    )
     with progress(total=len(names), desc='eval', quiet=not is_first()) as bar:
         for part, pictures in pool_map(count, chunks, args.jobs if len(chunks) > 1 else 0):
             total += part
@@ -121,28 +171,37 @@ def count_all(args, names: list[str]) -> np.ndarray:
         import torch  # only several processes need it
 
         from tool.train import processes
+
         processes.start('cpu')
         total = processes.total(torch.from_numpy(total)).numpy()
         processes.stop()
     return total
 
 
-def count_chunk(predict_dir: str, gt_dir: str, kind: str, threshold: float, curve: bool,
-                names: list[str]) -> tuple[np.ndarray, int]:
-    """(summed counts, number of pictures): confusion matrix [21, 22], or the curve's joint histogram."""
+def count_chunk(
+    predict_dir: str, gt_dir: str, kind: str, threshold: float, curve: bool, names: list[str]
+) -> tuple[np.ndarray, int]:
+    """(summed counts, number of pictures): confusion matrix [21, 22], or the curve's joint
+    histogram."""
     total = 0
     for name in names:
         truth_path = os.path.join(gt_dir, name + '.png')
         truth, path = read_mask(truth_path, VOC), os.path.join(predict_dir, f'{name}.{kind}')
         if kind == 'npy':
             cam = read_cam(path, VOC, truth.shape)
-            total = total + (curve_histogram(cam, truth, NUM_CLASSES) if curve
-                             else confusion(cam_prediction(cam, truth.shape, threshold), truth, NUM_CLASSES))
+            total = total + (
+                curve_histogram(cam, truth, NUM_CLASSES)
+                if curve
+                else confusion(cam_prediction(cam, truth.shape, threshold), truth, NUM_CLASSES)
+            )
         else:
             prediction = read_mask(path, VOC)
             if prediction.shape != truth.shape:
-                raise UserError(f'{path}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth {truth_path} '
-                                f'{truth.shape[1]}x{truth.shape[0]}; make the prediction at the size of the picture')
+                raise UserError(
+                    f'{path}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth '
+                    f'{truth_path} {truth.shape[1]}x{truth.shape[0]}; make the prediction at the '
+                    'size of the picture'
+                )
             total = total + confusion(prediction, truth, NUM_CLASSES)
     return total, len(names)
 
@@ -153,7 +212,9 @@ def write_results(args, result: dict, text: str) -> None:
     if args.logfile:
         os.makedirs(os.path.dirname(os.path.abspath(args.logfile)), exist_ok=True)
         with open(args.logfile, 'a', encoding='utf-8') as file:
-            file.write(f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {args.comment or ""}\n{text}\n\n')
+            file.write(
+                f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {args.comment or ""}\n{text}\n\n'
+            )
     if args.json:
         write_text(args.json, json.dumps(result, indent=1) + '\n')
     if args.plot:
@@ -163,10 +224,17 @@ def write_results(args, result: dict, text: str) -> None:
 def draw_curve(path: str, result: dict) -> None:
     """mIoU against the background score, the best one marked."""
     from matplotlib.figure import Figure  # takes a second to import, seldom needed
+
     axes = (figure := Figure(figsize=(6, 4), layout='constrained')).subplots()
     axes.plot(result['curve_t'], result['curve_mIoU'])
-    axes.plot(result['t'], result['mIoU'], 'o', label=f'best: {result["mIoU"]:.2f} at {result["t"]:.2f}')
-    axes.set(xlabel='background score', ylabel='mIoU (%)', title=f'{result["images"]} images of {result["list"]}')
+    axes.plot(
+        result['t'], result['mIoU'], 'o', label=f'best: {result["mIoU"]:.2f} at {result["t"]:.2f}'
+    )
+    axes.set(
+        xlabel='background score',
+        ylabel='mIoU (%)',
+        title=f'{result["images"]} images of {result["list"]}',
+    )
     axes.legend()
     kind = os.path.splitext(path)[1][1:] or 'png'
     with atomic(path) as temporary:

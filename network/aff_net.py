@@ -1,4 +1,5 @@
 """AffinityNet without its backbone: affinities of nearby pixel pairs (method §2.3)."""
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,13 +11,15 @@ CHANNELS = (64, 128, 256)  # of what is taken from conv4, conv5 and conv6
 
 
 class AffinityHeads(Backbone):
-    """Pair affinities exp(−mean over channels |f_i − f_j|) on features of three depths, at output stride 8.
+    """Pair affinities exp(−mean over channels |f_i − f_j|) on features of three depths, at output
+    stride 8.
 
     Stands before the backbone in a network's bases.
     """
 
     def add_heads(self, mixed: tuple[int, int, int] = CHANNELS) -> None:
-        """Make the heads, once the backbone is made; `mixed`: the channels taken from each depth."""
+        """Make the heads, once the backbone is made; `mixed`: the channels taken from each
+        depth."""
         self.f8_3 = nn.Conv2d(self.channels['conv4'], mixed[0], 1, bias=False)
         self.f8_4 = nn.Conv2d(self.channels['conv5'], mixed[1], 1, bias=False)
         self.f8_5 = nn.Conv2d(self.channels['conv6'], mixed[2], 1, bias=False)
@@ -33,14 +36,23 @@ class AffinityHeads(Backbone):
         """Affinities of a normalised image [N, 3, H, W], with h = ceil(H/8), w = ceil(W/8).
 
         Returns:
-            The pairs [N, 34, (h−4)(w−8)], values in (0, 1]; fewer offsets where min(h, w) < 11. With `to_dense` (N = 1,
-            tests and tools) the symmetric matrix [h·w, h·w], 1 on the diagonal and 0 where there is no pair.
+            The pairs [N, 34, (h−4)(w−8)], values in (0, 1]; fewer offsets where min(h, w) < 11.
+            With `to_dense` (N = 1, tests and tools) the symmetric matrix [h·w, h·w], 1 on the
+            diagonal and 0 where there is no pair.
         """
         taps = self.features(x)
-        mixed = torch.cat([F.elu(self.f8_3(taps['conv4'])), F.elu(self.f8_4(taps['conv5'])),
-                           F.elu(self.f8_5(taps['conv6']))], dim=1)
+        mixed = torch.cat(
+            [
+                F.elu(self.f8_3(taps['conv4'])),
+                F.elu(self.f8_4(taps['conv5'])),
+                F.elu(self.f8_5(taps['conv6'])),
+            ],
+            dim=1,
+        )
         feature = F.elu(self.f9(mixed))
-        pairs = pair_affinity(feature.float())  # differences of 16-bit features would lose most of their digits
+        pairs = pair_affinity(
+            feature.float()
+        )  # differences of 16-bit features would lose most of their digits
         return dense_affinity(pairs[0], *feature.shape[2:]) if to_dense else pairs
 
 
@@ -49,5 +61,12 @@ def pair_affinity(feature: torch.Tensor) -> torch.Tensor:
     radius = pair_radius(*feature.shape[2:], RADIUS)
     start = shifted(feature, radius)
     # offset by offset on views: gathering all pairs at once would copy the features 34 times
-    pairs = [(start - shifted(feature, radius, dy, dx)).abs().mean(1).flatten(1) for dy, dx in pair_offsets(radius)]
-    return torch.exp(-torch.stack(pairs, 1)) if pairs else feature.new_ones(len(feature), 0, start[0, 0].numel())
+    pairs = [
+        (start - shifted(feature, radius, dy, dx)).abs().mean(1).flatten(1)
+        for dy, dx in pair_offsets(radius)
+    ]
+    return (
+        torch.exp(-torch.stack(pairs, 1))
+        if pairs
+        else feature.new_ones(len(feature), 0, start[0, 0].numel())
+    )

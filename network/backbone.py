@@ -1,4 +1,6 @@
-"""What every backbone here is to the networks on it: taps, what is frozen when fine-tuning, its inputs (method §1)."""
+"""What every backbone here is to the networks on it: taps, what is frozen when fine-tuning, its
+inputs (method §1)."""
+
 from collections.abc import Callable, Iterable
 
 import torch
@@ -8,24 +10,30 @@ from voc12.transforms import IMAGENET
 
 
 class Backbone(nn.Module):
-    """A subclass makes its layers, sets `channels`, defines `features`, `early` and `description`, then calls `freeze`.
+    """A subclass makes its layers, sets `channels`, defines `features`, `early` and `description`,
+    then calls `freeze`.
 
     Attributes:
         channels: of each tap of `features`.
-        fine_tune: BatchNorm in eval mode with frozen affine, and the early layers frozen (the published way, from ImageNet
-            weights). `train_from_scratch()` switches it off.
+        fine_tune: BatchNorm in eval mode with frozen affine, and the early layers frozen (the
+            published way, from ImageNet weights). `train_from_scratch()` switches it off.
         normalisation: (mean, std) of its inputs, RGB in [0, 1].
         description: a few words for the log.
     """
+
     channels: dict[str, int]
     fine_tune: bool = True
     normalisation: tuple[tuple, tuple] = IMAGENET
     description: str
 
-    def features(self, x: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] = None) -> dict[str, torch.Tensor]:
-        """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (output stride s, ceil(H/s)).
+    def features(
+        self, x: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] = None
+    ) -> dict[str, torch.Tensor]:
+        """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (output
+        stride s, ceil(H/s)).
 
-        With `head`, which must work pixel by pixel, the tap conv6 is head(conv6): conv6 need not be there at once.
+        With `head`, which must work pixel by pixel, the tap conv6 is head(conv6): conv6 need not be
+        there at once.
         """
         raise NotImplementedError
 

@@ -1,4 +1,6 @@
-"""CAM networks without their backbone: class map fc8, projection head, pixel correlation module; SEAM's and EPS's (method §2)."""
+"""CAM networks without their backbone: class map fc8, projection head, pixel correlation module;
+SEAM's and EPS's (method §2)."""
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,8 +15,9 @@ SLAB = 1 << 23  # affinity entries held at once in inference (32 MB of float32)
 def pcm_input(cam: torch.Tensor, bg_index: int, gate: torch.Tensor = None) -> torch.Tensor:
     """The maps the PCM spreads, [N, 21, h, w] without gradient (method §2.1, `m`).
 
-    Foreground maps are scaled by their spatial maximum; the background becomes 1 − their maximum; then each pixel keeps
-    only its strongest foreground class. `gate` names the foreground channels [K] that may be one (None: all, as published).
+    Foreground maps are scaled by their spatial maximum; the background becomes 1 − their maximum;
+    then each pixel keeps only its strongest foreground class. `gate` names the foreground channels
+    [K] that may be one (None: all, as published).
     """
     cam = F.relu(cam.detach().float())  # in 16 bits classes would tie for a pixel
     scaled = F.relu(cam - 1e-5) / (cam.amax((2, 3), keepdim=True) + 1e-5)
@@ -28,26 +31,33 @@ def pcm_input(cam: torch.Tensor, bg_index: int, gate: torch.Tensor = None) -> to
 
 
 def lift(cam: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
-    """cam [N, 21, h, w] in float32 with the given channels [K] moved so that their least value is 0.
+    """cam [N, 21, h, w] in float32 with the given channels [K] moved so that their least value is
+    0.
 
-    The PCM sees nothing of a class whose CAM is positive nowhere; lifted, it sees where the class is least unlikely.
+    The PCM sees nothing of a class whose CAM is positive nowhere; lifted, it sees where the class
+    is least unlikely.
     """
     cam = cam.float()
-    named = torch.zeros(cam.shape[1], dtype=torch.bool, device=cam.device).index_fill(0, channels, True)
+    named = torch.zeros(cam.shape[1], dtype=torch.bool, device=cam.device).index_fill(
+        0, channels, True
+    )
     return torch.where(named.view(1, -1, 1, 1), cam - cam.amin((2, 3), keepdim=True), cam)
 
 
 def correlate(maps: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
-    """Spread maps [N, C, h, w] over similar pixels: maps · A, A = ReLU(fᵀf) with columns divided by their sum + 1e-5.
+    """Spread maps [N, C, h, w] over similar pixels: maps · A, A = ReLU(fᵀf) with columns divided by
+    their sum + 1e-5.
 
-    `feature` [N, D, h, w] is L2-normalised here. Without gradient the hw × hw affinity is never held: slabs of its columns
-    are made, used and dropped.
+    `feature` [N, D, h, w] is L2-normalised here. Without gradient the hw × hw affinity is never
+    held: slabs of its columns are made, used and dropped.
     """
     n, channels, h, w = maps.shape
     feature = feature.flatten(2)
     feature = feature / (feature.norm(dim=1, keepdim=True) + 1e-5)
     rows = feature.transpose(1, 2)
-    maps = torch.cat([maps.flatten(2), maps.new_ones(n, 1, h * w)], 1)  # the last row gives the columns' sums
+    maps = torch.cat(
+        [maps.flatten(2), maps.new_ones(n, 1, h * w)], 1
+    )  # the last row gives the columns' sums
     columns = h * w if torch.is_grad_enabled() else max(1, SLAB // (n * h * w))
     slabs = [maps @ F.relu(rows @ part, inplace=True) for part in feature.split(columns, dim=2)]
     spread, sums = torch.cat(slabs, 2).split(channels, 1)
@@ -55,7 +65,8 @@ def correlate(maps: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
 
 
 class CamHeads(Backbone):
-    """fc8, a projection head of a given name, and the PCM's layers: stands before the backbone in a network's bases."""
+    """fc8, a projection head of a given name, and the PCM's layers: stands before the backbone in a
+    network's bases."""
 
     def add_heads(self, projection: str, bg_index: int) -> None:
         """Make the heads, once the backbone is made.
@@ -92,9 +103,16 @@ class CamHeads(Backbone):
         high = F.relu(self.f8_4(taps['conv5'].detach()), inplace=True)
         return self.f9(torch.cat([small, low, high], 1))
 
-    def refine(self, x: torch.Tensor, taps: dict[str, torch.Tensor], cam: torch.Tensor,
-               classes: torch.Tensor = None, gate: bool = False) -> torch.Tensor:
-        """PCM-refined maps at feature size, [N, 21, h, w], or [N, K, h, w] of the K foreground channels asked for.
+    def refine(
+        self,
+        x: torch.Tensor,
+        taps: dict[str, torch.Tensor],
+        cam: torch.Tensor,
+        classes: torch.Tensor = None,
+        gate: bool = False,
+    ) -> torch.Tensor:
+        """PCM-refined maps at feature size, [N, 21, h, w], or [N, K, h, w] of the K foreground
+        channels asked for.
 
         With `gate` the other foreground channels take no part.
         """
@@ -119,7 +137,8 @@ class SeamHeads(CamHeads):
             cam_rv [N, 21, H, W]: PCM-refined maps, ≥ 0 (likewise).
             f_proj [N, 128, h, w].
             cam_rv_down [N, 21, h, w].
-        With `classify` only the spatial mean [N, 21] of cam is computed and returned (plain classification training).
+        With `classify` only the spatial mean [N, 21] of cam is computed and returned (plain
+        classification training).
         """
         taps = self.features(x)
         feature = self.dropout7(taps['conv6'])
@@ -130,10 +149,20 @@ class SeamHeads(CamHeads):
         if not upsample:
             return cam, cam_rv_down, f_proj, cam_rv_down
         cam_rv = F.interpolate(cam_rv_down, x.shape[2:], mode='bilinear', align_corners=True)
-        return F.interpolate(cam, x.shape[2:], mode='bilinear', align_corners=True), cam_rv, f_proj, cam_rv_down
+        return (
+            F.interpolate(cam, x.shape[2:], mode='bilinear', align_corners=True),
+            cam_rv,
+            f_proj,
+            cam_rv_down,
+        )
 
-    def forward_cam_rv(self, x: torch.Tensor, classes: torch.Tensor, gate: bool = False,
-                       lifted: torch.Tensor = None) -> torch.Tensor:
+    def forward_cam_rv(
+        self,
+        x: torch.Tensor,
+        classes: torch.Tensor,
+        gate: bool = False,
+        lifted: torch.Tensor = None,
+    ) -> torch.Tensor:
         """cam_rv [N, K, H, W] of the K channels `classes` only: what inference needs.
 
         `gate`: see `refine`; `lifted` [K]: which of them are lifted first.
@@ -151,7 +180,8 @@ class EpsHeads(CamHeads):
         super().add_heads(projection, bg_index)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Class scores, maps and projected features of normalised images x [N, 3, H, W], all at feature size (h, w).
+        """Class scores, maps and projected features of normalised images x [N, 3, H, W], all at
+        feature size (h, w).
 
         Returns:
             pred [N, 21]: spatial mean of cam.

@@ -1,4 +1,5 @@
 """AffinityNet on ResNet-38 (method §2.3)."""
+
 from network.aff_net import CHANNELS, AffinityHeads
 from network.resnet38d import ResNet38, scaled
 

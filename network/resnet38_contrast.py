@@ -1,4 +1,5 @@
 """SEAM's CAM network on ResNet-38 with the projection head of the contrast loss (method §2.1)."""
+
 from network.cam_net import SeamHeads
 from network.resnet38d import ResNet38
 

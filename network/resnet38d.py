@@ -1,4 +1,6 @@
-"""ResNet-38 (Wu et al., model A1) at output stride 8: the backbone of every ResNet-38 network here (method §1)."""
+"""ResNet-38 (Wu et al., model A1) at output stride 8: the backbone of every ResNet-38 network here
+(method §1)."""
+
 from collections.abc import Callable, Iterator
 
 import torch
@@ -21,9 +23,12 @@ def scaled(channels: int, width: float) -> int:
 
 
 def check_width(width: float) -> float:
-    """`width` if it is a multiple of 1/32 in (0, 4], so that a checkpoint's shapes give it back exactly."""
+    """`width` if it is a multiple of 1/32 in (0, 4], so that a checkpoint's shapes give it back
+    exactly."""
     if not 0 < width <= 4 or width * 32 != int(width * 32):
-        raise UserError(f'--width {width}: must be a multiple of 1/32 above 0, e.g. 1, 0.5, 0.25 or 0.125')
+        raise UserError(
+            f'--width {width}: must be a multiple of 1/32 above 0, e.g. 1, 0.5, 0.25 or 0.125'
+        )
     return width
 
 
@@ -46,13 +51,22 @@ def _bn_relu(bn: nn.BatchNorm2d, x: torch.Tensor, spent: bool = False) -> torch.
 
 
 class Block(nn.Module):
-    """Pre-activation block of two 3×3 convolutions; returns (output, its first BN-ReLU output or None if of the same shape).
+    """Pre-activation block of two 3×3 convolutions; returns (output, its first BN-ReLU output or
+    None if of the same shape).
 
     In inference on a CPU a block may write over its input.
     """
 
-    def __init__(self, channels_in: int, channels_mid: int, channels_out: int, stride: int = 1, first_dilation: int = 1,
-                 dilation: int = 1, direct: bool = False):
+    def __init__(
+        self,
+        channels_in: int,
+        channels_mid: int,
+        channels_out: int,
+        stride: int = 1,
+        first_dilation: int = 1,
+        dilation: int = 1,
+        direct: bool = False,
+    ):
         super().__init__()
         self.bn_branch2a = nn.BatchNorm2d(channels_in)
         self.conv_branch2a = Conv3x3(channels_in, channels_mid, stride, first_dilation, direct)
@@ -73,7 +87,8 @@ class Block(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Pre-activation bottleneck with dropout and a projected shortcut; returns (output, its first BN-ReLU output)."""
+    """Pre-activation bottleneck with dropout and a projected shortcut; returns (output, its first
+    BN-ReLU output)."""
 
     def __init__(self, channels_in: int, channels_out: int, dilation: int, dropout: float):
         super().__init__()
@@ -96,16 +111,21 @@ class Bottleneck(nn.Module):
         """The first BN-ReLU output, and the branch as far as it has fewer channels."""
         first = _bn_relu(self.bn_branch2a, x, spent=True)
         y = self.conv_branch2a(first)
-        y = after_dropout(self.conv_branch2b1, self.dropout_2b1, _bn_relu(self.bn_branch2b1, y, spent=True))
+        y = after_dropout(
+            self.conv_branch2b1, self.dropout_2b1, _bn_relu(self.bn_branch2b1, y, spent=True)
+        )
         return first, _bn_relu(self.bn_branch2b2, y, spent=True)
 
     def widen(self, first: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """The output from what `narrow` gives, pixel by pixel."""
-        return after_dropout(self.conv_branch2b2, self.dropout_2b2, y).add_(self.conv_branch1(first))
+        return after_dropout(self.conv_branch2b2, self.dropout_2b2, y).add_(
+            self.conv_branch1(first)
+        )
 
 
 class ResNet38(Backbone):
-    """The backbone. `features` holds what the heads read; attributes are named as in the published checkpoints.
+    """The backbone. `features` holds what the heads read; attributes are named as in the published
+    checkpoints.
 
     Args:
         width: factor on all channel counts (multiple of 1/32); 1 is the published network.
@@ -116,7 +136,9 @@ class ResNet38(Backbone):
         self.width = check_width(width)
         c64, c128, c256, c512, c1024, c2048, c4096 = (scaled(64 << i, width) for i in range(7))
         self.conv1a = nn.Conv2d(3, c64, 3, 1, 1, bias=False)
-        self.b2 = Block(c64, c128, c128, stride=2, direct=True)  # its rounding would pass through all that follows
+        self.b2 = Block(
+            c64, c128, c128, stride=2, direct=True
+        )  # its rounding would pass through all that follows
         self.b2_1 = Block(c128, c128, c128, direct=True)
         self.b2_2 = Block(c128, c128, c128, direct=True)
         self.b3 = Block(c128, c256, c256, stride=2)
@@ -138,22 +160,43 @@ class ResNet38(Backbone):
     def description(self) -> str:
         return f'ResNet-38 of width {self.width}'
 
-    def features(self, x: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] = None) -> dict[str, torch.Tensor]:
-        """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (stride 8, ceil(H/8)).
+    def features(
+        self, x: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] = None
+    ) -> dict[str, torch.Tensor]:
+        """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (stride
+        8, ceil(H/8)).
 
-        With `head`, which must work pixel by pixel, the tap conv6 is head(conv6). Inference on a CPU then makes conv6, the
-        largest map, a few rows at a time.
+        With `head`, which must work pixel by pixel, the tap conv6 is head(conv6). Inference on a
+        CPU then makes conv6, the largest map, a few rows at a time.
         """
         x, taps = self.conv1a(x), {}
-        for name in ('b2', 'b2_1', 'b2_2', 'b3', 'b3_1', 'b3_2', 'b4', 'b4_1', 'b4_2', 'b4_3', 'b4_4', 'b4_5',
-                     'b5', 'b5_1', 'b5_2', 'b6'):
+        for name in (
+            'b2',
+            'b2_1',
+            'b2_2',
+            'b3',
+            'b3_1',
+            'b3_2',
+            'b4',
+            'b4_1',
+            'b4_2',
+            'b4_3',
+            'b4_4',
+            'b4_5',
+            'b5',
+            'b5_1',
+            'b5_2',
+            'b6',
+        ):
             x, first = getattr(self, name)(x)
             if name in _TAPS:
                 taps[_TAPS[name]] = first
             del first  # or it would be there while the next block runs
         first, y = self.b7.narrow(x)
         rows = STRIP if head is not None and infers_on_cpu(y) else y.shape[2]
-        strips = [self._conv6(*strip, head) for strip in zip(first.split(rows, 2), y.split(rows, 2))]
+        strips = [
+            self._conv6(*strip, head) for strip in zip(first.split(rows, 2), y.split(rows, 2))
+        ]
         return {**taps, 'conv6': torch.cat(strips, 2) if len(strips) > 1 else strips[0]}
 
     def _conv6(self, first: torch.Tensor, y: torch.Tensor, head: Callable | None) -> torch.Tensor:
@@ -161,9 +204,11 @@ class ResNet38(Backbone):
         return feature if head is None else head(feature)
 
     def train_from_scratch(self) -> None:
-        """No ImageNet weights: BatchNorm trains, nothing is frozen, and every block starts as its shortcut alone.
+        """No ImageNet weights: BatchNorm trains, nothing is frozen, and every block starts as its
+        shortcut alone.
 
-        That last (Goyal et al., 2017, section 5.1) lets a narrow network learn to classify in far fewer steps.
+        That last (Goyal et al., 2017, section 5.1) lets a narrow network learn to classify in far
+        fewer steps.
         """
         super().train_from_scratch()
         for module in self.modules():

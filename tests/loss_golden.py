@@ -1,4 +1,6 @@
-"""Inputs of the published loss values in golden/loss.*.npz, and how results are held against them."""
+"""Inputs of the published loss values in golden/loss.*.npz, and how results are held against
+them."""
+
 import numpy as np
 import torch
 
@@ -35,4 +37,6 @@ def check(terms, data):
 
 def check_gradients(inputs, data):
     for name, value in inputs.items():
-        np.testing.assert_allclose(value.grad.numpy(), data[f'grad_{name}'], rtol=1e-3, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            value.grad.numpy(), data[f'grad_{name}'], rtol=1e-3, atol=1e-6, err_msg=name
+        )

@@ -1,4 +1,5 @@
 """A VOC2012 folder of a few generated pictures, and where the shared data are."""
+
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ GOLDEN = Path(__file__).parent / 'golden'
 
 
 def make_voc(root: Path, count: int = 4) -> list[str]:
-    """Write `count` pictures with a coloured box of class 1 + i % 2 (every third also class 12), masks, saliency, labels."""
+    """Write `count` pictures with a coloured box of class 1 + i % 2 (every third also class 12),
+    masks, saliency, labels."""
     names, labels = [f'2007_{i:06d}' for i in range(count)], {}
     (root / 'JPEGImages').mkdir(parents=True)
     for i, name in enumerate(names):
@@ -30,7 +32,9 @@ def make_voc(root: Path, count: int = 4) -> list[str]:
         Image.fromarray(pixels).save(root / 'JPEGImages' / f'{name}.jpg')
         write_mask(str(root / 'SegmentationClass' / f'{name}.png'), mask)
         (root / 'SALImages').mkdir(exist_ok=True)
-        Image.fromarray(((mask > 0) * 255).astype(np.uint8)).save(root / 'SALImages' / f'{name}.png')
+        Image.fromarray(((mask > 0) * 255).astype(np.uint8)).save(
+            root / 'SALImages' / f'{name}.png'
+        )
         labels[name] = np.isin(np.arange(1, 21), classes).astype(np.float32)
     (root / 'list.txt').write_text('\n'.join(names))
     write_npy(str(root / 'cls_labels.npy'), labels)

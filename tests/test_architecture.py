@@ -1,4 +1,5 @@
 """Imports go down: which folder may import from which, and what a folder holds."""
+
 import ast
 import subprocess
 import sys
@@ -7,18 +8,33 @@ import pytest
 
 from mini import ROOT
 
-# The longest folder that a module lies in decides its floor. Modules directly in tool/ are commands.
+# The longest folder that a module lies in decides its floor. Modules directly in tool/ are
+# commands.
 FLOORS = {
-    'tool/method': 1, 'tool/run': 1,
-    'tool/train': 2, 'tool/files': 2, 'tool/presets': 2,
-    'network': 3, 'voc12': 3, 'segmentation/lib': 3,
-    'segmentation/experiment': 4, 'tool': 4, '': 4,
+    'tool/method': 1,
+    'tool/run': 1,
+    'tool/train': 2,
+    'tool/files': 2,
+    'tool/presets': 2,
+    'network': 3,
+    'voc12': 3,
+    'segmentation/lib': 3,
+    'segmentation/experiment': 4,
+    'tool': 4,
+    '': 4,
 }
-LIB = ('datasets', 'net', 'utils')  # packages of segmentation/lib, which its scripts put on the path
+LIB = (
+    'datasets',
+    'net',
+    'utils',
+)  # packages of segmentation/lib, which its scripts put on the path
 METHOD_MAY_IMPORT = ('tool.run.errors',)  # besides tool/method itself
 COMMANDS = {'__init__', 'benchmark', 'contact_sheet', 'make_pseudo_masks', 'pipeline', 'seed_masks'}
-FILES = sorted(str(path.relative_to(ROOT)) for folder in ('', 'network', 'voc12', 'tool', 'segmentation')
-               for path in (ROOT / folder).glob('**/*.py' if folder else '*.py'))
+FILES = sorted(
+    str(path.relative_to(ROOT))
+    for folder in ('', 'network', 'voc12', 'tool', 'segmentation')
+    for path in (ROOT / folder).glob('**/*.py' if folder else '*.py')
+)
 
 
 def floor(path: str) -> int:
@@ -28,7 +44,8 @@ def floor(path: str) -> int:
 
 
 def module_file(name: str) -> str | None:
-    """The file of one of our modules, 'tool.files' → 'tool/files/__init__.py'; None for all others."""
+    """The file of one of our modules, 'tool.files' → 'tool/files/__init__.py'; None for all
+    others."""
     parts = name.split('.')
     if parts[0] in LIB:
         parts = ['segmentation', 'lib', *parts]
@@ -40,14 +57,17 @@ def module_file(name: str) -> str | None:
 
 
 def imported(source: str) -> set[str]:
-    """Modules that a source imports anywhere; of `from a import b` both a.b and a, whichever of them is a module."""
+    """Modules that a source imports anywhere; of `from a import b` both a.b and a, whichever of
+    them is a module."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, 'imports here are absolute'
-            submodules = {alias.name for alias in node.names if module_file(f'{node.module}.{alias.name}')}
+            submodules = {
+                alias.name for alias in node.names if module_file(f'{node.module}.{alias.name}')
+            }
             names |= {f'{node.module}.{name}' for name in submodules}
             if len(submodules) < len(node.names):
                 names.add(node.module)
@@ -63,7 +83,11 @@ def offences(path: str, source: str) -> list[str]:
             continue
         if floor(target) > floor(path):
             found.append(f'{path} (floor {floor(path)}) imports {name} (floor {floor(target)})')
-        if path.startswith('tool/method/') and not target.startswith('tool/method/') and name not in METHOD_MAY_IMPORT:
+        if (
+            path.startswith('tool/method/')
+            and not target.startswith('tool/method/')
+            and name not in METHOD_MAY_IMPORT
+        ):
             found.append(f'{path} imports {name}, which is not of the method')
     return found
 
@@ -73,7 +97,9 @@ def loads_torch(source: str) -> bool:
     waiting = list(ast.parse(source).body)
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.Import) and any(alias.name.split('.')[0] == 'torch' for alias in node.names):
+        if isinstance(node, ast.Import) and any(
+            alias.name.split('.')[0] == 'torch' for alias in node.names
+        ):
             return True
         if isinstance(node, ast.ImportFrom) and node.module.split('.')[0] == 'torch':
             return True
@@ -90,7 +116,9 @@ def test_imports_go_down(path):
 def test_only_commands_lie_directly_in_tool():
     assert {path.stem for path in (ROOT / 'tool').glob('*.py')} == COMMANDS
     for command in COMMANDS - {'__init__'}:
-        assert "if __name__ == '__main__':" in (ROOT / 'tool' / f'{command}.py').read_text(), command
+        assert "if __name__ == '__main__':" in (ROOT / 'tool' / f'{command}.py').read_text(), (
+            command
+        )
 
 
 def test_how_a_command_runs_loads_no_torch():
@@ -98,34 +126,72 @@ def test_how_a_command_runs_loads_no_torch():
     assert len(modules) > 5
     assert [path for path in modules if loads_torch((ROOT / path).read_text())] == []
     # nor does what they import
-    names = [path.removesuffix('/__init__.py').removesuffix('.py').replace('/', '.') for path in modules]
+    names = [
+        path.removesuffix('/__init__.py').removesuffix('.py').replace('/', '.') for path in modules
+    ]
     code = f'import {", ".join(names)}, sys; print("torch" in sys.modules)'
     result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout == 'False\n', result.stderr
 
 
-@pytest.mark.parametrize('path, source, part', [
-    ('tool/method/maps.py', 'from voc12.classes import IGNORE', 'imports voc12.classes (floor 3)'),
-    ('tool/method/maps.py', 'def f():\n    from tool.files import npy', 'imports tool.files.npy (floor 2)'),
-    ('tool/method/maps.py', 'from tool.run.pool import Pool', 'imports tool.run.pool, which is not of the method'),
-    ('tool/files/maps.py', 'import network.weights', 'imports network.weights (floor 3)'),
-    ('tool/train/log.py', 'from tool import pipeline', 'imports tool.pipeline (floor 4)'),
-    ('voc12/data.py', 'import contrast_train', 'imports contrast_train (floor 4)'),
-    ('network/weights.py', 'from tool.benchmark import main', 'imports tool.benchmark (floor 4)')])
+@pytest.mark.parametrize(
+    'path, source, part',
+    [
+        (
+            'tool/method/maps.py',
+            'from voc12.classes import IGNORE',
+            'imports voc12.classes (floor 3)',
+        ),
+        (
+            'tool/method/maps.py',
+            'def f():\n    from tool.files import npy',
+            'imports tool.files.npy (floor 2)',
+        ),
+        (
+            'tool/method/maps.py',
+            'from tool.run.pool import Pool',
+            'imports tool.run.pool, which is not of the method',
+        ),
+        ('tool/files/maps.py', 'import network.weights', 'imports network.weights (floor 3)'),
+        ('tool/train/log.py', 'from tool import pipeline', 'imports tool.pipeline (floor 4)'),
+        ('voc12/data.py', 'import contrast_train', 'imports contrast_train (floor 4)'),
+        (
+            'network/weights.py',
+            'from tool.benchmark import main',
+            'imports tool.benchmark (floor 4)',
+        ),
+    ],
+)
 def test_an_import_that_goes_up_is_found(path, source, part):
     assert part in ' '.join(offences(path, source))
 
 
-@pytest.mark.parametrize('path, source', [
-    ('tool/method/crf.py', 'from tool.method import maps\nfrom tool.run.errors import UserError'),
-    ('tool/run/pool.py', 'from tool.method.crf import BACKENDS'),
-    ('tool/files/maps.py', 'import numpy\nfrom tool.files import npy\nfrom tool.method.class_set import ClassSet'),
-    ('segmentation/lib/utils/training.py', 'from net import generate_net\nfrom tool.train import engine'),
-    ('tool/pipeline.py', 'from voc12.classes import CLASSES'), ('eval.py', 'import contrast_train')])
+@pytest.mark.parametrize(
+    'path, source',
+    [
+        (
+            'tool/method/crf.py',
+            'from tool.method import maps\nfrom tool.run.errors import UserError',
+        ),
+        ('tool/run/pool.py', 'from tool.method.crf import BACKENDS'),
+        (
+            'tool/files/maps.py',
+            'import numpy\nfrom tool.files import npy\nfrom tool.method.class_set import ClassSet',
+        ),
+        (
+            'segmentation/lib/utils/training.py',
+            'from net import generate_net\nfrom tool.train import engine',
+        ),
+        ('tool/pipeline.py', 'from voc12.classes import CLASSES'),
+        ('eval.py', 'import contrast_train'),
+    ],
+)
 def test_an_import_that_goes_down_is_none(path, source):
     assert offences(path, source) == []
 
 
 def test_torch_in_a_function_is_loaded_later():
-    assert loads_torch('import torch') and loads_torch('try:\n    from torch import nn\nexcept ImportError:\n    pass')
+    assert loads_torch('import torch') and loads_torch(
+        'try:\n    from torch import nn\nexcept ImportError:\n    pass'
+    )
     assert not loads_torch('def f():\n    import torch')

@@ -1,4 +1,5 @@
-"""The README and docs/ are true: their commands parse, their example runs, and the paths and links they name exist."""
+"""The README and docs/ are true: their commands parse, their example runs, and the paths and links
+they name exist."""
 
 import contextlib
 import functools
@@ -36,7 +37,8 @@ EXPERIMENT = ROOT / 'segmentation' / 'experiment' / 'SEAM_deeplabv1_resnet38'
 
 
 def code_lines(text: str) -> list[str]:
-    """The lines of a document's indented code blocks, without their indentation; continued lines are joined."""
+    """The lines of a document's indented code blocks, without their indentation; continued lines
+    are joined."""
     joined = re.sub(r' *\\\n *', ' ', text)
     return [line.strip() for line in joined.splitlines() if re.match(r' {4,}\S', line)]
 

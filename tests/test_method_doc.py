@@ -35,7 +35,8 @@ Row = tuple[str, list[str], list[str], list[str], list[str]]
 
 
 def equation_table() -> list[Row]:
-    """(module, test files, sections, functions, tests) of every row of the section "From equation to function"."""
+    """(module, test files, sections, functions, tests) of every row of the section "From equation
+    to function"."""
     rows = []
     module, test_files, header = '', [], []
     for line in section('From equation to function').splitlines():
@@ -70,7 +71,8 @@ def syntax_tree(path: Path) -> ast.Module:
 
 @functools.cache
 def defined_names(path: Path) -> frozenset[str]:
-    """Functions and classes of a file, and its methods as Class.method; empty where there is no such file."""
+    """Functions and classes of a file, and its methods as Class.method; empty where there is no
+    such file."""
     if not path.is_file():
         return frozenset()
     names = set()
@@ -101,7 +103,8 @@ def docstrings() -> list[tuple[str, str]]:
 
 
 def sections_mentioned(text: str) -> list[str]:
-    """Section numbers that a text gives after "method" or "docs/method.md": "method §2.1, §3.2" has two."""
+    """Section numbers that a text gives after "method" or "docs/method.md": "method §2.1, §3.2" has
+    two."""
     runs = re.findall(r'\bmethod(?:\.md)?,? (§[\d.]+(?:(?:, | and |–|-)§?[\d.]+)*)', text)
     return [number.rstrip('.') for run in runs for number in re.findall(r'\d[\d.]*', run)]
 
@@ -190,7 +193,8 @@ def test_every_link_inside_the_document_leads_to_a_heading():
 
 
 def test_inline_formulas_survive_githubs_markdown():
-    """GitHub's Markdown takes away a backslash before punctuation in $…$; its MathJax refuses \\operatorname."""
+    """GitHub's Markdown takes away a backslash before punctuation in $…$; its MathJax refuses
+    \\operatorname."""
     assert '\\operatorname' not in TEXT
     without_blocks = re.sub(r'^```.*?^```', '', TEXT, flags=re.MULTILINE | re.DOTALL)
     formulas = re.findall(r'\$([^$\n]+)\$', without_blocks)

@@ -1,10 +1,15 @@
-"""What the stages make of a few pictures, side by side: python -m tool.contact_sheet --voc12_root VOC2012 \\
-    --list voc12/train.txt --cam_dir runs/cam --column seed=runs/cam_crf walk=runs/rw --out runs/sheet.jpg
+"""What the stages make of a few pictures, side by side: python -m tool.contact_sheet --voc12_root
+VOC2012 \\
+    --list voc12/train.txt --cam_dir runs/cam --column seed=runs/cam_crf walk=runs/rw --out
+    runs/sheet.jpg
 
-Reads  the pictures, the CAMs of --cam_dir (.npy, shown as a heat map of the strongest class) and the masks of every --column
+Reads  the pictures, the CAMs of --cam_dir (.npy, shown as a heat map of the strongest class) and
+the masks of every --column
        folder (.png, in the VOC colours).
-Writes one picture, --out; or, with --out_list, only the names it would show, for a stage that is to be run on them first.
+Writes one picture, --out; or, with --out_list, only the names it would show, for a stage that is to
+be run on them first.
 """
+
 import os
 
 import cv2
@@ -26,12 +31,22 @@ WIDTH, GAP, TITLE = 200, 6, 24  # pixels: a column, between cells, a line of tex
 def parse_args():
     parser = command_line.Parser(__doc__)
     parser.add_argument('--list', required=True, help='pictures to choose from')
-    parser.add_argument('--rows', type=command_line.number(int, 1), default=8,
-                        help='pictures to show, evenly spaced over the list')
-    parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
+    parser.add_argument(
+        '--rows',
+        type=command_line.number(int, 1),
+        default=8,
+        help='pictures to show, evenly spaced over the list',
+    )
+    parser.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
     parser.add_argument('--cam_dir', help='CAM .npy files, for a column of heat maps')
-    parser.add_argument('--column', nargs='+', action='extend', default=[], metavar='TITLE=DIR',
-                        help='a column of masks <name>.png for each')
+    parser.add_argument(
+        '--column',
+        nargs='+',
+        action='extend',
+        default=[],
+        metavar='TITLE=DIR',
+        help='a column of masks <name>.png for each',
+    )
     parser.add_argument('--note', default='', help='a line of text below')
     parser.add_argument('--out', help='the sheet (.png, .jpg)')
     parser.add_argument('--out_list', help='file for the names of the pictures, one a line')
@@ -54,7 +69,9 @@ def main(args):
             raise UserError(f'--column {text}: TITLE=DIR is expected')
         columns[title] = folder
     check_images(args.voc12_root, names)
-    for folder, kind in [(folder, '.png') for folder in columns.values()] + ([(args.cam_dir, '.npy')] if args.cam_dir else []):
+    for folder, kind in [(folder, '.png') for folder in columns.values()] + (
+        [(args.cam_dir, '.npy')] if args.cam_dir else []
+    ):
         check_files(folder, names, kind, f'check the folder and {args.list}')
     rows, shown = [], set()
     for name in names:
@@ -74,40 +91,60 @@ def spaced(names: list[str], count: int) -> list[str]:
     return [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]
 
 
-def picture_cells(name: str, root: str, cam_dir: str | None, columns: dict[str, str]) -> tuple[list[Image.Image], set[int]]:
+def picture_cells(
+    name: str, root: str, cam_dir: str | None, columns: dict[str, str]
+) -> tuple[list[Image.Image], set[int]]:
     """(one row of the sheet, class ids of its masks)."""
     path = image_path(root, name)
     picture, (height, width) = np.asarray(read_image(path)), image_size(path)
     cells, classes = [picture], set()
     if cam_dir:
-        cells.append(heat_map(picture, read_cam(os.path.join(cam_dir, name + '.npy'), VOC, (height, width))))
+        cells.append(
+            heat_map(picture, read_cam(os.path.join(cam_dir, name + '.npy'), VOC, (height, width)))
+        )
     for folder in columns.values():
         mask = read_mask(os.path.join(folder, name + '.png'), VOC)
         if mask.shape != (height, width):
-            raise UserError(f'{folder}/{name}.png: is {mask.shape[1]}x{mask.shape[0]}, the picture {width}x{height}; '
-                            'make the mask again from this picture')
+            raise UserError(
+                f'{folder}/{name}.png: is {mask.shape[1]}x{mask.shape[0]}, the picture '
+                f'{width}x{height}; make the mask again from this picture'
+            )
         classes |= set(np.unique(mask).tolist())
         cells.append(PALETTE[mask])
     size = WIDTH, max(1, round(height * WIDTH / width))
-    kinds = [Image.Resampling.BILINEAR] * (1 + bool(cam_dir)) + [Image.Resampling.NEAREST] * len(columns)
+    kinds = [Image.Resampling.BILINEAR] * (1 + bool(cam_dir)) + [Image.Resampling.NEAREST] * len(
+        columns
+    )
     return [Image.fromarray(cell).resize(size, kind) for cell, kind in zip(cells, kinds)], classes
 
 
 def heat_map(picture: np.ndarray, cam: dict[int, np.ndarray]) -> np.ndarray:
-    """The strongest CAM of every pixel, in colours from blue (0) to red (1), over the picture in grey: uint8 [H, W, 3]."""
+    """The strongest CAM of every pixel, in colours from blue (0) to red (1), over the picture in
+    grey: uint8 [H, W, 3]."""
     best = np.max(list(cam.values()), axis=0) if cam else np.zeros(picture.shape[:2], np.float32)
-    colours = cv2.applyColorMap((best.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    colours = cv2.applyColorMap((best.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)[
+        ..., ::-1
+    ]
     grey = picture.mean(2, keepdims=True)
     return (0.5 * grey + 0.5 * colours).astype(np.uint8)
 
 
-def sheet(titles: list[str], rows: list[list[Image.Image]], classes: set[int], note: str) -> Image.Image:
-    """Rows of equally wide cells under their titles, the colours of the classes and a note below."""
+def sheet(
+    titles: list[str], rows: list[list[Image.Image]], classes: set[int], note: str
+) -> Image.Image:
+    """Rows of equally wide cells under their titles, the colours of the classes and a note
+    below."""
     legend = [key for key in sorted(classes) if key != IGNORE]
     width = GAP + len(titles) * (WIDTH + GAP)
     columns = max(1, width // 130)
     lines = -(-len(legend) // columns)
-    height = TITLE + sum(row[0].height + GAP for row in rows) + lines * TITLE + (TITLE if note else 0) + GAP
+    height = (
+        TITLE
+        + sum(row[0].height + GAP for row in rows)
+        + lines * TITLE
+        + (TITLE if note else 0)
+        + GAP
+    )
     image = Image.new('RGB', (width, height), 'white')
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
     for column, title in enumerate(titles):

@@ -1,9 +1,12 @@
-"""Pseudo masks from CRF maps: python -m tool.make_pseudo_masks --crf_dir aff_crf/8.00 --out_dir pseudo_masks
+"""Pseudo masks from CRF maps: python -m tool.make_pseudo_masks --crf_dir aff_crf/8.00 --out_dir
+pseudo_masks
 
-Reads  <crf_dir>/<name>.npy of aff_prepare.py (dicts of background and present classes, or 21-map arrays).
-Writes <out_dir>/<name>.png, the most probable class of every pixel. EPS's pseudo masks are those of
+Reads  <crf_dir>/<name>.npy of aff_prepare.py (dicts of background and present classes, or 21-map
+arrays). Writes <out_dir>/<name>.png, the most probable class of every pixel. EPS's pseudo masks are
+those of
        aff_prepare.py --unary probs --alpha 8 --crf_iters 5.
 """
+
 import os
 
 import numpy as np
@@ -24,7 +27,9 @@ from voc12.layout import check_files
 
 def parse_args():
     parser = command_line.Parser(__doc__)
-    parser.add_argument('--crf_dir', required=True, help='folder of CRF maps, one α of aff_prepare.py --out_crf')
+    parser.add_argument(
+        '--crf_dir', required=True, help='folder of CRF maps, one α of aff_prepare.py --out_crf'
+    )
     parser.add_argument('--out_dir', required=True, help='folder for the masks')
     parser.add_argument('--list', help='images (default: every file of --crf_dir)')
     command_line.add_jobs_flag(parser, 'reading and writing')
@@ -43,13 +48,28 @@ def main(args):
         if not names:
             raise UserError(f'{args.crf_dir}: holds no .npy file; {fix}')
     names = own_share(names, args.overwrite)
-    claim(args.out_dir, {'stage': 'make_pseudo_masks', 'crf_dir': fingerprint(args.crf_dir)}, args.overwrite)
+    claim(
+        args.out_dir,
+        {'stage': 'make_pseudo_masks', 'crf_dir': fingerprint(args.crf_dir)},
+        args.overwrite,
+    )
     todo = missing(names, [(args.out_dir, '.png')])
-    tasks = [(os.path.join(args.crf_dir, name + '.npy'), os.path.join(args.out_dir, name + '.png')) for name in todo]
-    for _ in progress(pool_map(make_mask, tasks, args.jobs), total=len(tasks), desc='pseudo masks', quiet=not is_first()):
+    tasks = [
+        (os.path.join(args.crf_dir, name + '.npy'), os.path.join(args.out_dir, name + '.png'))
+        for name in todo
+    ]
+    for _ in progress(
+        pool_map(make_mask, tasks, args.jobs),
+        total=len(tasks),
+        desc='pseudo masks',
+        quiet=not is_first(),
+    ):
         pass
     if is_first():
-        print(f'{len(names)} pictures: {len(todo)} made, {len(names) - len(todo)} were there; in {args.out_dir}')
+        print(
+            f'{len(names)} pictures: {len(todo)} made, {len(names) - len(todo)} were there; in '
+            f'{args.out_dir}'
+        )
 
 
 def make_mask(task: tuple[str, str]) -> None:

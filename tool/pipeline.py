@@ -1,13 +1,16 @@
 """All stages of a preset one after the other, and the ladder of their scores at the end.
 
     python -m tool.pipeline --preset quickstart
-    python -m tool.pipeline --preset seam --voc12_root VOC2012 --set train.weights=ilsvrc-cls_rna-a1_cls1000_ep-0001.params
+    python -m tool.pipeline --preset seam --voc12_root VOC2012 --set
+    train.weights=ilsvrc-cls_rna-a1_cls1000_ep-0001.params
 
-Reads  tool/presets/<preset>.ini (or your own .ini): the stages in order and the flags of their scripts.
-Writes everything into --work_dir: <stage>.log in logs/, pipeline.json (the commands and their times), ladder.json, and what
-       the stages write. What is complete is skipped: the same command continues a run that was broken off, and after a
-       change of flags it does the changed stage and all after it anew.
+Reads  tool/presets/<preset>.ini (or your own .ini): the stages in order and the flags of their
+scripts. Writes everything into --work_dir: <stage>.log in logs/, pipeline.json (the commands and
+their times), ladder.json, and what
+       the stages write. What is complete is skipped: the same command continues a run that was
+       broken off, and after a change of flags it does the changed stage and all after it anew.
 """
+
 import argparse
 import functools
 import glob
@@ -31,15 +34,38 @@ from voc12.classes import CLASSES
 
 def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
-    parser.add_argument('--preset', required=True, help='smoke, quickstart, laptop, seam, eps, or the path of an .ini')
-    parser.add_argument('--voc12_root', help='the devkit\'s VOC2012 folder (default: what the preset says)')
-    parser.add_argument('--work_dir', help='folder of everything the run writes (default: runs/<preset>)')
-    parser.add_argument('--from', dest='first', metavar='STAGE',
-                        help='do this stage and all after it anew; those before it are taken as they are')
+    parser.add_argument(
+        '--preset',
+        required=True,
+        help='smoke, quickstart, laptop, seam, eps, or the path of an .ini',
+    )
+    parser.add_argument(
+        '--voc12_root', help="the devkit's VOC2012 folder (default: what the preset says)"
+    )
+    parser.add_argument(
+        '--work_dir', help='folder of everything the run writes (default: runs/<preset>)'
+    )
+    parser.add_argument(
+        '--from',
+        dest='first',
+        metavar='STAGE',
+        help='do this stage and all after it anew; those before it are taken as they are',
+    )
     parser.add_argument('--to', dest='last', metavar='STAGE', help='end after this stage')
-    parser.add_argument('--seed', type=command_line.number(int, 0), default=0, help='decides every random choice of the stages')
-    parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='STAGE.FLAG=VALUE',
-                        help='change a flag of the preset, e.g. train.max_steps=100 train.no_contrast=yes')
+    parser.add_argument(
+        '--seed',
+        type=command_line.number(int, 0),
+        default=0,
+        help='decides every random choice of the stages',
+    )
+    parser.add_argument(
+        '--set',
+        nargs='+',
+        action='extend',
+        default=[],
+        metavar='STAGE.FLAG=VALUE',
+        help='change a flag of the preset, e.g. train.max_steps=100 train.no_contrast=yes',
+    )
     parser.add_argument('--show', action='store_true', help='print the commands and do nothing')
     command_line.add_device_flag(parser)
     return parser.parse_args()
@@ -48,17 +74,26 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     name = os.path.basename(args.preset).removesuffix('.ini')
     work = os.path.abspath(args.work_dir or os.path.join(ROOT, 'runs', name))
-    preset = read_preset(args.preset, args.set, CLASSES, work=work, voc=args.voc12_root and os.path.abspath(args.voc12_root),
-                         seed=str(args.seed), device=args.device or '')
+    preset = read_preset(
+        args.preset,
+        args.set,
+        CLASSES,
+        work=work,
+        voc=args.voc12_root and os.path.abspath(args.voc12_root),
+        seed=str(args.seed),
+        device=args.device or '',
+    )
     names = [stage.name for stage in preset.stages]
     for flag, stage in (('--from', args.first), ('--to', args.last)):
         if stage and stage not in names:
             raise UserError(f'{flag} {stage}: there is no such stage; there are {", ".join(names)}')
     first, last = names.index(args.first or names[0]), names.index(args.last or names[-1])
     if first > last:
-        raise UserError(f'--from {args.first} --to {args.last}: they are the other way round in the preset')
+        raise UserError(
+            f'--from {args.first} --to {args.last}: they are the other way round in the preset'
+        )
     if args.show:
-        for stage in preset.stages[first:last + 1]:
+        for stage in preset.stages[first : last + 1]:
             words = stage.command({**{late: f'{{{late}}}' for late in LATE}, **preset.values})
             print('python', shlex.join(launched(words, processes(stage, preset))))
         return
@@ -75,7 +110,9 @@ def main(args: argparse.Namespace) -> None:
 
 def processes(stage: Stage, preset: Preset) -> int:
     """How many processes share a stage on this machine."""
-    return min(stage.processes, most_processes(preset.values['device'])) if stage.processes > 1 else 1
+    return (
+        min(stage.processes, most_processes(preset.values['device'])) if stage.processes > 1 else 1
+    )
 
 
 @functools.lru_cache
@@ -85,31 +122,45 @@ def most_processes(device: str) -> int:
     if kind == 'cpu':
         return command_line.default_jobs()
     import torch  # here: most runs of the pipeline do without
+
     return torch.cuda.device_count() if device in ('', 'cuda') and kind == 'cuda' else 1
 
 
 def launched(words: list[str], count: int) -> list[str]:
     """What follows `python` to run a script (its words in front) in `count` processes."""
-    return words if count == 1 else ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(count), *words]
+    return (
+        words
+        if count == 1
+        else ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(count), *words]
+    )
 
 
 def check_flags(preset: Preset, overrides: list[str]) -> None:
-    """UserError for an override whose flag its script does not know (asked now, not when its turn comes)."""
+    """UserError for an override whose flag its script does not know (asked now, not when its turn
+    comes)."""
     stages = {stage.name: stage for stage in preset.stages}
     for text in overrides:
         name, _, option = text.partition('=')[0].partition('.')
         script = stages[name].script if name in stages else ''
-        if name in stages and option in stages[name].flags and f'--{option}' not in known_flags(script):
+        if (
+            name in stages
+            and option in stages[name].flags
+            and f'--{option}' not in known_flags(script)
+        ):
             raise UserError(f'--set {text}: {script} has no flag --{option}')
         if name in stages and option in stages[name].keys and option not in known_keys(script):
-            raise UserError(f'--set {text}: {os.path.dirname(script)}/config.py has no key {option}')
+            raise UserError(
+                f'--set {text}: {os.path.dirname(script)}/config.py has no key {option}'
+            )
 
 
 @functools.lru_cache
 def known_flags(script: str) -> set[str]:
     """The flags that a script's --help names."""
     words = [script] if script.endswith('.py') else ['-m', script]
-    text = subprocess.run([sys.executable, *words, '--help'], cwd=ROOT, capture_output=True, text=True).stdout
+    text = subprocess.run(
+        [sys.executable, *words, '--help'], cwd=ROOT, capture_output=True, text=True
+    ).stdout
     return {word.strip('[],') for word in text.split() if word.strip('[],').startswith('--')}
 
 
@@ -123,7 +174,8 @@ def known_keys(script: str) -> str:
 
 
 class Run:
-    """The stages of a preset in a work folder, and what is known of them: pipeline.json, stage → command, seconds, done."""
+    """The stages of a preset in a work folder, and what is known of them: pipeline.json, stage →
+    command, seconds, done."""
 
     def __init__(self, preset: Preset, work: str):
         self.preset, self.work = preset, work
@@ -134,18 +186,23 @@ class Run:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f'{self.path}: unreadable ({error}); delete it to do all stages anew') from None
+            raise UserError(
+                f'{self.path}: unreadable ({error}); delete it to do all stages anew'
+            ) from None
 
     def start_at(self, first: int) -> None:
-        """Prepare for --from: the stages before are complete, this one and the following ones are not.
+        """Prepare for --from: the stages before are complete, this one and the following ones are
+        not.
 
         Raises:
             UserError: an earlier stage has not completed.
         """
         for stage in self.preset.stages[:first]:
             if not self.records.get(stage.name, {}).get('done'):
-                raise UserError(f'--from {self.preset.stages[first].name}: the stage {stage.name} before it has not completed '
-                                f'in {self.work}; leave --from out')
+                raise UserError(
+                    f'--from {self.preset.stages[first].name}: the stage {stage.name} before it '
+                    f'has not completed in {self.work}; leave --from out'
+                )
         if self.records.get(self.preset.stages[first].name, {}).get('done'):
             self.forget(first)
 
@@ -155,10 +212,12 @@ class Run:
             self.records.pop(stage.name, None)
 
     def stage(self, index: int) -> None:
-        """Skip, continue or do one stage; what follows a stage that was not skipped has to be done anew.
+        """Skip, continue or do one stage; what follows a stage that was not skipped has to be done
+        anew.
 
         Raises:
-            SystemExit: the stage failed; its last line has been printed, its exit code is passed on.
+            SystemExit: the stage failed; its last line has been printed, its exit code is passed
+                on.
             Interrupted: a signal ended it.
         """
         stage = self.preset.stages[index]
@@ -171,7 +230,11 @@ class Run:
             print(f'{label} complete ({clock(before["seconds"])})', flush=True)
             return
         self.forget(index)
-        record = self.records[stage.name] = {'command': command, 'seconds': before['seconds'] if same else 0.0, 'done': False}
+        record = self.records[stage.name] = {
+            'command': command,
+            'seconds': before['seconds'] if same else 0.0,
+            'done': False,
+        }
         if not same:
             self.clean(stage)
         self.save()
@@ -187,12 +250,20 @@ class Run:
             record['seconds'] = round(already + time.monotonic() - start, 2)
             record['done'] = code == 0
             self.save()
-        scores = f', mIoU {read_scores(self.scores_path(stage))["mIoU"]:.2f}' if stage.row and record['done'] else ''
+        scores = (
+            f', mIoU {read_scores(self.scores_path(stage))["mIoU"]:.2f}'
+            if stage.row and record['done']
+            else ''
+        )
         print(f', {clock(record["seconds"])}{scores}', flush=True)
         if stopped:
             raise Interrupted(stopped, 'stopped; the same command continues from there')
         if code:
-            print(f'pipeline: stage {stage.name} failed: {last_line(log)}\npipeline: its output is in {log}', file=sys.stderr)
+            print(
+                f'pipeline: stage {stage.name} failed: {last_line(log)}\npipeline: its output is '
+                f'in {log}',
+                file=sys.stderr,
+            )
             sys.exit(code)
 
     def outputs(self, stage: Stage) -> list[list[str]]:
@@ -208,26 +279,36 @@ class Run:
         """Remove what an earlier version of the stage has written."""
         for path in (path for paths in self.outputs(stage) for path in paths):
             if not os.path.realpath(path).startswith(os.path.realpath(self.work) + os.sep):
-                raise UserError(f'[{stage.name}] makes {path}: that is not in {self.work}, it is not removed')
+                raise UserError(
+                    f'[{stage.name}] makes {path}: that is not in {self.work}, it is not removed'
+                )
             if os.path.isdir(path):
                 shutil.rmtree(path)
             else:
                 os.unlink(path)
 
     def save(self) -> None:
-        write_text(self.path, json.dumps({'preset': self.preset.name, 'stages': self.records}, indent=1) + '\n')
+        write_text(
+            self.path,
+            json.dumps({'preset': self.preset.name, 'stages': self.records}, indent=1) + '\n',
+        )
 
     def scores_path(self, stage: Stage) -> str:
         """The JSON file of a scoring stage."""
         return fill(stage.flags['json'], self.preset.values, stage.name)
 
     def values(self, index: int) -> dict[str, str]:
-        """All placeholders of a stage; {best_t} and {best_masks}, where it needs them, from the scores before it."""
+        """All placeholders of a stage; {best_t} and {best_masks}, where it needs them, from the
+        scores before it."""
         values, stage = dict(self.preset.values), self.preset.stages[index]
         wanted = stage.late()
         if not wanted:
             return values
-        scored = [(earlier, read_scores(self.scores_path(earlier))) for earlier in self.preset.stages[:index] if earlier.row]
+        scored = [
+            (earlier, read_scores(self.scores_path(earlier)))
+            for earlier in self.preset.stages[:index]
+            if earlier.row
+        ]
         curves = [scores for _, scores in scored if 'curve_t' in scores]
         masks = {scores['mIoU']: earlier.masks for earlier, scores in scored if earlier.masks}
         for name, found in (('best_t', curves), ('best_masks', masks)):
@@ -240,14 +321,19 @@ class Run:
         return values
 
     def show_ladder(self, seed: int) -> None:
-        """Print the rows whose stages are complete and write ladder.json; a row's time is all since the row before."""
+        """Print the rows whose stages are complete and write ladder.json; a row's time is all since
+        the row before."""
         rows, since, total = [], 0.0, 0.0
         for stage in self.preset.stages:
             record = self.records.get(stage.name, {})
             since += record.get('seconds', 0.0)
             total += record.get('seconds', 0.0)
             if stage.row and record.get('done'):
-                rows.append(ladder_row(stage.row, read_scores(self.scores_path(stage)), self.preset.core, since))
+                rows.append(
+                    ladder_row(
+                        stage.row, read_scores(self.scores_path(stage)), self.preset.core, since
+                    )
+                )
                 since = 0.0
         if rows:
             path = os.path.join(self.work, 'ladder.json')

@@ -1,4 +1,6 @@
-"""Where the files of a VOC2012 folder are (no torch here: the CPU stages and their worker processes start quickly)."""
+"""Where the files of a VOC2012 folder are (no torch here: the CPU stages and their worker processes
+start quickly)."""
+
 import os
 from collections import Counter
 
@@ -17,13 +19,20 @@ def image_path(root: str, name: str) -> str:
 
 
 def check_images(root: str, names: list[str], flag: str = '--voc12_root') -> None:
-    """UserError unless `root`, the value of `flag`, is a VOC2012 folder that holds the JPEG of every name."""
-    fix = f'set {flag} to the devkit\'s VOC2012 folder'
-    check_files(os.path.join(need_folder(root, fix), 'JPEGImages'), names, '.jpg', f'check the list, or {fix}')
+    """UserError unless `root`, the value of `flag`, is a VOC2012 folder that holds the JPEG of
+    every name."""
+    fix = f"set {flag} to the devkit's VOC2012 folder"
+    check_files(
+        os.path.join(need_folder(root, fix), 'JPEGImages'),
+        names,
+        '.jpg',
+        f'check the list, or {fix}',
+    )
 
 
 def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
-    """UserError unless `folder` holds a map file (CAM, la or ha) of its picture's size for every name; reads headers only.
+    """UserError unless `folder` holds a map file (CAM, la or ha) of its picture's size for every
+    name; reads headers only.
 
     Args:
         root: VOC2012 folder of the pictures.
@@ -39,7 +48,10 @@ def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
         layouts[layout] += 1
         expected = image_size(image_path(root, name))
         if size is not None and tuple(size) != expected:
-            raise UserError(f'{path}: maps are {size[1]}x{size[0]}, the picture is {expected[1]}x{expected[0]}; {fix}')
+            raise UserError(
+                f'{path}: maps are {size[1]}x{size[0]}, the picture is '
+                f'{expected[1]}x{expected[0]}; {fix}'
+            )
     return layouts
 
 
@@ -48,5 +60,7 @@ def check_files(folder: str, names: list[str], extension: str, fix: str) -> None
     have = set(os.listdir(need_folder(folder, fix)))
     lost = [name for name in names if name + extension not in have]
     if lost:
-        raise UserError(f'{os.path.join(folder, lost[0] + extension)}: no such file (of the {len(names)} names of the list, '
-                        f'{len(lost)} have none); {fix}')
+        raise UserError(
+            f'{os.path.join(folder, lost[0] + extension)}: no such file (of the {len(names)} names '
+            f'of the list, {len(lost)} have none); {fix}'
+        )

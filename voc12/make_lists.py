@@ -2,10 +2,12 @@
 
     python -m voc12.make_lists --voc12_root VOC2012
 
-Reads ImageSets/Segmentation/{train,val,test}.txt, SegmentationClassAug/*.png and, for the labels, Annotations/*.xml (for
-pictures without one, the classes of their mask). Writes into --out_dir {train,val,test,train_aug}.txt, one name a line, and
-cls_labels.npy, a dict {name: float32 [20]}. train_aug is every picture with a SegmentationClassAug mask that is not in val.
+Reads ImageSets/Segmentation/{train,val,test}.txt, SegmentationClassAug/*.png and, for the labels,
+Annotations/*.xml (for pictures without one, the classes of their mask). Writes into --out_dir
+{train,val,test,train_aug}.txt, one name a line, and cls_labels.npy, a dict {name: float32 [20]}.
+train_aug is every picture with a SegmentationClassAug mask that is not in val.
 """
+
 import argparse
 import os
 from collections import Counter
@@ -39,11 +41,17 @@ def find_lists(root: str) -> tuple[dict[str, list[str]], dict[str, str]]:
             skipped[name] = f'there is no {path}'
     folder = os.path.join(root, MASKS[0])
     if not os.path.isdir(folder):
-        skipped['train_aug'] = f'there is no {folder} (the augmented masks are a download of their own)'
+        skipped['train_aug'] = (
+            f'there is no {folder} (the augmented masks are a download of their own)'
+        )
     elif 'val' not in lists:
         skipped['train_aug'] = 'it must leave out the pictures of val, and there is no val list'
     else:
-        masks = {file[:-4] for file in os.listdir(folder) if file.endswith('.png') and not file.startswith('.')}
+        masks = {
+            file[:-4]
+            for file in os.listdir(folder)
+            if file.endswith('.png') and not file.startswith('.')
+        }
         if names := sorted(masks - set(lists['val'])):
             lists['train_aug'] = names
         else:
@@ -58,17 +66,24 @@ def annotated_classes(path: str) -> set[int]:
         UserError: broken XML or an object of an unknown class.
     """
     try:
-        names = [element.text for element in ElementTree.parse(path).getroot().findall('object/name')]
+        names = [
+            element.text for element in ElementTree.parse(path).getroot().findall('object/name')
+        ]
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-        raise UserError(f'{path}: not a readable annotation ({error}); unpack Annotations again') from None
+        raise UserError(
+            f'{path}: not a readable annotation ({error}); unpack Annotations again'
+        ) from None
     found = {(name or '').strip() for name in names}
     if unknown := sorted(found - set(CLASSES[1:])):
-        raise UserError(f'{path}: unknown class {unknown[0]!r}; expected one of {", ".join(CLASSES[1:])}')
+        raise UserError(
+            f'{path}: unknown class {unknown[0]!r}; expected one of {", ".join(CLASSES[1:])}'
+        )
     return {CLASSES.index(name) for name in found}
 
 
 def image_label(root: str, name: str) -> tuple[str, np.ndarray, str]:
-    """(name, multi-hot float32 [20], folder it comes from) of one picture: its annotation, else its mask.
+    """(name, multi-hot float32 [20], folder it comes from) of one picture: its annotation, else its
+    mask.
 
     Raises:
         UserError: the picture has neither, or it is damaged.
@@ -82,8 +97,10 @@ def image_label(root: str, name: str) -> tuple[str, np.ndarray, str]:
             if os.path.exists(path):
                 break
         else:
-            raise UserError(f'{path}: no such mask, and no Annotations/{name}.xml either; '
-                            f'one of them must give the label of {name}')
+            raise UserError(
+                f'{path}: no such mask, and no Annotations/{name}.xml either; '
+                f'one of them must give the label of {name}'
+            )
         classes = set(np.unique(read_mask(path, VOC)).tolist()) & set(range(1, NUM_FOREGROUND + 1))
     label = np.zeros(NUM_FOREGROUND, np.float32)
     label[[class_id - 1 for class_id in classes]] = 1
@@ -92,8 +109,14 @@ def image_label(root: str, name: str) -> tuple[str, np.ndarray, str]:
 
 def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
-    parser.add_argument('--voc12_root', required=True, help="the devkit's VOC2012 folder, with ImageSets and masks in it")
-    parser.add_argument('--out_dir', default='voc12', help='folder for the lists and cls_labels.npy')
+    parser.add_argument(
+        '--voc12_root',
+        required=True,
+        help="the devkit's VOC2012 folder, with ImageSets and masks in it",
+    )
+    parser.add_argument(
+        '--out_dir', default='voc12', help='folder for the lists and cls_labels.npy'
+    )
     command_line.add_jobs_flag(parser, 'reading annotations and masks')
     return parser.parse_args()
 
@@ -103,7 +126,10 @@ def main(args: argparse.Namespace) -> None:
     lists, skipped = find_lists(root)
     labelled = sorted({name for split, names in lists.items() if split != 'test' for name in names})
     if not labelled:
-        raise UserError(f'{root}: no list can be made; ' + '; '.join(f'{name}: {why}' for name, why in skipped.items()))
+        raise UserError(
+            f'{root}: no list can be made; '
+            + '; '.join(f'{name}: {why}' for name, why in skipped.items())
+        )
     found = pool_map(partial(image_label, root), labelled, args.jobs)
     found = list(progress(found, total=len(labelled), desc='labels'))
     for name, names in lists.items():
@@ -116,7 +142,11 @@ def main(args: argparse.Namespace) -> None:
         else:
             print(f'{name:10} skipped: {skipped[name]}')
     sources = Counter(source for _, _, source in found)
-    print(f'{"labels":10} {len(found):6} images (' + ', '.join(f'{n} from {name}' for name, n in sources.items()) + ')')
+    print(
+        f'{"labels":10} {len(found):6} images ('
+        + ', '.join(f'{n} from {name}' for name, n in sources.items())
+        + ')'
+    )
     if empty := [name for name, label, _ in found if not label.any()]:
         print(f'{"":10} {len(empty):6} of them have no class at all, e.g. {min(empty)}')
     print(f'written to {args.out_dir}')

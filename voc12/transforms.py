@@ -1,4 +1,6 @@
-"""Augmentations as functions of a sample and a generator: geometry and colour, each once (method §1, §4)."""
+"""Augmentations as functions of a sample and a generator: geometry and colour, each once (method
+§1, §4)."""
+
 import numpy as np
 import torch
 from PIL import Image
@@ -17,32 +19,48 @@ def normalise(image: Image.Image, mean: tuple = MEAN, std: tuple = STD) -> np.nd
 
 def to_tensor(array: np.ndarray) -> torch.Tensor:
     """[H, W, C] → contiguous tensor [C, H, W]; [H, W] stays."""
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1) if array.ndim == 3 else array))
+    return torch.from_numpy(
+        np.ascontiguousarray(array.transpose(2, 0, 1) if array.ndim == 3 else array)
+    )
 
 
-def random_long_side(size: tuple[int, int], low: int, high: int, rng: np.random.Generator) -> tuple[int, int]:
+def random_long_side(
+    size: tuple[int, int], low: int, high: int, rng: np.random.Generator
+) -> tuple[int, int]:
     """(width, height) whose long side is a random whole number in [low, high]."""
     scale = int(rng.integers(low, high + 1)) / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def color_jitter(image: Image.Image, rng: np.random.Generator, brightness: float = 0.3, contrast: float = 0.3,
-                 saturation: float = 0.3, hue: float = 0.1) -> Image.Image:
-    """torchvision's ColorJitter (factors in 1 ± value, hue shift in ± hue, random order) drawn from `rng`."""
-    steps = [(functional.adjust_brightness, rng.uniform(1 - brightness, 1 + brightness)),
-             (functional.adjust_contrast, rng.uniform(1 - contrast, 1 + contrast)),
-             (functional.adjust_saturation, rng.uniform(1 - saturation, 1 + saturation)),
-             (functional.adjust_hue, rng.uniform(-hue, hue))]
+def color_jitter(
+    image: Image.Image,
+    rng: np.random.Generator,
+    brightness: float = 0.3,
+    contrast: float = 0.3,
+    saturation: float = 0.3,
+    hue: float = 0.1,
+) -> Image.Image:
+    """torchvision's ColorJitter (factors in 1 ± value, hue shift in ± hue, random order) drawn from
+    `rng`."""
+    steps = [
+        (functional.adjust_brightness, rng.uniform(1 - brightness, 1 + brightness)),
+        (functional.adjust_contrast, rng.uniform(1 - contrast, 1 + contrast)),
+        (functional.adjust_saturation, rng.uniform(1 - saturation, 1 + saturation)),
+        (functional.adjust_hue, rng.uniform(-hue, hue)),
+    ]
     for index in rng.permutation(len(steps)):
         adjust, value = steps[index]
         image = adjust(image, value)
     return image
 
 
-def crop_window(height: int, width: int, crop: int, rng: np.random.Generator) -> tuple[slice, slice, slice, slice]:
+def crop_window(
+    height: int, width: int, crop: int, rng: np.random.Generator
+) -> tuple[slice, slice, slice, slice]:
     """A random crop × crop window: (canvas rows, canvas columns, picture rows, picture columns).
 
-    A side shorter than the crop is placed at a random offset of the canvas, a longer one is cut at a random offset.
+    A side shorter than the crop is placed at a random offset of the canvas, a longer one is cut at
+    a random offset.
     """
     canvas, picture = [], []
     for side in (height, width):

@@ -1,4 +1,5 @@
 """The baselines by name, and which one a command means."""
+
 import os
 import subprocess
 from importlib import import_module
@@ -7,17 +8,25 @@ from network.baselines.baseline import Baseline
 from tool.run.errors import UserError
 
 # a further baseline is a file network/baselines/<name>.py with a BASELINE, and its name here
-BASELINES: dict[str, Baseline] = {name: import_module(f'network.baselines.{name}').BASELINE for name in ('seam', 'eps')}
+BASELINES: dict[str, Baseline] = {
+    name: import_module(f'network.baselines.{name}').BASELINE for name in ('seam', 'eps')
+}
 
 
 def pick_baseline(name: str = None) -> tuple[Baseline, str]:
-    """(baseline, why) for training: --baseline, else the checked-out git branch of this code if it is called like one."""
+    """(baseline, why) for training: --baseline, else the checked-out git branch of this code if it
+    is called like one."""
     if name is not None:
         return BASELINES[name], '--baseline'
     branch = _branch()
     if branch in BASELINES:
         return BASELINES[branch], f'git branch {branch}'
-    return BASELINES['seam'], f'git branch {branch} is no baseline, the default' if branch else 'no git branch, the default'
+    return (
+        BASELINES['seam'],
+        f'git branch {branch} is no baseline, the default'
+        if branch
+        else 'no git branch, the default',
+    )
 
 
 def baseline_of(state: dict, path: str, name: str = None) -> tuple[Baseline, str]:
@@ -26,12 +35,21 @@ def baseline_of(state: dict, path: str, name: str = None) -> tuple[Baseline, str
     Raises:
         UserError: of no baseline, or of another one than --baseline says.
     """
-    found = [baseline for baseline in BASELINES.values() if f'{baseline.projection}.weight' in state]
+    found = [
+        baseline for baseline in BASELINES.values() if f'{baseline.projection}.weight' in state
+    ]
     if len(found) != 1:
-        heads = ' or '.join(f'{baseline.projection} ({baseline.name})' for baseline in BASELINES.values())
-        raise UserError(f'{path}: of no known baseline (a projection head {heads} is expected); it is of another network')
+        heads = ' or '.join(
+            f'{baseline.projection} ({baseline.name})' for baseline in BASELINES.values()
+        )
+        raise UserError(
+            f'{path}: of no known baseline (a projection head {heads} is expected); it is of '
+            'another network'
+        )
     if name is not None and name != found[0].name:
-        raise UserError(f'{path}: is a checkpoint of the {found[0].name} baseline, not of --baseline {name}')
+        raise UserError(
+            f'{path}: is a checkpoint of the {found[0].name} baseline, not of --baseline {name}'
+        )
     return found[0], f'the checkpoint has {found[0].projection}'
 
 
@@ -41,7 +59,11 @@ def _branch() -> str:
     if not os.path.exists(os.path.join(here, '.git')):
         return ''  # a copy of the code inside somebody else's repository
     try:
-        result = subprocess.run(['git', '-C', here, 'symbolic-ref', '--short', '-q', 'HEAD'], capture_output=True, text=True)
+        result = subprocess.run(
+            ['git', '-C', here, 'symbolic-ref', '--short', '-q', 'HEAD'],
+            capture_output=True,
+            text=True,
+        )
     except OSError:
         return ''
     return result.stdout.strip()

@@ -1,1 +1,2 @@
-"""Everything that exists only to make a CPU faster: with or without it the networks compute the same."""
+"""Everything that exists only to make a CPU faster: with or without it the networks compute the
+same."""

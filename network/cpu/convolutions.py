@@ -1,15 +1,18 @@
 """Convolutions on a CPU in less time and memory than oneDNN takes, which PyTorch would use.
 
-In float32 this is for inference. Winograd's algorithm F(6×6, 3×3) needs a fifth of a direct 3×3 convolution's multiplications.
-PyTorch has it (NNPACK) but does not choose it. On maps of MIN_PIXELS and more it was 2 to 4 times as fast with AVX2, and 1.3 to
-2.4 times with AVX-512 (Zen 4); channels-last maps keep oneDNN. Its rounding is about 1e-5 of the largest value, ten times that of
-a direct convolution; through all of ResNet-38 the class maps' distance from float64 grew to 1.6 times that of oneDNN (root mean
-square).
+In float32 this is for inference. Winograd's algorithm F(6×6, 3×3) needs a fifth of a direct 3×3
+convolution's multiplications. PyTorch has it (NNPACK) but does not choose it. On maps of MIN_PIXELS
+and more it was 2 to 4 times as fast with AVX2, and 1.3 to
+2.4 times with AVX-512 (Zen 4); channels-last maps keep oneDNN. Its rounding is about 1e-5 of the
+largest value, ten times that of a direct convolution; through all of ResNet-38 the class maps'
+distance from float64 grew to 1.6 times that of oneDNN (root mean square).
 
-For bfloat16, training included, there is `winograd_rows`, F(2, 3) along the rows alone: two thirds of the multiplications, 1.2
-to 1.4 times as fast with AVX512-BF16 (Zen 4) in channels-last maps of many channels, its rounding 1.7 times that of a bfloat16
-convolution. With AMX, where multiplications cost less than moving the sums, oneDNN stays. GPUs compute as ever.
+For bfloat16, training included, there is `winograd_rows`, F(2, 3) along the rows alone: two thirds
+of the multiplications, 1.2 to 1.4 times as fast with AVX512-BF16 (Zen 4) in channels-last maps of
+many channels, its rounding 1.7 times that of a bfloat16 convolution. With AMX, where
+multiplications cost less than moving the sums, oneDNN stays. GPUs compute as ever.
 """
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,7 +21,11 @@ from torch import nn
 MIN_PIXELS = 1500  # on smaller maps transforming the weights costs too much
 MIN_CHANNELS = 256  # with fewer, moving the sums costs more than `winograd_rows` saves
 TILE = 6  # rows and columns of the result that one transform gives
-WORKSPACE = 1 << 24  # floats of transformed results that NNPACK may hold (64 MB); it keeps them for the next convolution
+WORKSPACE = (
+    1 << 24
+    # floats of transformed results that NNPACK may hold (64 MB); it keeps them for the next
+    # convolution
+)
 
 
 def infers_on_cpu(x: torch.Tensor) -> bool:
@@ -32,19 +39,32 @@ def lean(x: torch.Tensor) -> bool:
 
 
 def has_fast_winograd() -> bool:
-    """True where NNPACK is there (it has to be asked before it is used) and the faster of the two."""
-    return torch.backends.cpu.get_cpu_capability() in ('AVX2', 'AVX512') and torch.backends.nnpack.is_available()
+    """True where NNPACK is there (it has to be asked before it is used) and the faster of the
+    two."""
+    return (
+        torch.backends.cpu.get_cpu_capability() in ('AVX2', 'AVX512')
+        and torch.backends.nnpack.is_available()
+    )
 
 
 def has_slow_bf16() -> bool:
-    """True where a bfloat16 multiplication costs half of one in float32, or more: AVX512-BF16 without AMX."""
+    """True where a bfloat16 multiplication costs half of one in float32, or more: AVX512-BF16
+    without AMX."""
     return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3×3 convolution without bias, padded to keep the size; with `direct`, never by Winograd's algorithm."""
+    """A 3×3 convolution without bias, padded to keep the size; with `direct`, never by Winograd's
+    algorithm."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int = 1, dilation: int = 1, direct: bool = False):
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        stride: int = 1,
+        dilation: int = 1,
+        direct: bool = False,
+    ):
         super().__init__(channels_in, channels_out, 3, stride, dilation, dilation, bias=False)
         self.direct = direct or stride > 1
 
@@ -52,8 +72,13 @@ class Conv3x3(nn.Conv2d):
         if not self.direct and x.shape[2] * x.shape[3] >= MIN_PIXELS:
             if lean(x) and x.is_contiguous() and has_fast_winograd():
                 return winograd(x, self.weight, self.dilation[0])
-            if (x.device.type == 'cpu' and x.dtype == torch.bfloat16 and x.is_contiguous(memory_format=torch.channels_last)
-                    and min(self.in_channels, self.out_channels) >= MIN_CHANNELS and has_slow_bf16()):
+            if (
+                x.device.type == 'cpu'
+                and x.dtype == torch.bfloat16
+                and x.is_contiguous(memory_format=torch.channels_last)
+                and min(self.in_channels, self.out_channels) >= MIN_CHANNELS
+                and has_slow_bf16()
+            ):
                 return winograd_rows(x, self.weight, self.dilation[0])
         return super().forward(x)
 
@@ -66,25 +91,40 @@ class Conv1x1(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if lean(x):  # oneDNN would copy the pixels between the strides too
-            return F.conv2d(x[:, :, ::self.stride[0], ::self.stride[1]], self.weight)
+            return F.conv2d(x[:, :, :: self.stride[0], :: self.stride[1]], self.weight)
         return super().forward(x)
 
 
 def winograd(x: torch.Tensor, weight: torch.Tensor, dilation: int = 1) -> torch.Tensor:
-    """F.conv2d(x, weight, padding=dilation, dilation=dilation) of x [N, C, H, W] and weight [D, C, 3, 3], without gradient.
+    """F.conv2d(x, weight, padding=dilation, dilation=dilation) of x [N, C, H, W] and weight [D, C,
+    3, 3], without gradient.
 
-    A dilated convolution is an ordinary one on each of its dilation² subsampled images. They are laid side by side on one
-    sheet, each with a row and a column of zeros at its end, which pad it and its neighbours.
+    A dilated convolution is an ordinary one on each of its dilation² subsampled images. They are
+    laid side by side on one sheet, each with a row and a column of zeros at its end, which pad it
+    and its neighbours.
     """
     if len(x) > 1:  # NNPACK's own way with a batch takes twice as long
         return torch.cat([winograd(image, weight, dilation) for image in x.split(1)])
     if dilation == 1:
         return _in_strips(x, weight)
     (height, width), d = x.shape[2:], dilation
-    rows, columns = (height - 1) // d + 2, (width - 1) // d + 2  # of a subsampled image with its zeros
-    places = [(np.s_[:, :, i::d, j::d],
-               np.s_[:, :, i * rows:i * rows + len(range(i, height, d)), j * columns:j * columns + len(range(j, width, d))])
-              for i in range(d) for j in range(d)]
+    rows, columns = (
+        (height - 1) // d + 2,
+        (width - 1) // d + 2,
+    )  # of a subsampled image with its zeros
+    places = [
+        (
+            np.s_[:, :, i::d, j::d],
+            np.s_[
+                :,
+                :,
+                i * rows : i * rows + len(range(i, height, d)),
+                j * columns : j * columns + len(range(j, width, d)),
+            ],
+        )
+        for i in range(d)
+        for j in range(d)
+    ]
     sheet = x.new_zeros(1, x.shape[1], d * rows, d * columns)
     for subsampled, place in places:
         sheet[place] = x[subsampled]
@@ -96,7 +136,8 @@ def winograd(x: torch.Tensor, weight: torch.Tensor, dilation: int = 1) -> torch.
 
 
 def _in_strips(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """F.conv2d(x, weight, padding=1) of one image, as many rows at a time as fit into the workspace."""
+    """F.conv2d(x, weight, padding=1) of one image, as many rows at a time as fit into the
+    workspace."""
     (height, width), channels = x.shape[2:], len(weight)
     rows = TILE * max(1, WORKSPACE // (channels * (TILE + 2) ** 2 * -(-width // TILE)))
     if rows >= height:
@@ -104,7 +145,7 @@ def _in_strips(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     y = x.new_empty(1, channels, height, width)
     for top in range(0, height, rows):
         end = min(top + rows, height)
-        strip = F.pad(x[:, :, max(top - 1, 0):end + 1], (0, 0, top == 0, end == height))
+        strip = F.pad(x[:, :, max(top - 1, 0) : end + 1], (0, 0, top == 0, end == height))
         y[:, :, top:end] = torch._nnpack_spatial_convolution(strip, weight, None, (0, 1))
     return y
 
@@ -112,19 +153,27 @@ def _in_strips(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def winograd_rows(x: torch.Tensor, weight: torch.Tensor, dilation: int = 1) -> torch.Tensor:
     """`winograd` of x [N, C, H, W] in its own type; the result is channels-last.
 
-    The four rows that two rows of the result depend on (`dilation` apart) become four sums, each convolved along its row.
+    The four rows that two rows of the result depend on (`dilation` apart) become four sums, each
+    convolved along its row.
     """
     (n, channels, height, width), d = x.shape, dilation
     above, middle, below = weight.float().split(1, 2)
-    kernels = [kernel.to(x.dtype, memory_format=torch.channels_last)
-               for kernel in (above, (above + middle + below) / 2, (above - middle + below) / 2, below)]
+    kernels = [
+        kernel.to(x.dtype, memory_format=torch.channels_last)
+        for kernel in (above, (above + middle + below) / 2, (above - middle + below) / 2, below)
+    ]
     pairs = -(-height // (2 * d))
     x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, 0, d, 2 * d * pairs - height + d))
-    x0, x1 = x[:, :-2 * d].unflatten(1, (pairs, 2, d)).unbind(2)
-    x2, x3 = x[:, 2 * d:].unflatten(1, (pairs, 2, d)).unbind(2)
+    x0, x1 = x[:, : -2 * d].unflatten(1, (pairs, 2, d)).unbind(2)
+    x2, x3 = x[:, 2 * d :].unflatten(1, (pairs, 2, d)).unbind(2)
 
     def convolved(total, kernel):
-        y = F.conv2d(total.reshape(n, pairs * d, width, channels).permute(0, 3, 1, 2), kernel, padding=(0, d), dilation=(1, d))
+        y = F.conv2d(
+            total.reshape(n, pairs * d, width, channels).permute(0, 3, 1, 2),
+            kernel,
+            padding=(0, d),
+            dilation=(1, d),
+        )
         return y.permute(0, 2, 3, 1).unflatten(1, (pairs, d))
 
     y1, y2 = convolved(x1 + x2, kernels[1]), convolved(x2 - x1, kernels[2])

@@ -1,15 +1,18 @@
 """Depthwise convolutions on a CPU, where PyTorch's are slow, above all backward.
 
-Dilated ones (the 5×5 of EfficientNet-Lite0's last stage at output stride 8, batch 8, crop 224, one thread: 1.17 s against 0.12 s
-here), and those in bfloat16 (backward, at output stride 16 and crop 256: 146 ms against 32 ms in float32).
+Dilated ones (the 5×5 of EfficientNet-Lite0's last stage at output stride 8, batch 8, crop 224, one
+thread: 1.17 s against 0.12 s here), and those in bfloat16 (backward, at output stride 16 and crop
+256: 146 ms against 32 ms in float32).
 """
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 
 class DilatedDepthwise(nn.Conv2d):
-    """A depthwise convolution of stride 1 that keeps the size; on a CPU by `interleaved`, elsewhere as ever."""
+    """A depthwise convolution of stride 1 that keeps the size; on a CPU by `interleaved`, elsewhere
+    as ever."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type == 'cpu':
@@ -17,43 +20,70 @@ class DilatedDepthwise(nn.Conv2d):
         return super().forward(x)
 
 
-def interleaved(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dilation: int) -> torch.Tensor:
-    """F.conv2d of x [N, C, H, W] and weight [C, 1, k, k] (k odd), padded to keep the size; the result is channels-last.
+def interleaved(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dilation: int
+) -> torch.Tensor:
+    """F.conv2d of x [N, C, H, W] and weight [C, 1, k, k] (k odd), padded to keep the size; the
+    result is channels-last.
 
-    A dilated convolution is an ordinary one on each of its dilation² subsampled images: they become the batch.
+    A dilated convolution is an ordinary one on each of its dilation² subsampled images: they become
+    the batch.
     """
     (n, channels, height, width), d = x.shape, dilation
     x = F.pad(x, (0, -width % d, 0, -height % d)).permute(0, 2, 3, 1)
     rows, columns = x.shape[1] // d, x.shape[2] // d
-    x = x.reshape(n, rows, d, columns, d, channels).permute(0, 2, 4, 1, 3, 5).reshape(n * d * d, rows, columns, channels)
-    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=weight.shape[2] // 2, groups=channels).permute(0, 2, 3, 1)
-    y = y.reshape(n, d, d, rows, columns, channels).permute(0, 3, 1, 4, 2, 5).reshape(n, rows * d, columns * d, channels)
+    x = (
+        x.reshape(n, rows, d, columns, d, channels)
+        .permute(0, 2, 4, 1, 3, 5)
+        .reshape(n * d * d, rows, columns, channels)
+    )
+    y = F.conv2d(
+        x.permute(0, 3, 1, 2), weight, bias, padding=weight.shape[2] // 2, groups=channels
+    ).permute(0, 2, 3, 1)
+    y = (
+        y.reshape(n, d, d, rows, columns, channels)
+        .permute(0, 3, 1, 4, 2, 5)
+        .reshape(n, rows * d, columns * d, channels)
+    )
     return y.permute(0, 3, 1, 2)[:, :, :height, :width]
 
 
 def use_interleaved(model: nn.Module) -> None:
-    """Replace a network's dilated depthwise convolutions of stride 1 that keep the size; parameters and their names stay."""
+    """Replace a network's dilated depthwise convolutions of stride 1 that keep the size; parameters
+    and their names stay."""
     for parent in list(model.modules()):
         for name, conv in list(parent.named_children()):
             if _fits(conv):
-                new = DilatedDepthwise(conv.in_channels, conv.out_channels, conv.kernel_size, padding='same',
-                                       dilation=conv.dilation, groups=conv.groups, bias=conv.bias is not None, device='meta')
+                new = DilatedDepthwise(
+                    conv.in_channels,
+                    conv.out_channels,
+                    conv.kernel_size,
+                    padding='same',
+                    dilation=conv.dilation,
+                    groups=conv.groups,
+                    bias=conv.bias is not None,
+                    device='meta',
+                )
                 new.weight, new.bias = conv.weight, conv.bias
                 setattr(parent, name, new)
 
 
 class _TrainsInFloat32:
-    """Mixed into a convolution: under autocast on a CPU it is computed in float32 wherever there will be a backward pass."""
+    """Mixed into a convolution: under autocast on a CPU it is computed in float32 wherever there
+    will be a backward pass."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != 'cpu' or not (torch.is_autocast_enabled('cpu') and torch.is_grad_enabled()):
+        if x.device.type != 'cpu' or not (
+            torch.is_autocast_enabled('cpu') and torch.is_grad_enabled()
+        ):
             return super().forward(x)
         with torch.autocast('cpu', enabled=False):
             return super().forward(x.float()).to(x.dtype)
 
 
 def train_in_float32(model: nn.Module) -> None:
-    """Let a network's depthwise convolutions train in float32 on a CPU, whatever the rest is in; parameters and names stay."""
+    """Let a network's depthwise convolutions train in float32 on a CPU, whatever the rest is in;
+    parameters and names stay."""
     for conv in model.modules():
         if isinstance(conv, nn.Conv2d) and conv.in_channels == conv.groups > 1:
             kind = type(conv)
@@ -61,10 +91,20 @@ def train_in_float32(model: nn.Module) -> None:
 
 
 def _fits(conv: nn.Module) -> bool:
-    if not isinstance(conv, nn.Conv2d) or not conv.in_channels == conv.out_channels == conv.groups or conv.stride != (1, 1):
+    if (
+        not isinstance(conv, nn.Conv2d)
+        or not conv.in_channels == conv.out_channels == conv.groups
+        or conv.stride != (1, 1)
+    ):
         return False
     (size, _), (dilation, _) = conv.kernel_size, conv.dilation
     kept = (dilation * (size // 2),) * 2
     like_tensorflow = type(conv).__name__ == 'Conv2dSame'  # of timm: pads in forward
-    return (size % 2 == 1 and dilation > 1 and conv.kernel_size == (size, size) and conv.dilation == (dilation, dilation)
-            and conv.padding_mode == 'zeros' and (like_tensorflow or conv.padding in (kept, 'same')))
+    return (
+        size % 2 == 1
+        and dilation > 1
+        and conv.kernel_size == (size, size)
+        and conv.dilation == (dilation, dilation)
+        and conv.padding_mode == 'zeros'
+        and (like_tensorflow or conv.padding in (kept, 'same'))
+    )

@@ -1,4 +1,5 @@
 """tool/files/atomic.py: a file is there whole or not at all."""
+
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ def test_atomic_leaves_nothing_when_the_writer_fails(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ['a.txt'] and path.read_text() == 'old'
     with pytest.raises(UserError, match='cannot be written'), atomic(str(path)):
         raise OSError(28, 'No space left on device')
-    assert path.read_text() == 'old' and path.stat().st_mode & 0o777 == 0o666 & ~atomic_module._UMASK
+    assert (
+        path.read_text() == 'old' and path.stat().st_mode & 0o777 == 0o666 & ~atomic_module._UMASK
+    )
 
 
 def test_output_folder_that_cannot_be(tmp_path):

@@ -1,4 +1,5 @@
 """tool/files/checkpoints.py: state dicts, written and read back, damaged and wrong."""
+
 import os
 
 import pytest
@@ -10,7 +11,7 @@ from tool.run.errors import UserError
 
 def test_checkpoint_round_trip_and_module_prefix(tmp_path):
     path = str(tmp_path / 'net.pth')
-    state = {'a.weight': torch.arange(6.).view(2, 3).T, 'a.num': torch.tensor(3)}
+    state = {'a.weight': torch.arange(6.0).view(2, 3).T, 'a.num': torch.tensor(3)}
     save_checkpoint(path, state)
     assert all(torch.equal(value, state[key]) for key, value in load_checkpoint(path).items())
     save_checkpoint(path, {'module.' + key: value for key, value in state.items()})
@@ -28,15 +29,27 @@ def test_checkpoint_with_code_is_refused(tmp_path):
             return os.system, (f'touch {mark}',)
 
     for legacy in (False, True):
-        torch.save({'a': torch.ones(1), 'b': Call()}, path, _use_new_zipfile_serialization=not legacy)
+        torch.save(
+            {'a': torch.ones(1), 'b': Call()}, path, _use_new_zipfile_serialization=not legacy
+        )
         with pytest.raises(UserError, match='net.pth: not a PyTorch checkpoint of plain weights'):
             load_checkpoint(path)
     assert not mark.exists()
 
 
-@pytest.mark.parametrize('value', [
-    {}, [torch.ones(1)], torch.ones(1), {'net': {'a': torch.ones(1)}}, {'a': 1}, {3: torch.ones(1)}, torch.nn.Linear(1, 1)],
-    ids=['empty', 'list', 'tensor', 'nested', 'number', 'int key', 'module'])
+@pytest.mark.parametrize(
+    'value',
+    [
+        {},
+        [torch.ones(1)],
+        torch.ones(1),
+        {'net': {'a': torch.ones(1)}},
+        {'a': 1},
+        {3: torch.ones(1)},
+        torch.nn.Linear(1, 1),
+    ],
+    ids=['empty', 'list', 'tensor', 'nested', 'number', 'int key', 'module'],
+)
 def test_what_is_no_state_dict_is_refused(tmp_path, value):
     torch.save(value, tmp_path / 'net.pth')
     with pytest.raises(UserError, match='net.pth: not a'):

@@ -16,13 +16,17 @@ def path(tmp_path):
 
 def test_both_list_formats(tmp_path):
     path = tmp_path / 'list.txt'
-    path.write_text('2007_000032\n\n  /JPEGImages/2007_000039.jpg /SegmentationClassAug/2007_000039.png\n\n'
-                    '2007_000063.jpg\r\n')
+    path.write_text(
+        '2007_000032\n\n  /JPEGImages/2007_000039.jpg /SegmentationClassAug/2007_000039.png\n\n'
+        '2007_000063.jpg\r\n'
+    )
     assert read_list(str(path)) == ['2007_000032', '2007_000039', '2007_000063']
 
 
-@pytest.mark.parametrize('content, message', [(b'\n \n', 'the list is empty'),
-                                              (b'\xff\xfe\x00', 'not a readable text file')])
+@pytest.mark.parametrize(
+    'content, message',
+    [(b'\n \n', 'the list is empty'), (b'\xff\xfe\x00', 'not a readable text file')],
+)
 def test_bad_lists(tmp_path, content, message):
     path = tmp_path / 'list.txt'
     path.write_bytes(content)
@@ -34,14 +38,23 @@ def test_bad_lists(tmp_path, content, message):
         read_list(str(tmp_path))
 
 
-@pytest.mark.parametrize('keys', [['2007_000032', '2011_003276'], [2007000032, 2011003276],
-                                  [np.int64(2007000032), np.int64(2011003276)]])
+@pytest.mark.parametrize(
+    'keys',
+    [
+        ['2007_000032', '2011_003276'],
+        [2007000032, 2011003276],
+        [np.int64(2007000032), np.int64(2011003276)],
+    ],
+)
 @pytest.mark.parametrize('dtype', [np.float32, np.float64, np.uint8])
 def test_both_label_key_formats(path, keys, dtype):
     write_npy(path, {key: np.eye(20, dtype=dtype)[i] for i, key in enumerate(keys)})
     labels = read_labels(path, VOC)
     assert list(labels) == ['2007_000032', '2011_003276']
-    assert labels['2011_003276'].tolist() == np.eye(20)[1].tolist() and labels['2011_003276'].dtype == np.float32
+    assert (
+        labels['2011_003276'].tolist() == np.eye(20)[1].tolist()
+        and labels['2011_003276'].dtype == np.float32
+    )
 
 
 def test_bad_labels(path):

@@ -1,4 +1,5 @@
 """tool/files/manifest.py: a stage goes on with its own output and with no one else's."""
+
 import hashlib
 import json
 
@@ -23,10 +24,14 @@ def test_claim_makes_the_folder_and_is_kept_by_the_same_settings(folder):
     assert (folder / 'a.npy').read_text() == 'a'
 
 
-@pytest.mark.parametrize('change, difference', [
-    ({'threshold': 0.2}, 'threshold = 0.26, now threshold = 0.2'),
-    ({'scales': [1.0]}, r'scales = \[0.5, 1.0\], now scales = \[1.0\]'),
-    ({'new': 1}, 'new = None, now new = 1')])
+@pytest.mark.parametrize(
+    'change, difference',
+    [
+        ({'threshold': 0.2}, 'threshold = 0.26, now threshold = 0.2'),
+        ({'scales': [1.0]}, r'scales = \[0.5, 1.0\], now scales = \[1.0\]'),
+        ({'new': 1}, 'new = None, now new = 1'),
+    ],
+)
 def test_other_settings_are_refused_and_replaced_on_request(folder, change, difference):
     claim(str(folder), SETTINGS)
     for name in ('a.npy', 'b.png', 'notes.txt'):
@@ -73,8 +78,10 @@ def test_missing_needs_every_output(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text('')
-    cam, png, absent = ((str(tmp_path / name), extension) for name, extension in
-                        [('cam', '.npy'), ('png', '.png'), ('absent', '.png')])
+    cam, png, absent = (
+        (str(tmp_path / name), extension)
+        for name, extension in [('cam', '.npy'), ('png', '.png'), ('absent', '.png')]
+    )
     assert missing(['a', 'b', 'c', 'd'], [cam]) == ['c', 'd']
     assert missing(['a', 'b', 'c', 'd'], [cam, png]) == ['a', 'c', 'd']
     assert missing(['a', 'b'], [cam, absent]) == ['a', 'b']

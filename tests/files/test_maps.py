@@ -28,11 +28,18 @@ def test_size_of_no_maps(path):
     assert read_cam(path, VOC, (5, 5)) == {}
 
 
-@pytest.mark.parametrize('value, message', [
-    ({21: np.zeros((2, 2))}, 'entry 21'), ({-1: np.zeros((2, 2))}, 'entry -1'), ({'cat': np.zeros((2, 2))}, "entry 'cat'"),
-    ({1: np.zeros(4)}, r'shape \(4,\)'), ({1: np.zeros((2, 2)), 2: np.zeros((2, 3))}, 'different sizes'),
-    (np.zeros((20, 4, 4)), r'shape \(20, 4, 4\)'), ({1: np.zeros((4, 3))}, 'maps are 3x4, the picture is 5x6'),
-])
+@pytest.mark.parametrize(
+    'value, message',
+    [
+        ({21: np.zeros((2, 2))}, 'entry 21'),
+        ({-1: np.zeros((2, 2))}, 'entry -1'),
+        ({'cat': np.zeros((2, 2))}, "entry 'cat'"),
+        ({1: np.zeros(4)}, r'shape \(4,\)'),
+        ({1: np.zeros((2, 2)), 2: np.zeros((2, 3))}, 'different sizes'),
+        (np.zeros((20, 4, 4)), r'shape \(20, 4, 4\)'),
+        ({1: np.zeros((4, 3))}, 'maps are 3x4, the picture is 5x6'),
+    ],
+)
 def test_bad_maps(path, value, message):
     write_npy(path, value)
     with pytest.raises(UserError, match=message):

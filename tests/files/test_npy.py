@@ -1,4 +1,6 @@
-"""tool/files/npy.py and what reads through it: pickles of every protocol, and files that must neither run code nor eat memory."""
+"""tool/files/npy.py and what reads through it: pickles of every protocol, and files that must
+neither run code nor eat memory."""
+
 import functools
 import os
 import pickle
@@ -19,15 +21,20 @@ from voc12.classes import VOC
 
 
 def save_pickle(path, value, protocol):
-    """`value` as the one element of an object array in a .npy, as np.save writes it, at any pickle protocol."""
+    """`value` as the one element of an object array in a .npy, as np.save writes it, at any pickle
+    protocol."""
     with open(path, 'wb') as file:
-        np.lib.format.write_array_header_1_0(file, {'descr': '|O', 'fortran_order': False, 'shape': ()})
+        np.lib.format.write_array_header_1_0(
+            file, {'descr': '|O', 'fortran_order': False, 'shape': ()}
+        )
         pickle.dump(np.array(value, dtype=object), file, protocol=protocol)
 
 
 def save_body(path, body):
     with open(path, 'wb') as file:
-        np.lib.format.write_array_header_1_0(file, {'descr': '|O', 'fortran_order': False, 'shape': ()})
+        np.lib.format.write_array_header_1_0(
+            file, {'descr': '|O', 'fortran_order': False, 'shape': ()}
+        )
         file.write(body)
 
 
@@ -48,14 +55,20 @@ def test_maps_and_their_size_at_every_pickle_protocol(path, protocol, dtype):
             np.save(path, maps) if protocol == 'np.save' else save_pickle(path, maps, protocol)
             assert maps_size(path, VOC) == ((height, width), 'dict')
             read = read_maps(path, VOC, (height, width))
-            assert list(read) == [int(key) for key in keys] and all(m.dtype == np.float32 for m in read.values())
+            assert list(read) == [int(key) for key in keys] and all(
+                m.dtype == np.float32 for m in read.values()
+            )
             assert [float(m.mean()) for m in read.values()] == [i + 0.5 for i in range(len(keys))]
 
 
 def test_non_contiguous_and_fortran_maps(path):
     map_ = np.arange(35, dtype=np.float32).reshape(5, 7)
     for protocol in (2, 4, 5):
-        save_pickle(path, {0: np.asfortranarray(map_), 1: map_.repeat(2, 1)[:, ::2], 2: map_.astype('>f4')}, protocol)
+        save_pickle(
+            path,
+            {0: np.asfortranarray(map_), 1: map_.repeat(2, 1)[:, ::2], 2: map_.astype('>f4')},
+            protocol,
+        )
         for read in read_maps(path, VOC).values():
             np.testing.assert_array_equal(read, map_)
             read += 1  # what was read is the reader's own
@@ -88,7 +101,9 @@ def test_pickled_calls_are_refused_and_not_made(path, tmp_path, kind, protocol):
     mark = tmp_path / 'was run'
     evil = HOSTILE[kind](mark)
     for value in (evil, {1: evil}, {1: np.ones((2, 2)), 'x': [evil]}):
-        save_pickle(path, value, protocol) if value is not evil else save_body(path, pickle.dumps(value, protocol))
+        save_pickle(path, value, protocol) if value is not evil else save_body(
+            path, pickle.dumps(value, protocol)
+        )
         tracemalloc.start()
         for read, more in ((read_npy, ()), (read_maps, (VOC,)), (read_labels, (VOC,))):
             with pytest.raises(UserError, match='file.npy: refused'):
@@ -98,12 +113,34 @@ def test_pickled_calls_are_refused_and_not_made(path, tmp_path, kind, protocol):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize('value', [
-    {1: {2: np.ones(3)}}, {1: [np.ones(3)]}, {1: 'text'}, {1: 2.0}, {1: None}, {True: np.ones(3)}, {(1, 2): np.ones(3)},
-    {1.5: np.ones(3)}, {1: np.array([None, 1], object)}, {1: np.array('x', object)}, {1: np.array(['a', 'b'])},
-    {1: np.ones(2, 'c8')}, {1: np.ones(2, [('a', 'f4')])}, [np.ones(3)], 'text', None, 7], ids=repr)
+@pytest.mark.parametrize(
+    'value',
+    [
+        {1: {2: np.ones(3)}},
+        {1: [np.ones(3)]},
+        {1: 'text'},
+        {1: 2.0},
+        {1: None},
+        {True: np.ones(3)},
+        {(1, 2): np.ones(3)},
+        {1.5: np.ones(3)},
+        {1: np.array([None, 1], object)},
+        {1: np.array('x', object)},
+        {1: np.array(['a', 'b'])},
+        {1: np.ones(2, 'c8')},
+        {1: np.ones(2, [('a', 'f4')])},
+        [np.ones(3)],
+        'text',
+        None,
+        7,
+    ],
+    ids=repr,
+)
 def test_what_is_no_dict_of_numbers_is_refused(path, value):
-    np.save(path, np.array(value, dtype=object) if not isinstance(value, list) else np.array([value], object))
+    np.save(
+        path,
+        np.array(value, dtype=object) if not isinstance(value, list) else np.array([value], object),
+    )
     with pytest.raises(UserError, match='file.npy: refused'):
         read_npy(path)
 
@@ -112,24 +149,52 @@ def glob(module, name):
     return f'c{module}\n{name}\n'.encode()
 
 
-def array_pickle(dtype, shape, data, state=b'(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb'):
+def array_pickle(
+    dtype, shape, data, state=b'(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb'
+):
     """A protocol 2 pickle of one array whose dtype state and shape are free to lie."""
-    return (b'\x80\x02' + glob('numpy.core.multiarray', '_reconstruct') + b'(' + glob('numpy', 'ndarray')
-            + b'(K\x00tU\x01btR(K\x01' + shape + glob('numpy', 'dtype') + b'(U' + bytes([len(dtype)]) + dtype
-            + b'I00\nI01\ntR' + state + b'I00\n' + data + b'tb.')
+    return (
+        b'\x80\x02'
+        + glob('numpy.core.multiarray', '_reconstruct')
+        + b'('
+        + glob('numpy', 'ndarray')
+        + b'(K\x00tU\x01btR(K\x01'
+        + shape
+        + glob('numpy', 'dtype')
+        + b'(U'
+        + bytes([len(dtype)])
+        + dtype
+        + b'I00\nI01\ntR'
+        + state
+        + b'I00\n'
+        + data
+        + b'tb.'
+    )
 
 
-@pytest.mark.parametrize('body', [
-    array_pickle(b'O8', b')', b'C\x08' + b'A' * 8),                     # bytes that would be taken for an object's address
-    array_pickle(b'O8', b'(K\x02t', b'C\x10' + b'A' * 16),
-    array_pickle(b'O8', b'(J\xff\xff\xff\x7ft', b']'),                  # 16 GB of pointers
-    array_pickle(b'f8', b'(J\xff\xff\xff\x7ft', b'C\x08' + b'A' * 8),
-    b'\x80\x04r\xff\xff\xff\x7fN.',                                     # a memo of 2^31 entries
-    b'\x80\x02Nr\xff\xff\xff\x01.', b'\x80\x02Np20000000\n.',          # memos of 2^25 and 20 million entries
-    b'\x80\x05\x96' + struct.pack('<Q', 1 << 36) + b'.',                # bytearrays and bytes of 64 GB
-    b'\x80\x04\x8e' + struct.pack('<Q', 1 << 36) + b'.',
-    b'\x80\x04\x95' + struct.pack('<Q', 1 << 60) + b'N.',
-    glob('numpy', 'dtype') + b'(U\x02f4tR.', glob('numpy', 'ndarray') + b'(K\x05tR.', b'', b'.', b'N', b'\xff\xff'])
+@pytest.mark.parametrize(
+    'body',
+    [
+        array_pickle(
+            b'O8', b')', b'C\x08' + b'A' * 8
+        ),  # bytes that would be taken for an object's address
+        array_pickle(b'O8', b'(K\x02t', b'C\x10' + b'A' * 16),
+        array_pickle(b'O8', b'(J\xff\xff\xff\x7ft', b']'),  # 16 GB of pointers
+        array_pickle(b'f8', b'(J\xff\xff\xff\x7ft', b'C\x08' + b'A' * 8),
+        b'\x80\x04r\xff\xff\xff\x7fN.',  # a memo of 2^31 entries
+        b'\x80\x02Nr\xff\xff\xff\x01.',
+        b'\x80\x02Np20000000\n.',  # memos of 2^25 and 20 million entries
+        b'\x80\x05\x96' + struct.pack('<Q', 1 << 36) + b'.',  # bytearrays and bytes of 64 GB
+        b'\x80\x04\x8e' + struct.pack('<Q', 1 << 36) + b'.',
+        b'\x80\x04\x95' + struct.pack('<Q', 1 << 60) + b'N.',
+        glob('numpy', 'dtype') + b'(U\x02f4tR.',
+        glob('numpy', 'ndarray') + b'(K\x05tR.',
+        b'',
+        b'.',
+        b'N',
+        b'\xff\xff',
+    ],
+)
 def test_forged_pickles(path, body):
     save_body(path, body)
     tracemalloc.start()
@@ -143,7 +208,9 @@ def test_forged_pickles(path, body):
 def test_damaged_npy_gives_a_dict_or_a_user_error(path):
     rng, wholes = random.Random(0), []
     for protocol in (2, 4, 5):
-        save_pickle(path, {3: np.ones((2, 3), np.float32), 11: np.zeros((2, 3), np.float32)}, protocol)
+        save_pickle(
+            path, {3: np.ones((2, 3), np.float32), 11: np.zeros((2, 3), np.float32)}, protocol
+        )
         wholes.append(Path(path).read_bytes())
     np.save(path, np.ones((21, 2, 3), np.float32))
     wholes.append(Path(path).read_bytes())
@@ -152,7 +219,7 @@ def test_damaged_npy_gives_a_dict_or_a_user_error(path):
         data = bytearray(wholes[turn % 4])
         for _ in range(rng.randint(1, 3)):
             data[rng.randrange(min(len(data), 700))] = rng.randrange(256)
-        Path(path).write_bytes(data[:rng.choice([len(data), rng.randrange(len(data))])])
+        Path(path).write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
         for read in (read_maps, maps_size):
             try:
                 read(path, VOC)
@@ -161,12 +228,17 @@ def test_damaged_npy_gives_a_dict_or_a_user_error(path):
     assert refused > 1000
 
 
-@pytest.mark.parametrize('header, data', [
-    ("{'descr': '<f4', 'fortran_order': False, 'shape': (21, 99999, 99999), }", bytes(64)),
-    ("{'descr': '<f4', 'fortran_order': False, 'shape': (21, 2000, 2000), }", bytes(64)),
-    ("{'descr': '<U4', 'fortran_order': False, 'shape': (21, 1, 1), }", bytes(21 * 16)),
-    ("{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (), }", bytes(8)),
-    ("{'descr': '<f4', 'shape': (2", b''), ('', b'')])
+@pytest.mark.parametrize(
+    'header, data',
+    [
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (21, 99999, 99999), }", bytes(64)),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (21, 2000, 2000), }", bytes(64)),
+        ("{'descr': '<U4', 'fortran_order': False, 'shape': (21, 1, 1), }", bytes(21 * 16)),
+        ("{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (), }", bytes(8)),
+        ("{'descr': '<f4', 'shape': (2", b''),
+        ('', b''),
+    ],
+)
 def test_lying_npy_headers(path, header, data):
     text = header.encode().ljust(117) + b'\n'
     Path(path).write_bytes(b'\x93NUMPY\x01\x00' + struct.pack('<H', len(text)) + text + data)

@@ -1,4 +1,5 @@
 """tool/files/pictures.py: pictures and masks, written and read back, damaged and wrong."""
+
 import random
 
 import numpy as np
@@ -11,7 +12,9 @@ from voc12.classes import PALETTE, VOC
 
 
 def picture(seed=0, size=(40, 30)):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    )
 
 
 @pytest.mark.parametrize('extension', ['jpg', 'png'])
@@ -59,7 +62,12 @@ def test_masks_palette_grey_and_colour(tmp_path):
     write_mask(path, mask)
     with Image.open(path) as image:
         assert image.mode == 'P' and image.getpalette()[:63] == PALETTE[:21].ravel().tolist()
-    assert PALETTE[[1, 15, 20, 255]].tolist() == [[128, 0, 0], [192, 128, 128], [0, 64, 128], [224, 224, 192]]
+    assert PALETTE[[1, 15, 20, 255]].tolist() == [
+        [128, 0, 0],
+        [192, 128, 128],
+        [0, 64, 128],
+        [224, 224, 192],
+    ]
     assert read_mask(path, VOC).tolist() == mask.tolist()
     Image.fromarray(mask).save(path)
     assert read_mask(path, VOC).tolist() == mask.tolist()

@@ -1,4 +1,5 @@
 """Pair offsets, affinity labels, the affinity loss, against golden numbers and by hand."""
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +25,9 @@ def test_offsets_are_the_half_disc():
     assert pair_offsets(1) == []
 
 
-@pytest.mark.parametrize('size, radius', [((11, 40), 5), ((10, 40), 4), ((40, 5), 2), ((4, 4), 1), ((1, 9), 1)])
+@pytest.mark.parametrize(
+    'size, radius', [((11, 40), 5), ((10, 40), 4), ((40, 5), 2), ((4, 4), 1), ((1, 9), 1)]
+)
 def test_small_maps_use_a_smaller_radius(size, radius):
     assert pair_radius(*size) == radius
 
@@ -34,13 +37,18 @@ def test_pairs_are_those_of_the_plain_loops(size):
     height, width = size
     radius = pair_radius(height, width)
     start, end = pair_indices(height, width)
-    pixels = [(y, x) for y in range(height - radius + 1) for x in range(radius - 1, width - radius + 1)]
+    pixels = [
+        (y, x) for y in range(height - radius + 1) for x in range(radius - 1, width - radius + 1)
+    ]
     assert start.tolist() == [y * width + x for y, x in pixels]
-    assert end.tolist() == [[(y + dy) * width + x + dx for y, x in pixels] for dy, dx in pair_offsets(radius)]
+    assert end.tolist() == [
+        [(y + dy) * width + x + dx for y, x in pixels] for dy, dx in pair_offsets(radius)
+    ]
 
 
 def pooled_golden_maps():
-    """la and ha of golden aff_labels, pooled to [4, 14, 14] each (shared/golden/README.md says how they are made)."""
+    """la and ha of golden aff_labels, pooled to [4, 14, 14] each (shared/golden/README.md says how
+    they are made)."""
     maps = []
     for name in ('aff.la', 'aff.ha'):
         values = F.avg_pool2d(uniform(name, 4, 112, 112), 15, 1, 7)
@@ -59,7 +67,12 @@ def test_labels_and_loss_agree_with_the_published_code():
     for name, values in zip(('bg', 'fg', 'neg'), labels):
         np.testing.assert_array_equal(values[0].numpy(), golden[name])
     losses = affinity_loss(uniform('aff.pairs', 1, 34, 60), *labels)
-    for name, key in (('loss_bg', 'bg_loss'), ('loss_fg', 'fg_loss'), ('loss_neg', 'neg_loss'), ('loss', 'loss')):
+    for name, key in (
+        ('loss_bg', 'bg_loss'),
+        ('loss_fg', 'fg_loss'),
+        ('loss_neg', 'neg_loss'),
+        ('loss', 'loss'),
+    ):
         np.testing.assert_allclose(losses[name].item(), golden[key], rtol=1e-5)
 
 

@@ -1,4 +1,6 @@
-"""tool/method/dense_crf.py: equal to pydensecrf, compiled once for all processes, and what it does at its limits."""
+"""tool/method/dense_crf.py: equal to pydensecrf, compiled once for all processes, and what it does
+at its limits."""
+
 import multiprocessing
 import os
 import subprocess
@@ -27,26 +29,37 @@ from tool.method.dense_crf import COMPILING, mean_field, pairwise_kernel
 
 FILE = np.load(GOLDEN / 'crf.npz')
 IMAGE, CAM = FILE['image'], {4: FILE['cam_4'], 11: FILE['cam_11']}
-PRESETS = {'seeds': SEED_CRF, 'affinity': AFFINITY_CRF, 'deeplab': DEEPLAB_CRF, 'seam': TEST_CRFS['seam']}
+PRESETS = {
+    'seeds': SEED_CRF,
+    'affinity': AFFINITY_CRF,
+    'deeplab': DEEPLAB_CRF,
+    'seam': TEST_CRFS['seam'],
+}
 VOC = ROOT.parent / 'shared/data/VOC2012_animals'
 
 both = pytest.mark.skipif(
-    subprocess.run([sys.executable, '-c', 'import pydensecrf'], capture_output=True).returncode != 0,
-    reason='pydensecrf is not installed (it builds on old Pythons only)')
+    subprocess.run([sys.executable, '-c', 'import pydensecrf'], capture_output=True).returncode
+    != 0,
+    reason='pydensecrf is not installed (it builds on old Pythons only)',
+)
 
 
 def smooth_probabilities(labels, height, width, seed=0):
     """Probabilities [labels, height, width] that change over the picture as a network's do."""
     noise = np.random.default_rng(seed).random((labels, 6, 8), np.float32)
-    maps = np.stack([cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC) for cells in noise]).clip(1e-3)
+    maps = np.stack(
+        [cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC) for cells in noise]
+    ).clip(1e-3)
     maps **= 6
     return maps / maps.sum(0)
 
 
 def by_both(function):
     """(numba's, pydensecrf's) result of function(backend)."""
-    return tuple(np.stack(list(result.values())) if isinstance(result := function(backend), dict) else result
-                 for backend in BACKENDS)
+    return tuple(
+        np.stack(list(result.values())) if isinstance(result := function(backend), dict) else result
+        for backend in BACKENDS
+    )
 
 
 def equal_pixels(ours, theirs):
@@ -59,7 +72,9 @@ def equal_pixels(ours, theirs):
 @pytest.mark.parametrize('preset', PRESETS)
 def test_probabilities_equal_pydensecrf(preset, labels):
     unary = prob_unary(smooth_probabilities(labels, *IMAGE.shape[:2]))
-    ours, theirs = by_both(lambda backend: dense_crf(IMAGE, [unary], PRESETS[preset], backend=backend)[0])
+    ours, theirs = by_both(
+        lambda backend: dense_crf(IMAGE, [unary], PRESETS[preset], backend=backend)[0]
+    )
     assert equal_pixels(ours, theirs) >= 0.9999
     np.testing.assert_allclose(ours, theirs, atol=2e-3)
     assert (unary.argmin(0) != ours.argmax(0)).mean() > 1e-3  # the CRF did something
@@ -68,9 +83,14 @@ def test_probabilities_equal_pydensecrf(preset, labels):
 @both
 @pytest.mark.parametrize('preset', ['seeds', 'affinity'])
 def test_stand_in_label_equals_pydensecrf(preset):
-    label = np.array([0, 5, 12], np.uint8)[np.stack([np.full_like(CAM[4], 0.3), CAM[4], CAM[11]]).argmax(0)]
-    ours, theirs = by_both(lambda backend: crf_from_labels(IMAGE, [label], [0, 5, 12], PRESETS[preset], backend=backend,
-                                                          num_labels=21)[0])
+    label = np.array([0, 5, 12], np.uint8)[
+        np.stack([np.full_like(CAM[4], 0.3), CAM[4], CAM[11]]).argmax(0)
+    ]
+    ours, theirs = by_both(
+        lambda backend: crf_from_labels(
+            IMAGE, [label], [0, 5, 12], PRESETS[preset], backend=backend, num_labels=21
+        )[0]
+    )
     assert equal_pixels(ours, theirs) >= 0.9999
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
@@ -79,10 +99,15 @@ def test_stand_in_label_equals_pydensecrf(preset):
 @pytest.mark.parametrize('kind', ['labels', 'probs'])
 def test_affinity_maps_equal_pydensecrf_at_every_alpha(kind):
     alphas = [4, 8, 16, 24, 32]
-    ours, theirs = (affinity_maps(IMAGE, CAM, alphas, kind, backend=backend, num_labels=21) for backend in BACKENDS)
+    ours, theirs = (
+        affinity_maps(IMAGE, CAM, alphas, kind, backend=backend, num_labels=21)
+        for backend in BACKENDS
+    )
     for mine, other in zip(ours, theirs, strict=True):
         assert list(mine) == list(other)
-        np.testing.assert_allclose(np.stack(list(mine.values())), np.stack(list(other.values())), atol=1e-3)
+        np.testing.assert_allclose(
+            np.stack(list(mine.values())), np.stack(list(other.values())), atol=1e-3
+        )
 
 
 @both
@@ -93,10 +118,15 @@ def test_twenty_real_pictures_equal_pydensecrf(preset):
     files = sorted((VOC / 'JPEGImages').glob('*.jpg'))[::55][:20]
     equal = []
     for number, file in enumerate(files):
-        picture = np.asarray(read_image(str(file)))[::2, ::2]  # at half size: docs/results.md has the whole pictures
+        picture = np.asarray(read_image(str(file)))[
+            ::2, ::2
+        ]  # at half size: docs/results.md has the whole pictures
         unary = prob_unary(smooth_probabilities(3, *picture.shape[:2], seed=number))
-        ours, theirs = by_both(lambda backend, picture=picture, unary=unary: dense_crf(
-            picture, [unary], PRESETS[preset], backend=backend)[0])
+        ours, theirs = by_both(
+            lambda backend, picture=picture, unary=unary: dense_crf(
+                picture, [unary], PRESETS[preset], backend=backend
+            )[0]
+        )
         equal.append(equal_pixels(ours, theirs))
     assert len(equal) == 20 and np.mean(equal) >= 0.9999
 
@@ -104,13 +134,15 @@ def test_twenty_real_pictures_equal_pydensecrf(preset):
 @both
 def test_rows_first_matters_and_both_orders_are_pydensecrfs():
     unary = prob_unary(smooth_probabilities(3, *IMAGE.shape[:2]))
-    columns_first, rows_first = (dense_crf(IMAGE, [unary], preset)[0]
-                                 for preset in (TEST_CRFS['seam'], AFFINITY_CRF))
+    columns_first, rows_first = (
+        dense_crf(IMAGE, [unary], preset)[0] for preset in (TEST_CRFS['seam'], AFFINITY_CRF)
+    )
     assert np.abs(columns_first - rows_first).max() > 1e-2
 
 
 def network_output(weak, strength, seed=0):
-    """Probabilities of 21 labels of which all but 3 are `strength` at most, for a picture of IMAGE's size."""
+    """Probabilities of 21 labels of which all but 3 are `strength` at most, for a picture of
+    IMAGE's size."""
     probs = smooth_probabilities(21, *IMAGE.shape[:2], seed)
     strong = [label for label in range(21) if label not in weak]
     probs[weak] *= strength / probs[weak].max()
@@ -121,7 +153,7 @@ def network_output(weak, strength, seed=0):
 def test_labels_that_cannot_win_change_nothing():
     weak = [label for label in range(21) if label not in (0, 7, 20)]
     probs = network_output(weak, 0.02)
-    every, = dense_crf(IMAGE, [prob_unary(probs)], DEEPLAB_CRF)
+    (every,) = dense_crf(IMAGE, [prob_unary(probs)], DEEPLAB_CRF)
     mask = crf_from_probs(IMAGE, probs, DEEPLAB_CRF)
     assert (mask == every.argmax(0)).mean() >= 0.999
     assert set(np.unique(mask)) == {0, 7, 20} and mask.dtype == np.uint8
@@ -133,8 +165,13 @@ def test_a_label_that_is_probable_in_one_pixel_takes_part(monkeypatch):
     probs[:, 3, 4] = 0
     probs[5, 3, 4] = 1
     taken = []
-    monkeypatch.setattr(crf, 'dense_crf', lambda image, unaries, *args, **kwargs: [-unary for unary in map(
-        lambda unary: taken.append(len(unary)) or unary, unaries)])
+    monkeypatch.setattr(
+        crf,
+        'dense_crf',
+        lambda image, unaries, *args, **kwargs: [
+            -unary for unary in map(lambda unary: taken.append(len(unary)) or unary, unaries)
+        ],
+    )
     assert crf_from_probs(IMAGE, probs, DEEPLAB_CRF)[3, 4] == 5 and taken == [21]
     crf_from_probs(IMAGE, network_output([5], 0.02), DEEPLAB_CRF)
     assert taken == [21, 21]  # 20 labels and the stand-in
@@ -156,7 +193,10 @@ def test_mean_field_equals_its_formula():
     energies = -unary
     for _ in range(4):
         probabilities = np.exp(energies) / np.exp(energies).sum(0)
-        messages = [plain.lattice_filter(features, row / np.sqrt(sums)) / np.sqrt(sums) for row in probabilities]
+        messages = [
+            plain.lattice_filter(features, row / np.sqrt(sums)) / np.sqrt(sums)
+            for row in probabilities
+        ]
         energies = -unary + weights[:, None] * np.stack(messages)
     expected = np.exp(energies) / np.exp(energies).sum(0)
     ours = mean_field(unary, [pairwise_kernel(features)], [weights], iterations=4)
@@ -172,15 +212,15 @@ def test_unary_may_lie_in_memory_in_any_order():
 @pytest.mark.parametrize('labels', [1, 4, 5])
 def test_threads_give_the_same_probabilities(labels):
     unary = prob_unary(smooth_probabilities(labels, *IMAGE.shape[:2]))
-    one, = dense_crf(IMAGE, [unary], SEED_CRF)
-    two, = dense_crf(IMAGE, [unary], SEED_CRF, threads=2)
+    (one,) = dense_crf(IMAGE, [unary], SEED_CRF)
+    (two,) = dense_crf(IMAGE, [unary], SEED_CRF, threads=2)
     np.testing.assert_allclose(two, one, atol=1e-5)
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 50), (50, 1)])
 def test_thin_pictures(shape):
     picture = np.full((*shape, 3), 90, np.uint8)
-    probs, = dense_crf(picture, [prob_unary(smooth_probabilities(2, *shape))], SEED_CRF)
+    (probs,) = dense_crf(picture, [prob_unary(smooth_probabilities(2, *shape))], SEED_CRF)
     assert probs.shape == (2, *shape)
     np.testing.assert_allclose(probs.sum(0), 1, atol=1e-5)
 
@@ -189,23 +229,31 @@ def test_missing_pydensecrf_is_one_line(monkeypatch, refused, tmp_path):
     monkeypatch.setitem(sys.modules, 'pydensecrf', None)
     from tool.method.crf import check_backend
     from tool.run.errors import UserError
+
     with pytest.raises(UserError, match='--crf_backend pydensecrf: the package is not installed'):
         check_backend('pydensecrf')
 
 
 # ---------------------------------------------------------------- compiled once
 
-ONE_CRF = ('import numpy as np\n'
-           'from tool.method.crf import SEED_CRF, check_backend, dense_crf\n'
-           'check_backend("numba")\n'
-           'image = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)\n'
-           'print(dense_crf(image, [np.eye(5, 7, dtype=np.float32)[None].repeat(2, 0)], SEED_CRF)[0].sum())\n')
+ONE_CRF = (
+    'import numpy as np\nfrom tool.method.crf import SEED_CRF, check_backend, '
+    'dense_crf\ncheck_backend("numba")\nimage = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, '
+    '3)\nprint(dense_crf(image, [np.eye(5, 7, dtype=np.float32)[None].repeat(2, 0)], '
+    'SEED_CRF)[0].sum())\n'
+)
 
 
 def one_crf(env):
     """(output, messages) of a process of its own that computes one CRF."""
-    done = subprocess.run([sys.executable, '-c', ONE_CRF], cwd=ROOT, env={**os.environ, **env}, capture_output=True,
-                          text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, '-c', ONE_CRF],
+        cwd=ROOT,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return float(done.stdout), done.stderr
 
@@ -219,7 +267,14 @@ def test_first_call_says_that_it_compiles_and_the_next_process_does_not_compile(
 
 
 READ_ONLY = f'mount --bind "{ROOT}" "{ROOT}" && mount -o remount,ro,bind "{ROOT}" && exec "$@"'
-UNSHARE = ['unshare', '--mount', 'sh', '-c', READ_ONLY, 'sh']  # a command that sees the repository read-only
+UNSHARE = [
+    'unshare',
+    '--mount',
+    'sh',
+    '-c',
+    READ_ONLY,
+    'sh',
+]  # a command that sees the repository read-only
 
 
 def can_mount():
@@ -231,13 +286,27 @@ def can_mount():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not can_mount(), reason='needs root on Linux, to mount the repository read-only')
+@pytest.mark.skipif(
+    not can_mount(), reason='needs root on Linux, to mount the repository read-only'
+)
 def test_read_only_package_and_no_home_still_work(tmp_path):
-    """Neither the package's folder nor a home can be written: the code is kept in a temporary folder, which is removed."""
-    environment = {**os.environ, 'HOME': '/proc/nowhere', 'XDG_CACHE_HOME': '/proc/nowhere', 'TMPDIR': str(tmp_path)}
+    """Neither the package's folder nor a home can be written: the code is kept in a temporary
+    folder, which is removed."""
+    environment = {
+        **os.environ,
+        'HOME': '/proc/nowhere',
+        'XDG_CACHE_HOME': '/proc/nowhere',
+        'TMPDIR': str(tmp_path),
+    }
     environment.pop('NUMBA_CACHE_DIR', None)
-    done = subprocess.run([*UNSHARE, sys.executable, '-c', ONE_CRF], cwd=ROOT, env=environment, capture_output=True,
-                          text=True, timeout=300)
+    done = subprocess.run(
+        [*UNSHARE, sys.executable, '-c', ONE_CRF],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert float(done.stdout) == pytest.approx(35) and done.stderr.count(COMPILING) == 1
     assert os.listdir(tmp_path) == []
 
@@ -245,9 +314,9 @@ def test_read_only_package_and_no_home_still_work(tmp_path):
 @pytest.mark.parametrize('method', multiprocessing.get_all_start_methods())
 def test_workers_of_every_start_method_compute_the_same(method, capfd):
     unary = prob_unary(smooth_probabilities(3, 20, 30))
-    expected, = dense_crf(IMAGE[:20, :30], [unary], SEED_CRF)
+    (expected,) = dense_crf(IMAGE[:20, :30], [unary], SEED_CRF)
     with multiprocessing.get_context(method).Pool(2) as pool:
         results = pool.starmap(dense_crf, [(IMAGE[:20, :30], [unary], SEED_CRF)] * 2)
-    for result, in results:
+    for (result,) in results:
         np.testing.assert_array_equal(result, expected)
     assert COMPILING not in capfd.readouterr().err

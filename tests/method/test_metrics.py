@@ -1,4 +1,5 @@
 """Confusion matrices, IoU and the one-pass threshold curve."""
+
 import numpy as np
 import pytest
 
@@ -10,16 +11,26 @@ def random_case(seed, classes=(2, 7), shape=(13, 17)):
     rng = np.random.default_rng(seed)
     truth = rng.choice([0, 3, 8, 255], shape).astype(np.uint8)
     # scores that hit thresholds exactly, and ties between classes
-    return {c: rng.integers(0, 80, shape).astype(np.float32) / np.float32(100) for c in classes}, truth
+    return {
+        c: rng.integers(0, 80, shape).astype(np.float32) / np.float32(100) for c in classes
+    }, truth
 
 
 def test_iou_by_hand():
     truth = np.array([[0, 0, 1, 1, 255]], np.uint8)
     prediction = np.array([[0, 1, 1, 255, 5]], np.uint8)
     matrix = metrics.confusion(prediction, truth, 21)
-    assert matrix[0, 0] == 1 and matrix[0, 1] == 1 and matrix[1, 1] == 1 and matrix[1, 21] == 1 and matrix.sum() == 4
+    assert (
+        matrix[0, 0] == 1
+        and matrix[0, 1] == 1
+        and matrix[1, 1] == 1
+        and matrix[1, 21] == 1
+        and matrix.sum() == 4
+    )
     values = metrics.iou(matrix)
-    assert values[0] == pytest.approx(50) and values[1] == pytest.approx(100 / 3)  # a prediction of 255 is a miss
+    assert values[0] == pytest.approx(50) and values[1] == pytest.approx(
+        100 / 3
+    )  # a prediction of 255 is a miss
     assert values[2:].max() == 0
     assert metrics.scores(matrix, CLASSES)['mIoU'] == pytest.approx((50 + 100 / 3) / 21)
 
@@ -49,7 +60,12 @@ def test_prediction_is_the_argmax_with_ties_to_the_background():
 
 
 def test_counts_never_overflow():
-    """Ten thousand pictures of 500×375 in one class are more pixels than 32 bits hold after a few sums."""
-    matrix = metrics.confusion(np.zeros((375, 500), np.uint8), np.zeros((375, 500), np.uint8), 21) * 10582 * 10
+    """Ten thousand pictures of 500×375 in one class are more pixels than 32 bits hold after a few
+    sums."""
+    matrix = (
+        metrics.confusion(np.zeros((375, 500), np.uint8), np.zeros((375, 500), np.uint8), 21)
+        * 10582
+        * 10
+    )
     assert matrix.dtype == np.int64 and matrix[0, 0] == 375 * 500 * 10582 * 10
     assert metrics.iou(matrix)[0] == 100

@@ -20,8 +20,12 @@ def random_pairs(height, width):
 @pytest.mark.parametrize('beta, logt', [(8, 6), (4, 8)])
 def test_walk_agrees_with_the_published_code(beta, logt):
     golden = np.load(GOLDEN / 'net.aff.npz')
-    walked = random_walk(uniform('rw.cam', 21, 17, 19), torch.from_numpy(golden['aff'][0]), beta=beta, logt=logt)
-    np.testing.assert_allclose(walked.numpy(), golden[f'rw_beta{beta}_logt{logt}'], rtol=1e-4, atol=1e-5)
+    walked = random_walk(
+        uniform('rw.cam', 21, 17, 19), torch.from_numpy(golden['aff'][0]), beta=beta, logt=logt
+    )
+    np.testing.assert_allclose(
+        walked.numpy(), golden[f'rw_beta{beta}_logt{logt}'], rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize('size', [(12, 15), (11, 11), (5, 30), (30, 4), (3, 3), (2, 9), (1, 1)])
@@ -35,7 +39,9 @@ def test_torch_steps_equal_scipy_steps():
     cam, pairs = uniform('cam', 3, 14, 12), random_pairs(14, 12)
     start, end = pair_indices(14, 12)
     arguments = cam.flatten(1), pairs, start, end, 64
-    np.testing.assert_allclose(module._steps_torch(*arguments), module._steps_scipy(*arguments), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        module._steps_torch(*arguments), module._steps_scipy(*arguments), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_constant_features_diffuse_uniformly_within_reach():
@@ -46,7 +52,9 @@ def test_constant_features_diffuse_uniformly_within_reach():
     once = random_walk(cam, pairs, logt=0)[0]
     reached = dense_affinity(pairs, height, width)  # 1 for each pair, and on the diagonal
     degree = reached.sum(0).view(height, width)
-    expected = reached[8 * width + 9].view(height, width) / degree  # a pixel gets 1/(its neighbours and itself)
+    expected = (
+        reached[8 * width + 9].view(height, width) / degree
+    )  # a pixel gets 1/(its neighbours and itself)
     np.testing.assert_allclose(once, expected, rtol=1e-6)
     assert int((once > 0).sum()) == 69  # the full disc
     constant = torch.full((1, height, width), 0.3)
@@ -63,7 +71,7 @@ def test_an_affinity_wall_stops_the_walk():
     walked = random_walk(cam, pairs, logt=8)
     np.testing.assert_allclose(walked[0, :, :wall], 0.7, rtol=1e-5)
     assert walked[0, :, wall:].abs().max() == 0
-    assert walked[1, :, :wall].abs().max() == 0 and (walked[1, 4:12, wall + 4:-4] > 0).all()
+    assert walked[1, :, :wall].abs().max() == 0 and (walked[1, 4:12, wall + 4 : -4] > 0).all()
 
 
 def test_absent_classes_change_nothing():

@@ -1,4 +1,5 @@
 """network/aff_net.py: the published keys and outputs, pairs and their dense form."""
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,9 @@ def test_net_agrees_with_the_published_net():
     with torch.no_grad():
         pairs = net(x)
     np.testing.assert_allclose(pairs.numpy(), golden['aff'], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(dense_affinity(pairs[0], 17, 19).numpy(), golden['dense'], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        dense_affinity(pairs[0], 17, 19).numpy(), golden['dense'], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_dense_of_the_net_is_its_pairs_in_both_directions():
@@ -40,7 +43,9 @@ def test_dense_of_the_net_is_its_pairs_in_both_directions():
     assert int((dense != 0).sum()) == 156 + 2 * pairs.numel()
 
 
-@pytest.mark.parametrize('size, shape', [((8, 70), (0, 9)), ((40, 64), (4, 4 * 6)), ((33, 20), (0, 5 * 3))])
+@pytest.mark.parametrize(
+    'size, shape', [((8, 70), (0, 9)), ((40, 64), (4, 4 * 6)), ((33, 20), (0, 5 * 3))]
+)
 def test_net_takes_pictures_smaller_than_the_radius(size, shape):
     net = fill(Net(0.0625)).eval()
     with torch.no_grad():

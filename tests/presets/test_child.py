@@ -1,4 +1,5 @@
 """tool/presets/child.py: what a log ended with."""
+
 from tool.presets.child import last_line
 
 

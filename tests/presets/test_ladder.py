@@ -1,20 +1,64 @@
 """tool/presets/ladder.py: rows, table and clock."""
+
 from tool.presets.ladder import clock, ladder_row, ladder_table
 from voc12.classes import CLASSES
 
 
 def test_ladder_row_and_table():
-    scores = {**dict.fromkeys(CLASSES, 0.0), 'background': 84.0, 'cat': 42.0, 'dog': 21.0, 'mIoU': 99.0, 'list': 'a/train.txt',
-              'images': 7, 'gt_dir': '/voc/SegmentationClass/', 'predict_dir': 'p', 't': 0.3,
-              'pixels': {**dict.fromkeys(CLASSES, 1000), 'background': 5000, 'cat': 1001}}
+    scores = {
+        **dict.fromkeys(CLASSES, 0.0),
+        'background': 84.0,
+        'cat': 42.0,
+        'dog': 21.0,
+        'mIoU': 99.0,
+        'list': 'a/train.txt',
+        'images': 7,
+        'gt_dir': '/voc/SegmentationClass/',
+        'predict_dir': 'p',
+        't': 0.3,
+        'pixels': {**dict.fromkeys(CLASSES, 1000), 'background': 5000, 'cat': 1001},
+    }
     row = ladder_row('seeds', scores, [], 12.34)
-    assert row == {'row': 'seeds', 'mIoU': 7.0, 't': 0.3, 'list': 'a/train.txt', 'images': 7,
-                   'gt_dir': '/voc/SegmentationClass/', 'predict_dir': 'p', 'seconds': 12.3}
+    assert row == {
+        'row': 'seeds',
+        'mIoU': 7.0,
+        't': 0.3,
+        'list': 'a/train.txt',
+        'images': 7,
+        'gt_dir': '/voc/SegmentationClass/',
+        'predict_dir': 'p',
+        'seconds': 12.3,
+    }
     row = ladder_row('seeds', scores, ['cat', 'dog', 'cow'], 1)
     assert row['core'] == 21 and row['occurring'] == 63
     head, line, total = ladder_table([row], 200).splitlines()
-    assert head.split() == ['mIoU', 'core', 'occurring', 'scored', 'on', 'pictures', 'against', 'time']
-    assert line.split() == ['seeds', '7.0', '21.0', '63.0', 'train', '7', 'SegmentationClass', '1', 's']
+    assert head.split() == [
+        'mIoU',
+        'core',
+        'occurring',
+        'scored',
+        'on',
+        'pictures',
+        'against',
+        'time',
+    ]
+    assert line.split() == [
+        'seeds',
+        '7.0',
+        '21.0',
+        '63.0',
+        'train',
+        '7',
+        'SegmentationClass',
+        '1',
+        's',
+    ]
     assert total.split() == ['all', 'stages', '3:20', 'min']
     assert [clock(seconds) for seconds in (0.4, 99, 100, 5990, 6000, 8000)] == [
-        '0 s', '99 s', '1:40 min', '99:50 min', '1:40 h', '2:13 h']
+        '0 s',
+        '99 s',
+        '1:40 min',
+        '99:50 min',
+        '1:40 h',
+        '2:13 h',
+    ]

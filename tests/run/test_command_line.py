@@ -1,4 +1,6 @@
-"""tool/run/command_line.py and errors.py: one line on stderr, exit code 2, and argument types that mean what they say."""
+"""tool/run/command_line.py and errors.py: one line on stderr, exit code 2, and argument types that
+mean what they say."""
+
 import argparse
 import sys
 
@@ -11,15 +13,20 @@ from tool.run.errors import UserError
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """run(main, *arguments): (exit code, stdout, stderr) of a stage with the flags --flag, --count and --device."""
+    """run(main, *arguments): (exit code, stdout, stderr) of a stage with the flags --flag, --count
+    and --device."""
+
     def call(main, *arguments):
         def parse_args():
             parser = command_line.Parser('A stage.')
             parser.add_argument('--flag', type=command_line.boolean, default=True, help='a switch')
-            parser.add_argument('--count', type=command_line.number(int, 1, 8), default=3, help='how many')
+            parser.add_argument(
+                '--count', type=command_line.number(int, 1, 8), default=3, help='how many'
+            )
             parser.add_argument('--off', action='store_true', help='another switch')
             command_line.add_device_flag(parser)
             return parser.parse_args()
+
         monkeypatch.setattr(sys, 'argv', ['folder/stage.py', *arguments])
         code = 0
         try:
@@ -28,6 +35,7 @@ def run(monkeypatch, capsys):
             code = end.code
         out = capsys.readouterr()
         return code, out.out, out.err
+
     return call
 
 
@@ -37,7 +45,11 @@ def refuse(_):
 
 
 def test_user_error_is_one_line_and_exit_code_2(run):
-    assert run(refuse) == (2, 'half a table\n', 'stage.py: error: a.npy: is damaged; write it again\n')
+    assert run(refuse) == (
+        2,
+        'half a table\n',
+        'stage.py: error: a.npy: is damaged; write it again\n',
+    )
 
 
 def test_other_errors_keep_their_traceback(run):
@@ -48,18 +60,27 @@ def test_other_errors_keep_their_traceback(run):
 def test_interrupt_is_130(run):
     def interrupted(_):
         raise KeyboardInterrupt
+
     assert run(interrupted) == (130, '', '')
 
 
 def test_good_flags(run):
-    assert run(lambda args: print(args.flag, args.count), '--flag', 'no', '--count', '8') == (0, 'False 8\n', '')
+    assert run(lambda args: print(args.flag, args.count), '--flag', 'no', '--count', '8') == (
+        0,
+        'False 8\n',
+        '',
+    )
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['--flag', 'maybe'], "argument --flag: 'maybe' is neither True nor False"),
-    (['--count', '0'], 'argument --count: 0 is out of range: at least 1 and at most 8'),
-    (['--count', 'x'], "argument --count: 'x' is not a whole number"),
-    (['--nonsense'], 'unrecognized arguments: --nonsense')])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--flag', 'maybe'], "argument --flag: 'maybe' is neither True nor False"),
+        (['--count', '0'], 'argument --count: 0 is out of range: at least 1 and at most 8'),
+        (['--count', 'x'], "argument --count: 'x' is not a whole number"),
+        (['--nonsense'], 'unrecognized arguments: --nonsense'),
+    ],
+)
 def test_bad_flags_are_one_line(run, arguments, message):
     assert run(print, *arguments) == (2, '', f'stage.py: error: {message} (see stage.py --help)\n')
 
@@ -67,20 +88,31 @@ def test_bad_flags_are_one_line(run, arguments, message):
 def test_help_shows_defaults_but_not_of_switches(run):
     code, out, _ = run(print, '--help')
     assert code == 0 and 'how many (default: 3)' in out and 'a switch (default: True)' in out
-    assert out.split('--off')[-1].split('--device')[0].split() == ['another', 'switch'] and '(default: None)' not in out
+    assert (
+        out.split('--off')[-1].split('--device')[0].split() == ['another', 'switch']
+        and '(default: None)' not in out
+    )
 
 
 def test_boolean():
     assert [command_line.boolean(text) for text in ('True', 'true', 'YES', '1', 'on')] == [True] * 5
-    assert [command_line.boolean(text) for text in ('False', 'false', 'No', '0', 'off')] == [False] * 5
+    assert [command_line.boolean(text) for text in ('False', 'false', 'No', '0', 'off')] == [
+        False
+    ] * 5
     with pytest.raises(argparse.ArgumentTypeError):
         command_line.boolean('')
 
 
 def test_number():
     assert command_line.number(int)('-3') == -3 and command_line.number(float, 0)('1e-3') == 0.001
-    for kind, low, high, text in [(int, 0, None, '-1'), (float, 0, 1, '1.1'), (float, 0, None, 'nan'),
-                                  (float, None, None, 'nan'), (int, None, None, '1.5'), (float, None, None, 'one')]:
+    for kind, low, high, text in [
+        (int, 0, None, '-1'),
+        (float, 0, 1, '1.1'),
+        (float, 0, None, 'nan'),
+        (float, None, None, 'nan'),
+        (int, None, None, '1.5'),
+        (float, None, None, 'one'),
+    ]:
         with pytest.raises(argparse.ArgumentTypeError):
             command_line.number(kind, low, high)(text)
     with pytest.raises(argparse.ArgumentTypeError, match='-1 is out of range: at least 0'):

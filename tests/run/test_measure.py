@@ -1,4 +1,5 @@
 """tool/run/measure.py: memory of a process of its own."""
+
 from tool.run import measure
 
 

@@ -1,4 +1,6 @@
-"""tool/run/pool.py: the same results with and without processes, errors on one line, and never too many calls waiting."""
+"""tool/run/pool.py: the same results with and without processes, errors on one line, and never too
+many calls waiting."""
+
 import os
 import signal
 import time
@@ -32,7 +34,9 @@ def test_results_are_complete(jobs):
 
 
 def test_no_jobs_means_this_process_in_order():
-    assert list(pool_map(lambda n: (n, os.getpid()), range(3), 0)) == [(n, os.getpid()) for n in range(3)]
+    assert list(pool_map(lambda n: (n, os.getpid()), range(3), 0)) == [
+        (n, os.getpid()) for n in range(3)
+    ]
 
 
 @pytest.mark.parametrize('jobs', [0, 2])

@@ -1,4 +1,5 @@
 """tool/run/progress.py: progress that reads well in a file."""
+
 from tool.run.progress import progress
 
 

@@ -1,4 +1,5 @@
 """tool/run/shard.py: the processes share the pictures out."""
+
 import pytest
 
 from tool.run.errors import UserError

@@ -1,4 +1,5 @@
 """Config keys: the published values, overrides from the command line, and what is refused."""
+
 import pytest
 
 from segmentation_toy import EXPERIMENTS, config_of
@@ -9,49 +10,101 @@ NAMES = sorted(path.name for path in EXPERIMENTS.iterdir() if (path / 'config.py
 
 
 def test_the_experiments_hold_the_published_values():
-    assert NAMES == ['EPS_deeplabv1_resnet101', 'EPS_deeplabv2_resnet101', 'SEAM_deeplabv1_resnet38']
+    assert NAMES == [
+        'EPS_deeplabv1_resnet101',
+        'EPS_deeplabv2_resnet101',
+        'SEAM_deeplabv1_resnet38',
+    ]
     for name in NAMES:
         config = read_config(config_of(name))
         assert set(config) == set(KEYS) and config['EXP_NAME'] == name
         assert f'{config["MODEL_NAME"]}_{config["MODEL_BACKBONE"]}' == name.split('_', 1)[1]
-        assert [config[key] for key in ('TRAIN_LR', 'TRAIN_MOMENTUM', 'TRAIN_WEIGHT_DECAY', 'TRAIN_POWER', 'TRAIN_BN_MOM')] \
-            == [1e-3, 0.9, 5e-4, 0.9, 3e-4]
-        assert (config['TRAIN_ITERATION'], config['TRAIN_BATCHES'], config['DATA_RANDOMCROP']) == (20000, 10, 448)
-        assert config['DATA_RANDOMSCALE'] == [0.5, 1.5] and config['DATA_RANDOM_H'] == config['DATA_RANDOM_V'] == 10
-        assert config['TEST_MULTISCALE'] == [0.5, 0.75, 1, 1.25, 1.5, 1.75] and config['TEST_CRF'] == 'deeplab'
+        assert [
+            config[key]
+            for key in (
+                'TRAIN_LR',
+                'TRAIN_MOMENTUM',
+                'TRAIN_WEIGHT_DECAY',
+                'TRAIN_POWER',
+                'TRAIN_BN_MOM',
+            )
+        ] == [1e-3, 0.9, 5e-4, 0.9, 3e-4]
+        assert (config['TRAIN_ITERATION'], config['TRAIN_BATCHES'], config['DATA_RANDOMCROP']) == (
+            20000,
+            10,
+            448,
+        )
+        assert (
+            config['DATA_RANDOMSCALE'] == [0.5, 1.5]
+            and config['DATA_RANDOM_H'] == config['DATA_RANDOM_V'] == 10
+        )
+        assert (
+            config['TEST_MULTISCALE'] == [0.5, 0.75, 1, 1.25, 1.5, 1.75]
+            and config['TEST_CRF'] == 'deeplab'
+        )
 
 
 def test_overrides_have_the_keys_type():
-    changed = read_config(config_of('EPS_deeplabv1_resnet101'), [
-        'TRAIN_ITERATION=200', 'DATA_PSEUDO_GT=/a b/c=d', 'TEST_MULTISCALE=0.5,1', 'TEST_FLIP=no', 'TRAIN_LR=1',
-        'EXP_NAME=2012', 'TRAIN_BN_MOM=3e-2', 'MODEL_BACKBONE_PRETRAIN=w.pth', 'DATA_RANDOMSCALE=[1, 1]', 'MODEL_CLS_STD=1e-2'])
-    expected = {'TRAIN_ITERATION': 200, 'DATA_PSEUDO_GT': '/a b/c=d', 'TEST_MULTISCALE': [0.5, 1], 'TEST_FLIP': False,
-                'TRAIN_LR': 1, 'EXP_NAME': '2012', 'TRAIN_BN_MOM': 0.03, 'MODEL_BACKBONE_PRETRAIN': 'w.pth',
-                'DATA_RANDOMSCALE': [1, 1], 'MODEL_CLS_STD': 0.01}
+    changed = read_config(
+        config_of('EPS_deeplabv1_resnet101'),
+        [
+            'TRAIN_ITERATION=200',
+            'DATA_PSEUDO_GT=/a b/c=d',
+            'TEST_MULTISCALE=0.5,1',
+            'TEST_FLIP=no',
+            'TRAIN_LR=1',
+            'EXP_NAME=2012',
+            'TRAIN_BN_MOM=3e-2',
+            'MODEL_BACKBONE_PRETRAIN=w.pth',
+            'DATA_RANDOMSCALE=[1, 1]',
+            'MODEL_CLS_STD=1e-2',
+        ],
+    )
+    expected = {
+        'TRAIN_ITERATION': 200,
+        'DATA_PSEUDO_GT': '/a b/c=d',
+        'TEST_MULTISCALE': [0.5, 1],
+        'TEST_FLIP': False,
+        'TRAIN_LR': 1,
+        'EXP_NAME': '2012',
+        'TRAIN_BN_MOM': 0.03,
+        'MODEL_BACKBONE_PRETRAIN': 'w.pth',
+        'DATA_RANDOMSCALE': [1, 1],
+        'MODEL_CLS_STD': 0.01,
+    }
     assert {key: changed[key] for key in expected} == expected
     assert read_config(changed, ['TEST_MULTISCALE=1'])['TEST_MULTISCALE'] == [1]
-    assert read_config(changed, ['MODEL_BACKBONE_PRETRAIN=False'])['MODEL_BACKBONE_PRETRAIN'] is False
+    assert (
+        read_config(changed, ['MODEL_BACKBONE_PRETRAIN=False'])['MODEL_BACKBONE_PRETRAIN'] is False
+    )
 
 
-@pytest.mark.parametrize('override, message', [
-    ('TRAIN_ITERATIONS=5', 'TRAIN_ITERATIONS: no such config key; did you mean TRAIN_ITERATION'),
-    ('train_iteration=5', 'no such config key'),
-    ('TRAIN_ITERATION', 'KEY=VALUE is expected'),
-    ('TRAIN_ITERATION=many', "TRAIN_ITERATION = 'many': must be a whole number of at least 1"),
-    ('TRAIN_ITERATION=1.5', 'must be a whole number'),
-    ('TRAIN_ITERATION=0', 'must be a whole number of at least 1'),
-    ('TRAIN_ITERATION=True', 'must be a whole number'),
-    ('TRAIN_LR=fast', 'TRAIN_LR.*must be a number'),
-    ('TRAIN_LR=-1', 'at least 0'),
-    ('TRAIN_MOMENTUM=2', 'between 0 and 1'),
-    ('TEST_FLIP=maybe', 'TEST_FLIP.*True or False'),
-    ('TEST_MULTISCALE=0.5,x', 'TEST_MULTISCALE.*numbers'),
-    ('TEST_MULTISCALE=()', 'TEST_MULTISCALE.*one or more numbers'),
-    ('DATA_RANDOMSCALE=1', 'DATA_RANDOMSCALE.*2 numbers'),
-    ('DATA_RANDOMSCALE=1,2,3', 'DATA_RANDOMSCALE.*2 numbers'),
-    ('TEST_CRF=dense', 'TEST_CRF.*one of deeplab, seam, none'),
-    ('TEST_CRF=True', 'one of deeplab, seam, none'),
-    ('MODEL_OUTPUT_STRIDE=4', 'one of 8, 16')])
+@pytest.mark.parametrize(
+    'override, message',
+    [
+        (
+            'TRAIN_ITERATIONS=5',
+            'TRAIN_ITERATIONS: no such config key; did you mean TRAIN_ITERATION',
+        ),
+        ('train_iteration=5', 'no such config key'),
+        ('TRAIN_ITERATION', 'KEY=VALUE is expected'),
+        ('TRAIN_ITERATION=many', "TRAIN_ITERATION = 'many': must be a whole number of at least 1"),
+        ('TRAIN_ITERATION=1.5', 'must be a whole number'),
+        ('TRAIN_ITERATION=0', 'must be a whole number of at least 1'),
+        ('TRAIN_ITERATION=True', 'must be a whole number'),
+        ('TRAIN_LR=fast', 'TRAIN_LR.*must be a number'),
+        ('TRAIN_LR=-1', 'at least 0'),
+        ('TRAIN_MOMENTUM=2', 'between 0 and 1'),
+        ('TEST_FLIP=maybe', 'TEST_FLIP.*True or False'),
+        ('TEST_MULTISCALE=0.5,x', 'TEST_MULTISCALE.*numbers'),
+        ('TEST_MULTISCALE=()', 'TEST_MULTISCALE.*one or more numbers'),
+        ('DATA_RANDOMSCALE=1', 'DATA_RANDOMSCALE.*2 numbers'),
+        ('DATA_RANDOMSCALE=1,2,3', 'DATA_RANDOMSCALE.*2 numbers'),
+        ('TEST_CRF=dense', 'TEST_CRF.*one of deeplab, seam, none'),
+        ('TEST_CRF=True', 'one of deeplab, seam, none'),
+        ('MODEL_OUTPUT_STRIDE=4', 'one of 8, 16'),
+    ],
+)
 def test_wrong_overrides_are_named(override, message):
     with pytest.raises(UserError, match=message):
         read_config(config_of('EPS_deeplabv1_resnet101'), [override])
@@ -71,7 +124,9 @@ def test_a_wrong_config_file_is_refused():
 def test_lists_of_a_split(tmp_path):
     lists = tmp_path / 'ImageSets' / 'Segmentation'
     lists.mkdir(parents=True)
-    (lists / 'train_aug.txt').write_text('/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png\n')
+    (lists / 'train_aug.txt').write_text(
+        '/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png\n'
+    )
     (tmp_path / 'mine.txt').write_text('a\nb\n')
     config = {'DATA_ROOT': str(tmp_path)}
     assert names_of(config, 'train_aug') == ['2007_000032']

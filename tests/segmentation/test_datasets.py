@@ -1,4 +1,5 @@
 """Training crops and test views: colours, geometry, checks before training."""
+
 import cv2
 import numpy as np
 import pytest
@@ -12,8 +13,14 @@ from segmentation_toy import config_of, make_devkit
 from tool.run.errors import UserError
 from utils.config import names_of
 
-STILL = dict(DATA_RANDOM_H=0, DATA_RANDOM_S=0, DATA_RANDOM_V=0, DATA_RANDOMFLIP=0, DATA_RANDOMSCALE=[1, 1],
-             DATA_RANDOMCROP=80)
+STILL = dict(
+    DATA_RANDOM_H=0,
+    DATA_RANDOM_S=0,
+    DATA_RANDOM_V=0,
+    DATA_RANDOMFLIP=0,
+    DATA_RANDOMSCALE=[1, 1],
+    DATA_RANDOMCROP=80,
+)
 
 
 @pytest.fixture(scope='module')
@@ -22,16 +29,22 @@ def devkit(tmp_path_factory):
 
 
 def dataset(devkit, **changes):
-    config = config_of('EPS_deeplabv1_resnet101', **{
-        'DATA_ROOT': str(devkit), 'DATA_PSEUDO_GT': str(devkit / 'SegmentationClass'), **changes})
+    config = config_of(
+        'EPS_deeplabv1_resnet101',
+        **{
+            'DATA_ROOT': str(devkit),
+            'DATA_PSEUDO_GT': str(devkit / 'SegmentationClass'),
+            **changes,
+        },
+    )
     return generate_dataset(config, names_of(config, 'train'))
 
 
 def test_hsv_shift_wraps_the_hue_and_clips_the_rest():
     red, grey = np.full((1, 1, 3), (255, 0, 0), np.uint8), np.full((1, 1, 3), 100, np.uint8)
-    assert shift_hsv(red, (60, 0, 0)).tolist() == [[[0, 255, 0]]]     # 60 of 180: red becomes green
-    assert shift_hsv(red, (-60, 0, 0)).tolist() == [[[0, 0, 255]]]    # and the other way round blue
-    assert shift_hsv(red, (0, 10, 10)).tolist() == red.tolist()       # already saturated and bright
+    assert shift_hsv(red, (60, 0, 0)).tolist() == [[[0, 255, 0]]]  # 60 of 180: red becomes green
+    assert shift_hsv(red, (-60, 0, 0)).tolist() == [[[0, 0, 255]]]  # and the other way round blue
+    assert shift_hsv(red, (0, 10, 10)).tolist() == red.tolist()  # already saturated and bright
     assert shift_hsv(grey, (0, -10, 7)).tolist() == [[[107] * 3]]
     assert shift_hsv(grey, (0, 0, -200)).tolist() == [[[0] * 3]]
 
@@ -40,13 +53,17 @@ def test_without_augmentation_a_sample_is_the_normalised_picture_in_a_canvas(dev
     data = dataset(devkit, **STILL)
     sample = data[0, 0]
     mask = np.array(Image.open(devkit / 'SegmentationClass' / f'{data.names[0]}.png'))
-    pixels = np.asarray(Image.open(devkit / 'JPEGImages' / f'{data.names[0]}.jpg'), np.float32) / 255
+    pixels = (
+        np.asarray(Image.open(devkit / 'JPEGImages' / f'{data.names[0]}.jpg'), np.float32) / 255
+    )
     rows, columns = torch.where(sample['mask'] != 255)
     inside = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
     assert sample['mask'].shape == (80, 80) and (sample['mask'] != 255).sum() == mask.size
     np.testing.assert_array_equal(sample['mask'][inside], mask)
     expected = (pixels - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
-    np.testing.assert_allclose(sample['image'][:, inside[0], inside[1]].permute(1, 2, 0), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        sample['image'][:, inside[0], inside[1]].permute(1, 2, 0), expected, atol=1e-6
+    )
     assert sample['image'][:, sample['mask'] == 255].abs().max() == 0
 
 
@@ -65,12 +82,16 @@ def test_picture_and_mask_stay_together(devkit):
             picture.write_bytes(before)
         labelled = sample['mask'] != 255
         white = sample['image'][0] > 0
-        assert (white == (sample['mask'] == 1))[labelled].float().mean() > 0.97  # all but the resampled edge
+        assert (white == (sample['mask'] == 1))[
+            labelled
+        ].float().mean() > 0.97  # all but the resampled edge
 
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index(devkit):
     data, again, other = dataset(devkit), dataset(devkit), dataset(devkit, TRAIN_SEED=1)
-    assert torch.equal(data[2, 1]['image'], again[2, 1]['image']) and torch.equal(data[2, 1]['mask'], again[2, 1]['mask'])
+    assert torch.equal(data[2, 1]['image'], again[2, 1]['image']) and torch.equal(
+        data[2, 1]['mask'], again[2, 1]['mask']
+    )
     assert not torch.equal(data[2, 1]['image'], data[3, 1]['image'])
     assert not torch.equal(data[2, 1]['image'], other[2, 1]['image'])
 
@@ -89,7 +110,9 @@ def test_every_pseudo_mask_is_checked_before_training(devkit, tmp_path):
     with pytest.raises(UserError, match=f'{names[1]}: the mask is 64x64, its picture 72x64'):
         generate_dataset(config, names_of(config, 'train'))
     with pytest.raises(UserError, match='DATA_PSEUDO_GT'):
-        generate_dataset({**config, 'DATA_PSEUDO_GT': str(tmp_path / 'none')}, names_of(config, 'train'))
+        generate_dataset(
+            {**config, 'DATA_PSEUDO_GT': str(tmp_path / 'none')}, names_of(config, 'train')
+        )
     with pytest.raises(UserError, match='DATA_NAME'):
         dataset(devkit, DATA_NAME='COCO')
     with pytest.raises(UserError, match='nothere.jpg.*DATA_ROOT'):
@@ -97,15 +120,25 @@ def test_every_pseudo_mask_is_checked_before_training(devkit, tmp_path):
 
 
 def test_views_are_all_scales_with_their_mirror_images(devkit):
-    config = config_of('EPS_deeplabv1_resnet101', DATA_ROOT=str(devkit), TEST_MULTISCALE=[0.5, 1, 1.75])
+    config = config_of(
+        'EPS_deeplabv1_resnet101', DATA_ROOT=str(devkit), TEST_MULTISCALE=[0.5, 1, 1.75]
+    )
     item = Views(config, names_of(config, 'train'))[0]
     assert item['picture'].shape == (64, 72, 3) and item['picture'].dtype == np.uint8
-    assert [tuple(view.shape) for view in item['views']] == [(2, 3, 32, 36), (2, 3, 64, 72), (2, 3, 112, 126)]
+    assert [tuple(view.shape) for view in item['views']] == [
+        (2, 3, 32, 36),
+        (2, 3, 64, 72),
+        (2, 3, 112, 126),
+    ]
     for view in item['views']:
         assert torch.equal(view[1], view[0].flip(2))
-    expected = (item['picture'] / np.float32(255) - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    expected = (item['picture'] / np.float32(255) - np.float32([0.485, 0.456, 0.406])) / np.float32(
+        [0.229, 0.224, 0.225]
+    )
     np.testing.assert_allclose(item['views'][1][0].permute(1, 2, 0), expected, atol=1e-6)
-    cubic = cv2.resize(expected, (36, 32), interpolation=cv2.INTER_CUBIC)  # of the normalised picture
+    cubic = cv2.resize(
+        expected, (36, 32), interpolation=cv2.INTER_CUBIC
+    )  # of the normalised picture
     np.testing.assert_allclose(item['views'][0][0].permute(1, 2, 0), cubic, atol=1e-5)
     single = Views({**config, 'TEST_FLIP': False}, names_of(config, 'train'))[0]['views']
     assert [len(view) for view in single] == [1, 1, 1]

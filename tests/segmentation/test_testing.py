@@ -1,4 +1,5 @@
 """Testing: multi-scale logits, the dense CRF, skipping and evaluating, the submission archive."""
+
 import io
 import shutil
 import tarfile
@@ -20,7 +21,9 @@ from utils import predictions, testing
 from utils.submission import FOLDER, check_submission, write_submission
 from voc12.classes import VOC
 
-TINY = dict(MODEL_BACKBONE='resnet38', MODEL_BACKBONE_WIDTH=1 / 16, TEST_MULTISCALE=[0.5, 1], DATA_WORKERS=0)
+TINY = dict(
+    MODEL_BACKBONE='resnet38', MODEL_BACKBONE_WIDTH=1 / 16, TEST_MULTISCALE=[0.5, 1], DATA_WORKERS=0
+)
 
 
 @pytest.fixture(scope='module')
@@ -36,24 +39,51 @@ def weights(tmp_path_factory):
     return path
 
 
-def run(devkit, weights, out_dir, split='val', submission=None, overwrite=False, jobs=0, out_no_crf=None, **changes):
+def run(
+    devkit,
+    weights,
+    out_dir,
+    split='val',
+    submission=None,
+    overwrite=False,
+    jobs=0,
+    out_no_crf=None,
+    **changes,
+):
     config = config_of('SEAM_deeplabv1_resnet38', **{**TINY, 'DATA_ROOT': str(devkit), **changes})
-    testing.main(Namespace(config=config, split=split, list=None, weights=str(weights), out_dir=str(out_dir), device='cpu',
-                           out_no_crf=out_no_crf and str(out_no_crf), submission=submission and str(submission),
-                           overwrite=overwrite, jobs=jobs))
+    testing.main(
+        Namespace(
+            config=config,
+            split=split,
+            list=None,
+            weights=str(weights),
+            out_dir=str(out_dir),
+            device='cpu',
+            out_no_crf=out_no_crf and str(out_no_crf),
+            submission=submission and str(submission),
+            overwrite=overwrite,
+            jobs=jobs,
+        )
+    )
 
 
 def test_logits_are_averaged_over_scales_and_mirror_images():
     class Shifted(torch.nn.Module):
         """Three channels that depend on where a pixel is in the tensor the network sees."""
+
         def forward(self, x):
             return x + torch.linspace(0, 1, x.shape[3])
+
     small, full = torch.rand(1, 3, 6, 8), torch.rand(1, 3, 12, 16)
     views = [torch.cat([view, view.flip(3)]) for view in (small, full)]
     with torch.inference_mode():
         logits = testing.mean_logits(Shifted(), views, (12, 16))
-    expected = (F.interpolate(small, (12, 16), mode='bilinear', align_corners=True) + full)[0] / 2 + 0.5
-    torch.testing.assert_close(logits, expected)  # a ramp and its mirror image add up to one constant
+    expected = (F.interpolate(small, (12, 16), mode='bilinear', align_corners=True) + full)[
+        0
+    ] / 2 + 0.5
+    torch.testing.assert_close(
+        logits, expected
+    )  # a ramp and its mirror image add up to one constant
     with torch.inference_mode():
         alone = testing.mean_logits(Shifted(), [full], (12, 16))
     torch.testing.assert_close(alone, full[0] + torch.linspace(0, 1, 16))
@@ -63,7 +93,9 @@ def test_the_seam_crf_equals_the_golden_labels():
     golden = np.load(GOLDEN / 'crf.npz')
     ours = crf_from_probs(golden['image'], golden['deeplab_prob'], TEST_CRFS['seam'])
     assert ours.dtype == np.uint8 and (ours != golden['deeplab_crf_10']).sum() == 0
-    assert (golden['deeplab_prob'].argmax(0) != golden['deeplab_crf_10']).mean() > 0.01  # the CRF does something
+    assert (
+        golden['deeplab_prob'].argmax(0) != golden['deeplab_crf_10']
+    ).mean() > 0.01  # the CRF does something
 
 
 def test_every_backend_of_the_config_is_the_one_that_runs(devkit, weights, tmp_path, monkeypatch):
@@ -72,29 +104,53 @@ def test_every_backend_of_the_config_is_the_one_that_runs(devkit, weights, tmp_p
     def crf(image, probs, preset, backend):
         used.append(backend)
         return probs.argmax(0)
+
     monkeypatch.setattr(predictions, 'crf_from_probs', crf)
     monkeypatch.setattr(testing, 'check_backend', used.append)
     for backend in BACKENDS:
         run(devkit, weights, tmp_path / backend, TEST_CRF='seam', TEST_CRF_BACKEND=backend, jobs=0)
     assert used == ['numba'] * 4 + ['pydensecrf'] * 4  # once to check it, then three pictures
-    with pytest.raises(UserError, match='TEST_CRF_BACKEND = numba, now TEST_CRF_BACKEND = pydensecrf'):
-        run(devkit, weights, tmp_path / 'numba', TEST_CRF='seam', TEST_CRF_BACKEND='pydensecrf', jobs=0)
+    with pytest.raises(
+        UserError, match='TEST_CRF_BACKEND = numba, now TEST_CRF_BACKEND = pydensecrf'
+    ):
+        run(
+            devkit,
+            weights,
+            tmp_path / 'numba',
+            TEST_CRF='seam',
+            TEST_CRF_BACKEND='pydensecrf',
+            jobs=0,
+        )
 
 
 def test_the_deeplab_crf_has_the_constants_of_its_authors():
     assert TEST_CRFS['deeplab'] is DEEPLAB_CRF and TEST_CRFS['none'] is None
-    assert DEEPLAB_CRF == CrfPreset(gaussian_sxy=1, gaussian_compat=3, bilateral_sxy=67, bilateral_srgb=3,
-                                    bilateral_compat=4, iterations=10, rows_first=False)
+    assert DEEPLAB_CRF == CrfPreset(
+        gaussian_sxy=1,
+        gaussian_compat=3,
+        bilateral_sxy=67,
+        bilateral_srgb=3,
+        bilateral_compat=4,
+        iterations=10,
+        rows_first=False,
+    )
 
 
-def test_predictions_are_palette_pngs_scored_like_everything_else(devkit, weights, tmp_path, capsys):
+def test_predictions_are_palette_pngs_scored_like_everything_else(
+    devkit, weights, tmp_path, capsys
+):
     run(devkit, weights, tmp_path / 'out', TEST_CRF='none')
     names = (devkit / 'ImageSets/Segmentation/val.txt').read_text().split()
     hits = union = 0
     for name in names:
         image = Image.open(tmp_path / 'out' / f'{name}.png')
-        assert image.mode == 'P' and image.getpalette()[3:6] == [128, 0, 0] and image.size == (72, 64)
-        background, truth = np.array(image) == 0, read_mask(devkit / 'SegmentationClass' / f'{name}.png', VOC) == 0
+        assert (
+            image.mode == 'P' and image.getpalette()[3:6] == [128, 0, 0] and image.size == (72, 64)
+        )
+        background, truth = (
+            np.array(image) == 0,
+            read_mask(devkit / 'SegmentationClass' / f'{name}.png', VOC) == 0,
+        )
         hits, union = hits + (background & truth).sum(), union + (background | truth).sum()
     assert f'background {100 * hits / union:6.2f}' in capsys.readouterr().out
 
@@ -114,16 +170,25 @@ def test_one_pass_writes_with_and_without_crf_what_two_would(devkit, weights, tm
     for kind in ('plain', 'crf'):
         files = sorted((tmp_path / kind).glob('*.png'))
         assert len(files) == 3
-        assert all(path.read_bytes() == (tmp_path / f'both_{kind}' / path.name).read_bytes() for path in files)
+        assert all(
+            path.read_bytes() == (tmp_path / f'both_{kind}' / path.name).read_bytes()
+            for path in files
+        )
     (tmp_path / 'both_plain' / files[0].name).unlink()
     run(devkit, weights, tmp_path / 'both_crf', TEST_CRF='seam', out_no_crf=tmp_path / 'both_plain')
-    assert (tmp_path / 'both_plain' / files[0].name).exists()  # missing in one of the folders is missing
-    run(devkit, weights, tmp_path / 'both_plain', TEST_CRF='none')  # the folder of a test without CRF like any other
+    assert (
+        tmp_path / 'both_plain' / files[0].name
+    ).exists()  # missing in one of the folders is missing
+    run(
+        devkit, weights, tmp_path / 'both_plain', TEST_CRF='none'
+    )  # the folder of a test without CRF like any other
     with pytest.raises(UserError, match='--out_no_crf .*TEST_CRF=none'):
         run(devkit, weights, tmp_path / 'none', TEST_CRF='none', out_no_crf=tmp_path / 'both_plain')
 
 
-def test_a_broken_off_test_goes_on_and_other_settings_are_refused(devkit, weights, tmp_path, capsys):
+def test_a_broken_off_test_goes_on_and_other_settings_are_refused(
+    devkit, weights, tmp_path, capsys
+):
     out = tmp_path / 'out'
     run(devkit, weights, out, TEST_CRF='none')
     first, second = sorted(out.glob('*.png'))[:2]
@@ -143,7 +208,9 @@ def test_test_pictures_need_no_ground_truth_and_make_a_submission(devkit, weight
     run(devkit, weights, tmp_path / 'out', split='test', submission=archive, TEST_CRF='none')
     names = (devkit / 'ImageSets/Segmentation/test.txt').read_text().split()
     with tarfile.open(archive) as packed:
-        assert packed.getnames() == [f'results/VOC2012/Segmentation/comp6_test_cls/{name}.png' for name in names]
+        assert packed.getnames() == [
+            f'results/VOC2012/Segmentation/comp6_test_cls/{name}.png' for name in names
+        ]
         mask = np.array(Image.open(io.BytesIO(packed.extractfile(packed.getnames()[0]).read())))
     assert (mask == read_mask(tmp_path / 'out' / f'{names[0]}.png', VOC)).all()
 
@@ -156,6 +223,7 @@ def test_a_faulty_submission_is_refused_and_not_left_behind(devkit, tmp_path):
         with pytest.raises(UserError, match=message):
             write_submission(str(archive), str(pngs), str(devkit), names)
         assert not list(tmp_path.glob('*.tgz*')) and not list(tmp_path.glob('.results*'))
+
     for name in names[:2]:
         write_mask(pngs / f'{name}.png', np.zeros((64, 72), np.uint8))
     pack(f'{names[2]}.png: no such file')
@@ -167,7 +235,9 @@ def test_a_faulty_submission_is_refused_and_not_left_behind(devkit, tmp_path):
     pack('is L .*palette')
     write_mask(pngs / f'{names[2]}.png', np.full((64, 72), 20, np.uint8))
     write_submission(str(archive), str(pngs), str(devkit), names)
-    with pytest.raises(UserError, match=f'{names[2]}.png: is in the archive 1 times, in the list 0'):
+    with pytest.raises(
+        UserError, match=f'{names[2]}.png: is in the archive 1 times, in the list 0'
+    ):
         check_submission(str(archive), str(devkit), names[:2])
     with tarfile.open(tmp_path / 'short.tgz', 'w:gz') as packed:
         packed.add(pngs / f'{names[0]}.png', f'{FOLDER}/{names[0]}.png')
@@ -188,5 +258,9 @@ def test_bad_settings_are_named(devkit, weights, tmp_path):
         shutil.rmtree(no_truth / 'SegmentationClass')
         run(no_truth, weights, tmp_path / 'out')
     result = run_script('test.py', '--split', 'trainval')
-    assert result.returncode == 2 and result.stdout == '' and result.stderr.startswith('test.py: error: argument --split')
+    assert (
+        result.returncode == 2
+        and result.stdout == ''
+        and result.stderr.startswith('test.py: error: argument --split')
+    )
     assert not (tmp_path / 'out').exists()

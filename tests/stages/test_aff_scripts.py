@@ -1,4 +1,6 @@
-"""aff_prepare.py, aff_train.py and aff_infer.py: a small run of all three, resuming, bad input; golden e2e pictures."""
+"""aff_prepare.py, aff_train.py and aff_infer.py: a small run of all three, resuming, bad input;
+golden e2e pictures."""
+
 import json
 import os
 import subprocess
@@ -38,7 +40,7 @@ def data(tmp_path_factory):
         cam = {}
         for number, class_id in enumerate(classes):
             cam[class_id] = np.full(size, 0.1, np.float32)
-            cam[class_id][20:50, 30 + 15 * number:45 + 15 * number] = 0.9
+            cam[class_id][20:50, 30 + 15 * number : 45 + 15 * number] = 0.9
         write_npy(str(root / 'cam' / f'{name}.npy'), cam)
     (root / 'list.txt').write_text('\n'.join(NAMES))
     return root
@@ -52,40 +54,101 @@ def weights(tmp_path_factory):
 
 
 def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob('*') if path.is_file()) \
-        if Path(folder).exists() else []
+    return (
+        sorted(str(path.relative_to(folder)) for path in Path(folder).rglob('*') if path.is_file())
+        if Path(folder).exists()
+        else []
+    )
 
 
 def prepare_flags(data, out, *more):
-    return ('--infer_list', data / 'list.txt', '--voc12_root', data, '--cam_dir', data / 'cam', '--out_crf', out,
-            '--jobs', 0, *more)
+    return (
+        '--infer_list',
+        data / 'list.txt',
+        '--voc12_root',
+        data,
+        '--cam_dir',
+        data / 'cam',
+        '--out_crf',
+        out,
+        '--jobs',
+        0,
+        *more,
+    )
 
 
 def train_flags(data, maps, session, *more):
-    return ('--weights', 'scratch', '--width', 0.0625, '--train_list', data / 'list.txt', '--voc12_root', data,
-            '--la_crf_dir', Path(maps) / '4.00', '--ha_crf_dir', Path(maps) / '24.00', '--session_name', session,
-            '--batch_size', 2, '--crop_size', 64, '--max_steps', 4, '--num_workers', 0, '--device', 'cpu', *more)
+    return (
+        '--weights',
+        'scratch',
+        '--width',
+        0.0625,
+        '--train_list',
+        data / 'list.txt',
+        '--voc12_root',
+        data,
+        '--la_crf_dir',
+        Path(maps) / '4.00',
+        '--ha_crf_dir',
+        Path(maps) / '24.00',
+        '--session_name',
+        session,
+        '--batch_size',
+        2,
+        '--crop_size',
+        64,
+        '--max_steps',
+        4,
+        '--num_workers',
+        0,
+        '--device',
+        'cpu',
+        *more,
+    )
 
 
 def infer_flags(data, weights, *more):
-    return ('--weights', weights, '--infer_list', data / 'list.txt', '--voc12_root', data, '--cam_dir', data / 'cam',
-            '--jobs', 0, '--num_workers', 0, '--device', 'cpu', *more)
+    return (
+        '--weights',
+        weights,
+        '--infer_list',
+        data / 'list.txt',
+        '--voc12_root',
+        data,
+        '--cam_dir',
+        data / 'cam',
+        '--jobs',
+        0,
+        '--num_workers',
+        0,
+        '--device',
+        'cpu',
+        *more,
+    )
 
 
 @pytest.fixture(scope='module')
 def maps(data, tmp_path_factory):
     """Output of aff_prepare.py, run as a user does, with a process pool."""
     out = tmp_path_factory.mktemp('maps')
-    command = [sys.executable, ROOT / 'aff_prepare.py', *prepare_flags(data, out, '--alpha', 4, 24, '--jobs', 2)]
+    command = [
+        sys.executable,
+        ROOT / 'aff_prepare.py',
+        *prepare_flags(data, out, '--alpha', 4, 24, '--jobs', 2),
+    ]
     subprocess.run(list(map(str, command)), check=True)
     return out
 
 
 # ---------------------------------------------------------------- aff_prepare
 
+
 def test_prepare_writes_background_and_present_classes(data, maps):
-    assert files(maps) == sorted(f'{alpha}/{name}' for alpha in ('4.00', '24.00')
-                                 for name in ['.manifest.json', *(f'{name}.npy' for name in NAMES)])
+    assert files(maps) == sorted(
+        f'{alpha}/{name}'
+        for alpha in ('4.00', '24.00')
+        for name in ['.manifest.json', *(f'{name}.npy' for name in NAMES)]
+    )
     for alpha in ('4.00', '24.00'):
         for name, classes in zip(NAMES, CLASSES):
             read = read_maps(str(maps / alpha / f'{name}.npy'), VOC)
@@ -96,24 +159,38 @@ def test_prepare_writes_background_and_present_classes(data, maps):
 
 
 def test_prepare_continues_and_refuses_other_settings(data, tmp_path, run, refused):
-    code, out, _ = run('aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, '--crf_iters', 2))
+    code, out, _ = run(
+        'aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, '--crf_iters', 2)
+    )
     assert code == 0 and '3 made, 0 were there' in out
     before = {path: (tmp_path / path).read_bytes() for path in files(tmp_path)}
     (tmp_path / '4.00' / f'{NAMES[1]}.npy').unlink()
-    code, out, _ = run('aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, 8, '--crf_iters', 2))
+    code, out, _ = run(
+        'aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, 8, '--crf_iters', 2)
+    )
     assert code == 0 and '3 made' in out  # all of them lack α 8
     assert {path: (tmp_path / path).read_bytes() for path in before} == before
-    code, out, _ = run('aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, 8, '--crf_iters', 2))
+    code, out, _ = run(
+        'aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, 8, '--crf_iters', 2)
+    )
     assert code == 0 and '0 made, 3 were there' in out
-    refused('aff_prepare', prepare_flags(data, tmp_path, '--alpha', 4, '--crf_iters', 3),
-                   'crf_iters = 2, now crf_iters = 3', '--overwrite')
+    refused(
+        'aff_prepare',
+        prepare_flags(data, tmp_path, '--alpha', 4, '--crf_iters', 3),
+        'crf_iters = 2, now crf_iters = 3',
+        '--overwrite',
+    )
     assert {path: (tmp_path / path).read_bytes() for path in before} == before
-    code, out, _ = run('aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, '--crf_iters', 3, '--overwrite'))
+    code, out, _ = run(
+        'aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, '--crf_iters', 3, '--overwrite')
+    )
     assert code == 0 and '3 made' in out
 
 
 def test_prepare_float16_halves_the_files(data, maps, tmp_path, run):
-    code, *_ = run('aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, '--dtype', 'float16'))
+    code, *_ = run(
+        'aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 4, '--dtype', 'float16')
+    )
     assert code == 0
     small, large = (folder / '4.00' / f'{NAMES[1]}.npy' for folder in (tmp_path, maps))
     assert small.stat().st_size < 0.52 * large.stat().st_size
@@ -124,9 +201,17 @@ def test_prepare_float16_halves_the_files(data, maps, tmp_path, run):
 
 
 def test_prepare_probs(data, tmp_path, run):
-    assert run('aff_prepare', *prepare_flags(data, tmp_path, '--alpha', 8, '--unary', 'probs', '--crf_iters', 5))[0] == 0
+    assert (
+        run(
+            'aff_prepare',
+            *prepare_flags(data, tmp_path, '--alpha', 8, '--unary', 'probs', '--crf_iters', 5),
+        )[0]
+        == 0
+    )
     for name in NAMES:
-        np.testing.assert_allclose(sum(read_maps(str(tmp_path / '8.00' / f'{name}.npy'), VOC).values()), 1, atol=1e-5)
+        np.testing.assert_allclose(
+            sum(read_maps(str(tmp_path / '8.00' / f'{name}.npy'), VOC).values()), 1, atol=1e-5
+        )
 
 
 def test_prepare_bad_input(data, tmp_path, refused):
@@ -140,8 +225,17 @@ def test_prepare_bad_input(data, tmp_path, refused):
     write_npy(str(cams / f'{NAMES[1]}.npy'), {3: np.zeros((80, 96), np.float32)})
     write_npy(str(cams / f'{NAMES[2]}.npy'), {})
     with_cams(cams / f'{NAMES[1]}.npy', 'maps are 96x80, the picture is 101x75')
-    refused('aff_prepare', prepare_flags(data, out, '--cam_dir', tmp_path / 'none'), 'none: no such folder')
-    refused('aff_prepare', prepare_flags(data, out, '--voc12_root', tmp_path), 'JPEGImages', '--voc12_root')
+    refused(
+        'aff_prepare',
+        prepare_flags(data, out, '--cam_dir', tmp_path / 'none'),
+        'none: no such folder',
+    )
+    refused(
+        'aff_prepare',
+        prepare_flags(data, out, '--voc12_root', tmp_path),
+        'JPEGImages',
+        '--voc12_root',
+    )
     refused('aff_prepare', prepare_flags(data, out, '--alpha', 4.125), 'at most two decimals')
     assert not out.exists()
     (cams / f'{NAMES[1]}.npy').write_bytes((data / 'cam' / f'{NAMES[1]}.npy').read_bytes()[:2000])
@@ -151,11 +245,16 @@ def test_prepare_bad_input(data, tmp_path, refused):
 
 # ---------------------------------------------------------------- aff_train
 
+
 @pytest.fixture(scope='module')
 def trained(data, maps, tmp_path_factory):
     """Session of aff_train.py, run as a user does."""
     session = tmp_path_factory.mktemp('run') / 'aff'
-    command = [sys.executable, ROOT / 'aff_train.py', *train_flags(data, maps, session, '--save_every', 3)]
+    command = [
+        sys.executable,
+        ROOT / 'aff_train.py',
+        *train_flags(data, maps, session, '--save_every', 3),
+    ]
     subprocess.run(list(map(str, command)), check=True)
     return session
 
@@ -170,11 +269,16 @@ def test_train_writes_a_checkpoint_and_logs_every_term(trained):
         assert record['loss'] == pytest.approx(expected, rel=1e-5)
     log = Path(f'{trained}.log').read_text()
     assert log.count('3 dicts of background and present classes') == 2
-    assert files(trained.parent) == ['aff.jsonl', 'aff.log', 'aff.pth']  # the training states are gone
+    assert files(trained.parent) == [
+        'aff.jsonl',
+        'aff.log',
+        'aff.pth',
+    ]  # the training states are gone
 
 
 def test_train_continues_to_the_same_weights(data, maps, trained, tmp_path, run, monkeypatch):
     import aff_train
+
     real, calls = aff_train.affinity_loss, []
 
     def broken(*arguments):
@@ -182,12 +286,15 @@ def test_train_continues_to_the_same_weights(data, maps, trained, tmp_path, run,
         if len(calls) == 4:
             raise KeyboardInterrupt
         return real(*arguments)
+
     monkeypatch.setattr(aff_train, 'affinity_loss', broken)
     flags = train_flags(data, maps, tmp_path / 'aff', '--save_every', 3)
     assert run('aff_train', *flags)[0] == 130
     assert [name for name in files(tmp_path) if name.endswith('.pth')] == ['aff.state-3.pth']
     assert run('aff_train', *flags)[0] == 0 and len(calls) == 5  # one step was left
-    state, expected = (torch.load(f'{path}.pth', weights_only=True) for path in (tmp_path / 'aff', trained))
+    state, expected = (
+        torch.load(f'{path}.pth', weights_only=True) for path in (tmp_path / 'aff', trained)
+    )
     for key, value in expected.items():
         torch.testing.assert_close(state[key], value, rtol=1e-5, atol=1e-6)
 
@@ -200,7 +307,9 @@ def test_train_reads_the_21_map_layout_and_says_so(data, maps, tmp_path, run):
             for label, values in read.items():
                 array[label] = values
             write_npy(str(tmp_path / alpha / f'{name}.npy'), array)
-    code, out, _ = run('aff_train', *train_flags(data, tmp_path, tmp_path / 'aff', '--max_steps', 2))
+    code, out, _ = run(
+        'aff_train', *train_flags(data, tmp_path, tmp_path / 'aff', '--max_steps', 2)
+    )
     assert code == 0 and out.count('3 arrays of all 21 maps') == 2
     assert Path(tmp_path / 'aff.pth').exists()
 
@@ -209,8 +318,15 @@ def test_train_starts_from_a_stage_1_checkpoint(data, maps, tmp_path, run):
     save_checkpoint(str(tmp_path / 'seam.pth'), fill(CamNet(0.0625)).state_dict())
     flags = train_flags(data, maps, tmp_path / 'aff', '--max_steps', 1, '--lr', 0)
     code, out, _ = run('aff_train', *flags, '--weights', tmp_path / 'seam.pth')
-    assert code == 0 and 'initialised anew: f8_3, f8_4, f8_5, f9' in out and 'not used:' in out and 'fc8' in out
-    state, before = (torch.load(tmp_path / name, weights_only=True) for name in ('aff.pth', 'seam.pth'))
+    assert (
+        code == 0
+        and 'initialised anew: f8_3, f8_4, f8_5, f9' in out
+        and 'not used:' in out
+        and 'fc8' in out
+    )
+    state, before = (
+        torch.load(tmp_path / name, weights_only=True) for name in ('aff.pth', 'seam.pth')
+    )
     for key in ('conv1a.weight', 'b5_1.conv_branch2a.weight', 'bn7.running_mean'):
         assert torch.equal(state[key], before[key])
 
@@ -239,6 +355,7 @@ def test_train_bad_input(data, maps, tmp_path, refused):
 
 # ---------------------------------------------------------------- aff_infer
 
+
 def test_infer_masks_probabilities_and_resume(data, weights, tmp_path, run, refused):
     masks, probs = tmp_path / 'rw', tmp_path / 'prob'
     flags = infer_flags(data, weights, '--out_rw', masks, '--out_rw_prob', probs, '--alpha', 16)
@@ -256,27 +373,55 @@ def test_infer_masks_probabilities_and_resume(data, weights, tmp_path, run, refu
     before = (masks / f'{NAMES[0]}.png').read_bytes()
     (masks / f'{NAMES[0]}.png').unlink()
     code, out, _ = run('aff_infer', *flags)
-    assert code == 0 and '1 made, 2 were there' in out and (masks / f'{NAMES[0]}.png').read_bytes() == before
+    assert (
+        code == 0
+        and '1 made, 2 were there' in out
+        and (masks / f'{NAMES[0]}.png').read_bytes() == before
+    )
     refused('aff_infer', [*flags, '--beta', 4], 'beta = 8, now beta = 4', '--overwrite')
-    refused('aff_infer', infer_flags(data, weights, '--out_rw', masks, '--crf'), 'crf = False, now crf = True')
+    refused(
+        'aff_infer',
+        infer_flags(data, weights, '--out_rw', masks, '--crf'),
+        'crf = False, now crf = True',
+    )
 
 
 def test_infer_crf_changes_the_masks(data, weights, tmp_path, run, refused):
-    for name, size in zip(NAMES, [(80, 96), (75, 101), (64, 64)]):  # noise, half of it above the background
-        write_npy(str(tmp_path / 'cam' / f'{name}.npy'), {3: uniform(f'noise {name}', *size).numpy()})
-    flags = infer_flags(data, weights, '--cam_dir', tmp_path / 'cam', '--logt', 0, '--beta', 32, '--bg_score', 0.5)
+    for name, size in zip(
+        NAMES, [(80, 96), (75, 101), (64, 64)]
+    ):  # noise, half of it above the background
+        write_npy(
+            str(tmp_path / 'cam' / f'{name}.npy'), {3: uniform(f'noise {name}', *size).numpy()}
+        )
+    flags = infer_flags(
+        data, weights, '--cam_dir', tmp_path / 'cam', '--logt', 0, '--beta', 32, '--bg_score', 0.5
+    )
     assert run('aff_infer', *flags, '--out_rw', tmp_path / 'plain')[0] == 0
     assert run('aff_infer', *flags, '--out_rw', tmp_path / 'crf', '--crf')[0] == 0
-    assert run('aff_infer', *flags, '--out_rw', tmp_path / 'plain2', '--out_rw_crf', tmp_path / 'crf2')[0] == 0
+    assert (
+        run(
+            'aff_infer', *flags, '--out_rw', tmp_path / 'plain2', '--out_rw_crf', tmp_path / 'crf2'
+        )[0]
+        == 0
+    )
     for kind in ('plain', 'crf'):
-        assert all((tmp_path / kind / f'{name}.png').read_bytes() == (tmp_path / f'{kind}2' / f'{name}.png').read_bytes()
-                   for name in NAMES)
-    refused('aff_infer', [*flags, '--out_rw_crf', tmp_path / 'crf3', '--crf'], '--crf refines the masks of --out_rw')
+        assert all(
+            (tmp_path / kind / f'{name}.png').read_bytes()
+            == (tmp_path / f'{kind}2' / f'{name}.png').read_bytes()
+            for name in NAMES
+        )
+    refused(
+        'aff_infer',
+        [*flags, '--out_rw_crf', tmp_path / 'crf3', '--crf'],
+        '--crf refines the masks of --out_rw',
+    )
 
     changed = 0
     for name in NAMES:  # from the walk's labels, with the seeds' kernels
         picture = np.asarray(read_image(str(data / 'JPEGImages' / f'{name}.jpg')))
-        plain, refined = (read_mask(str(tmp_path / kind / f'{name}.png'), VOC) for kind in ('plain', 'crf'))
+        plain, refined = (
+            read_mask(str(tmp_path / kind / f'{name}.png'), VOC) for kind in ('plain', 'crf')
+        )
         np.testing.assert_array_equal(refine_mask(picture, plain, [4], num_labels=21), refined)
         assert {0, 4} >= set(np.unique(refined).tolist())
         changed += int((plain != refined).sum())
@@ -306,9 +451,19 @@ def test_infer_bad_input(data, weights, tmp_path, refused):
 
 # ---------------------------------------------------------------- golden e2e
 
+
 def on_e2e(script, *flags):
-    command = [sys.executable, ROOT / script, '--infer_list', E2E / 'list.txt', '--voc12_root', E2E / 'VOC2012',
-               '--cam_dir', E2E / 'cam', *flags]
+    command = [
+        sys.executable,
+        ROOT / script,
+        '--infer_list',
+        E2E / 'list.txt',
+        '--voc12_root',
+        E2E / 'VOC2012',
+        '--cam_dir',
+        E2E / 'cam',
+        *flags,
+    ]
     subprocess.run(list(map(str, command)), check=True, env={**os.environ, 'OMP_NUM_THREADS': '2'})
 
 
@@ -319,7 +474,10 @@ def test_prepare_agrees_with_the_published_code(tmp_path):
     expected_files = sorted(E2E.glob('prep/*/*.npz'))
     assert len(expected_files) == 6
     for path in expected_files:
-        read, expected = read_maps(str(tmp_path / path.parent.name / f'{path.stem}.npy'), VOC), np.load(path)
+        read, expected = (
+            read_maps(str(tmp_path / path.parent.name / f'{path.stem}.npy'), VOC),
+            np.load(path),
+        )
         assert [str(label) for label in read] == list(expected)
         for label in read:
             np.testing.assert_allclose(read[label], expected[str(label)], atol=2e-3)
@@ -332,18 +490,48 @@ def test_prepare_agrees_with_the_published_code(tmp_path):
 @pytest.mark.slow
 def test_infer_agrees_with_the_published_code(tmp_path):
     save_checkpoint(str(tmp_path / 'aff.pth'), fill(Net()).state_dict())
-    on_e2e('aff_infer.py', '--weights', tmp_path / 'aff.pth', '--out_rw', tmp_path / 'rw', '--device', 'cpu',
-           '--jobs', 0, '--num_workers', 0)
+    on_e2e(
+        'aff_infer.py',
+        '--weights',
+        tmp_path / 'aff.pth',
+        '--out_rw',
+        tmp_path / 'rw',
+        '--device',
+        'cpu',
+        '--jobs',
+        0,
+        '--num_workers',
+        0,
+    )
     expected_files = sorted(E2E.glob('rw/*.png'))
     assert len(expected_files) == 3
     exact = True
     for path in expected_files:
-        agreement = (read_mask(str(tmp_path / 'rw' / path.name), VOC) == read_mask(str(path), VOC)).mean()
+        agreement = (
+            read_mask(str(tmp_path / 'rw' / path.name), VOC) == read_mask(str(path), VOC)
+        ).mean()
         assert agreement >= 0.999
         exact &= agreement == 1
-    subprocess.run(list(map(str, [
-        sys.executable, ROOT / 'eval.py', '--list', E2E / 'ids.txt', '--predict_dir', tmp_path / 'rw', '--gt_dir',
-        E2E / 'VOC2012' / 'SegmentationClass', '--json', tmp_path / 'eval.json'])), check=True)
+    subprocess.run(
+        list(
+            map(
+                str,
+                [
+                    sys.executable,
+                    ROOT / 'eval.py',
+                    '--list',
+                    E2E / 'ids.txt',
+                    '--predict_dir',
+                    tmp_path / 'rw',
+                    '--gt_dir',
+                    E2E / 'VOC2012' / 'SegmentationClass',
+                    '--json',
+                    tmp_path / 'eval.json',
+                ],
+            )
+        ),
+        check=True,
+    )
     result = json.loads((tmp_path / 'eval.json').read_text())
     expected = json.loads((E2E / 'eval.json').read_text())['rw']
     for name, value in expected.items():  # a pixel in a thousand may differ on another processor

@@ -1,4 +1,6 @@
-"""Real processes: 2 × batch 4 equal 1 × batch 8 in losses and gradients; the scripts run, stop and fail as one."""
+"""Real processes: 2 × batch 4 equal 1 × batch 8 in losses and gradients; the scripts run, stop and
+fail as one."""
+
 import json
 import os
 import signal
@@ -25,12 +27,22 @@ from tool.train.random_numbers import mixed_seed
 
 WIDTH, CPU = 1 / 16, torch.device('cpu')
 CONTRAST = {'bg_threshold': 0.1}
-OPTIONS = {'all': LossOptions(64, 2, contrast=CONTRAST),
-           'label-aware': LossOptions(64, 2, contrast={**CONTRAST, 'prototypes': 'label_aware', 'bg_certain': 0.05,
-                                                   'common': torch.arange(20) != 3}),
-           'no contrast': LossOptions(64, 2, contrast=None),
-           'no consistency': LossOptions(64, 2, consistency=False, contrast=CONTRAST),
-           'classification': LossOptions(64, 2, consistency=False, contrast=None)}
+OPTIONS = {
+    'all': LossOptions(64, 2, contrast=CONTRAST),
+    'label-aware': LossOptions(
+        64,
+        2,
+        contrast={
+            **CONTRAST,
+            'prototypes': 'label_aware',
+            'bg_certain': 0.05,
+            'common': torch.arange(20) != 3,
+        },
+    ),
+    'no contrast': LossOptions(64, 2, contrast=None),
+    'no consistency': LossOptions(64, 2, consistency=False, contrast=CONTRAST),
+    'classification': LossOptions(64, 2, consistency=False, contrast=None),
+}
 
 
 def contrast_case(name: str, options: LossOptions):
@@ -42,18 +54,24 @@ def contrast_case(name: str, options: LossOptions):
             module.p = 0
     label = torch.zeros(8, 20)
     label[torch.arange(8), torch.arange(8) % 5] = label[:, 7] = 1
-    batch = {'image': normal('image', 8, 3, 96, 96), 'label': label, 'saliency': uniform('saliency', 8, 1, 96, 96)}
+    batch = {
+        'image': normal('image', 8, 3, 96, 96),
+        'label': label,
+        'saliency': uniform('saliency', 8, 1, 96, 96),
+    }
     batch['image'][6:, :, 60:] = 0  # padding
     generator = torch.Generator()
 
     def losses(batch, step):
         generator.manual_seed(mixed_seed(0, step, 1))
         return baseline.losses(net, batch, options, generator)
+
     return net, losses, batch
 
 
 def affinity_case():
-    """The same for AffinityNet; the two halves of the batch have very different numbers of pairs of each kind."""
+    """The same for AffinityNet; the two halves of the batch have very different numbers of pairs of
+    each kind."""
     net = fill(resnet38_aff.Net(WIDTH)).requires_grad_(True)
     for module in net.modules():
         if isinstance(module, nn.Dropout2d):
@@ -61,8 +79,13 @@ def affinity_case():
     label = (uniform('label', 8, 12, 12) * 3).to(torch.uint8)
     label[:3, 2:] = 255
     label[4:] //= 2
-    return net, lambda batch, step: affinity_loss(net(batch['image']), *pair_labels(batch['label']), batch['counts']), {
-        'image': normal('image', 8, 3, 96, 96), 'label': label}
+    return (
+        net,
+        lambda batch, step: affinity_loss(
+            net(batch['image']), *pair_labels(batch['label']), batch['counts']
+        ),
+        {'image': normal('image', 8, 3, 96, 96), 'label': label},
+    )
 
 
 def one_step(case, accumulate=1, whole=None):
@@ -70,19 +93,32 @@ def one_step(case, accumulate=1, whole=None):
     net, losses, batch = case
     net.train()
     share = len(batch['image']) // processes.world()
-    batch = {key: value[processes.rank() * share:][:share] for key, value in batch.items()}
+    batch = {key: value[processes.rank() * share :][:share] for key, value in batch.items()}
     model = processes.wrap(_Losses(net, losses), CPU, static=accumulate == 1)
     optimizer = make_optimizer('sgd', param_groups(net, net.new_layers(), 0, 0), 0, 0)
     for step in (0, 1):  # the second step shows what a first one does not: how static_graph goes on
-        terms = _update(model, optimizer, grad_scaler('off'), _parts(batch, accumulate, CPU, whole), step)
-    return ({name: (processes.total(value) / processes.world()).item() for name, value in terms.items()},
-            {name: value.grad for name, value in net.named_parameters() if value.grad is not None})
+        terms = _update(
+            model, optimizer, grad_scaler('off'), _parts(batch, accumulate, CPU, whole), step
+        )
+    return (
+        {
+            name: (processes.total(value) / processes.world()).item()
+            for name, value in terms.items()
+        },
+        {name: value.grad for name, value in net.named_parameters() if value.grad is not None},
+    )
 
 
 def all_cases() -> dict:
-    made = {f'{name}, {what}': one_step(contrast_case(name, options))
-            for name in BASELINES for what, options in OPTIONS.items()}
-    made |= {f'affinity in {parts}': one_step(affinity_case(), parts, aff_train.mean_counts) for parts in (1, 2)}
+    made = {
+        f'{name}, {what}': one_step(contrast_case(name, options))
+        for name in BASELINES
+        for what, options in OPTIONS.items()
+    }
+    made |= {
+        f'affinity in {parts}': one_step(affinity_case(), parts, aff_train.mean_counts)
+        for parts in (1, 2)
+    }
     return made
 
 
@@ -101,7 +137,9 @@ def halves(tmp_path_factory):
     """(all cases in one process, in two)."""
     path = str(tmp_path_factory.mktemp('halves') / 'two.pth')
     store = agent()
-    children = [context.Process(target=_process, args=(environment(rank, store), path)) for rank in (0, 1)]
+    children = [
+        context.Process(target=_process, args=(environment(rank, store), path)) for rank in (0, 1)
+    ]
     for process in children:
         process.start()
     assert [end(process) for process in children] == [0, 0]
@@ -109,19 +147,27 @@ def halves(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('case', [f'{name}, {what}' for name in BASELINES for what in OPTIONS] +
-                         [f'affinity in {parts}' for parts in (1, 2)])
+@pytest.mark.parametrize(
+    'case',
+    [f'{name}, {what}' for name in BASELINES for what in OPTIONS]
+    + [f'affinity in {parts}' for parts in (1, 2)],
+)
 def test_two_processes_of_4_equal_one_of_8(halves, case):
     (terms, gradients), (terms2, gradients2) = (half[case] for half in halves)
     assert set(terms) == set(terms2) and terms['loss'] > 0
     for name, value in terms.items():
         assert terms2[name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
-    assert set(gradients) == {name for name, value in gradients2.items() if value.any()} | set(gradients)
+    assert set(gradients) == {name for name, value in gradients2.items() if value.any()} | set(
+        gradients
+    )
     scale = max(value.norm() for value in gradients.values())
     for name, value in gradients.items():
         assert (gradients2[name] - value).norm() <= 1e-5 * max(value.norm(), 1e-2 * scale), name
     if case == 'seam, all':
-        assert all(terms[name] > 0 for name in ('loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view'))
+        assert all(
+            terms[name] > 0
+            for name in ('loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view')
+        )
 
 
 @pytest.mark.slow
@@ -134,6 +180,7 @@ def test_parts_of_a_batch_equal_the_whole(halves):
 
 # ---------------------------------------------------------------- the scripts
 
+
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp('data')
@@ -144,14 +191,26 @@ def data(tmp_path_factory):
 def start(data, session, *more):
     """(two processes of contrast_train.py, as torchrun starts them, and its store)."""
     store = agent()
-    return [train(data, session, '--max_steps', 16, *more, output=rank, environment=environment(rank, store))
-            for rank in (0, 1)], store
+    return [
+        train(
+            data,
+            session,
+            '--max_steps',
+            16,
+            *more,
+            output=rank,
+            environment=environment(rank, store),
+        )
+        for rank in (0, 1)
+    ], store
 
 
 def outcome(session, started):
     """(exit codes, what the processes printed)."""
     children, _ = started
-    return [end(process) for process in children], [open(f'{session}.out{rank}').read() for rank in (0, 1)]
+    return [end(process) for process in children], [
+        open(f'{session}.out{rank}').read() for rank in (0, 1)
+    ]
 
 
 @pytest.mark.slow
@@ -169,7 +228,11 @@ def test_a_signal_to_one_process_stops_both_and_the_run_continues(data, tmp_path
     codes, texts = outcome(run, started)
     assert codes == [143, 143], texts
     step = max(int(path.stem.split('-')[1]) for path in tmp_path.glob('run.state-*.pth'))
-    assert step >= 3 and f'stopped by SIGTERM after step {step}; the same command continues' in texts[0] and texts[1] == ''
+    assert (
+        step >= 3
+        and f'stopped by SIGTERM after step {step}; the same command continues' in texts[0]
+        and texts[1] == ''
+    )
     assert not (tmp_path / 'run.pth').exists()
 
     codes, texts = outcome(run, start(data, run, '--save_every', 3))
@@ -181,18 +244,28 @@ def test_a_signal_to_one_process_stops_both_and_the_run_continues(data, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('flag, value, part', [
-    ('--voc12_root', 'nowhere', 'nowhere'),                                  # checked once, by the main process
-    ('--batch_size', 3, '--batch_size 3: cannot be split over 2 processes'),  # found by every process
-    ('--baseline', 'cam', 'invalid choice'),                                 # before the processes meet
-    ('--voc12_root', 'broken', '2007_000002.jpg: damaged')])                 # found by one process, while it trains
+@pytest.mark.parametrize(
+    'flag, value, part',
+    [
+        ('--voc12_root', 'nowhere', 'nowhere'),  # checked once, by the main process
+        (
+            '--batch_size',
+            3,
+            '--batch_size 3: cannot be split over 2 processes',
+        ),  # found by every process
+        ('--baseline', 'cam', 'invalid choice'),  # before the processes meet
+        ('--voc12_root', 'broken', '2007_000002.jpg: damaged'),
+    ],
+)  # found by one process, while it trains
 def test_mistakes_end_all_processes_with_one_line(data, tmp_path, flag, value, part):
     if value == 'broken':
         make_voc(tmp_path / 'broken')
         path = tmp_path / 'broken' / 'JPEGImages' / '2007_000002.jpg'
         path.write_bytes(path.read_bytes()[:800])
     run = tmp_path / 'run'
-    codes, texts = outcome(run, start(data, run, flag, tmp_path / value if flag == '--voc12_root' else value))
+    codes, texts = outcome(
+        run, start(data, run, flag, tmp_path / value if flag == '--voc12_root' else value)
+    )
     assert codes == [2, 2], texts
     lines = [line for text in texts for line in text.splitlines() if 'error' in line.lower()]
     assert len(lines) == 1 and part in lines[0], texts

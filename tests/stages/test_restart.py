@@ -1,4 +1,6 @@
-"""contrast_train.py, killed or stopped at any moment: the same command again ends with the same weights, bit by bit."""
+"""contrast_train.py, killed or stopped at any moment: the same command again ends with the same
+weights, bit by bit."""
+
 import os
 import random
 import signal
@@ -71,7 +73,9 @@ def test_killed_at_random_moments(data, whole, tmp_path):
             break
     else:
         assert end(start(data, session)) == 0
-    assert killed and session.with_suffix('.out').read_text().count(f'… {STEPS}')  # a run went on from a state
+    assert killed and session.with_suffix('.out').read_text().count(
+        f'… {STEPS}'
+    )  # a run went on from a state
     check_equal(whole[0], session)
 
 
@@ -79,9 +83,15 @@ def test_killed_at_random_moments(data, whole, tmp_path):
 def test_killed_as_a_state_is_written(data, whole, tmp_path):
     session = tmp_path / 'run'
     for step in (6, 15):
+
         def writing(before=frozenset(tmp_path.glob('.*.tmp')), step=step):  # noqa: B008
             past = (tmp_path / f'run.state-{step - 3}.pth').exists()
-            return past and set(tmp_path.glob('.*.tmp')) - before or (tmp_path / f'run.state-{step}.pth').exists()
+            return (
+                past
+                and set(tmp_path.glob('.*.tmp')) - before
+                or (tmp_path / f'run.state-{step}.pth').exists()
+            )
+
         process = start(data, session)
         assert wait_for(process, writing)
         process.kill()
@@ -94,7 +104,12 @@ def check_equal(whole, session):
     """A run that went on to its end is the uninterrupted one, and nothing else is left of it."""
     assert same(weights(whole), weights(session))
     assert session.with_suffix('.jsonl').read_bytes() == whole.with_suffix('.jsonl').read_bytes()
-    assert sorted(path.name for path in session.parent.iterdir()) == ['run.jsonl', 'run.log', 'run.out', 'run.pth']
+    assert sorted(path.name for path in session.parent.iterdir()) == [
+        'run.jsonl',
+        'run.log',
+        'run.out',
+        'run.pth',
+    ]
 
 
 @pytest.mark.slow
@@ -108,8 +123,13 @@ def test_asked_to_stop(data, whole, tmp_path, number):
     steps = sorted(int(path.stem.split('-')[1]) for path in tmp_path.glob('run.state-*.pth'))
     assert 5 <= steps[-1] < STEPS and not (tmp_path / 'run.pth').exists()
     output = (tmp_path / 'run.out').read_text()
-    assert f'contrast_train.py: stopped by {number.name} after step {steps[-1]}; the same command continues' in output
+    assert (
+        f'contrast_train.py: stopped by {number.name} after step {steps[-1]}; the same command '
+        'continues' in output
+    )
     assert 'Traceback' not in output
     process = start(data, session, '--save_every', 5)
-    assert end(process) == 0 and f'steps: {steps[-1]} … {STEPS}' in (tmp_path / 'run.log').read_text()
+    assert (
+        end(process) == 0 and f'steps: {steps[-1]} … {STEPS}' in (tmp_path / 'run.log').read_text()
+    )
     assert same(weights(whole[0]), weights(session))

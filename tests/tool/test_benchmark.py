@@ -1,4 +1,5 @@
 """The benchmark: what it compares is equal, and it prints what it measured."""
+
 import json
 
 import pytest
@@ -29,6 +30,6 @@ def test_our_inference_equals_eight_plain_passes(monkeypatch):
 
 def test_rows_are_printed_and_written(run, tmp_path):
     code, out, _ = run('tool.benchmark', '--only', 'eval_png', '--json', tmp_path / 'rows.json')
-    result, = json.loads((tmp_path / 'rows.json').read_text())['rows']
+    (result,) = json.loads((tmp_path / 'rows.json').read_text())['rows']
     assert code == 0 and f'{result["ratio"]:.1f}x' in out
     assert result['ratio'] == pytest.approx(result['plain'] / result['ours'])

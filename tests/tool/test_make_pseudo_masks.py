@@ -1,4 +1,5 @@
 """Masks from CRF maps."""
+
 import numpy as np
 from PIL import Image
 
@@ -12,7 +13,10 @@ def maps(path, values):
 
 
 def test_masks_are_the_most_probable_class(tmp_path, run):
-    maps(tmp_path / 'crf' / 'a.npy', {15: [[0.1, 0.9, 0.3]], 0: [[0.8, 0.05, 0.3]], 8: [[0.1, 0.05, 0.4]]})
+    maps(
+        tmp_path / 'crf' / 'a.npy',
+        {15: [[0.1, 0.9, 0.3]], 0: [[0.8, 0.05, 0.3]], 8: [[0.1, 0.05, 0.4]]},
+    )
     old = np.zeros((21, 1, 3), np.float32)  # the older layout
     old[3, 0, 1] = old[20, 0, 2] = 1
     write_npy(str(tmp_path / 'crf' / 'b.npy'), old)
@@ -27,14 +31,29 @@ def test_masks_are_the_most_probable_class(tmp_path, run):
 
 def test_bad_input(tmp_path, refused):
     out = tmp_path / 'out'
-    refused('tool.make_pseudo_masks', ('--crf_dir', tmp_path / 'none', '--out_dir', out), 'none: no such folder')
+    refused(
+        'tool.make_pseudo_masks',
+        ('--crf_dir', tmp_path / 'none', '--out_dir', out),
+        'none: no such folder',
+    )
     (tmp_path / 'crf').mkdir()
-    refused('tool.make_pseudo_masks', ('--crf_dir', tmp_path / 'crf', '--out_dir', out), 'holds no .npy file')
+    refused(
+        'tool.make_pseudo_masks',
+        ('--crf_dir', tmp_path / 'crf', '--out_dir', out),
+        'holds no .npy file',
+    )
     maps(tmp_path / 'crf' / 'a.npy', {0: [[1.0]]})
     (tmp_path / 'list.txt').write_text('a\nc\n')
-    refused('tool.make_pseudo_masks', ('--crf_dir', tmp_path / 'crf', '--out_dir', out, '--list', tmp_path / 'list.txt'),
-            'c.npy: no such file')
+    refused(
+        'tool.make_pseudo_masks',
+        ('--crf_dir', tmp_path / 'crf', '--out_dir', out, '--list', tmp_path / 'list.txt'),
+        'c.npy: no such file',
+    )
     assert not out.exists()
     (tmp_path / 'crf' / 'a.npy').write_bytes(b'\x93NUMPY')
-    refused('tool.make_pseudo_masks', ('--crf_dir', tmp_path / 'crf', '--out_dir', out, '--jobs', 0), 'a.npy')
+    refused(
+        'tool.make_pseudo_masks',
+        ('--crf_dir', tmp_path / 'crf', '--out_dir', out, '--jobs', 0),
+        'a.npy',
+    )
     assert not list(out.glob('*.png'))

@@ -1,4 +1,6 @@
-"""The pipeline: what is skipped, continued and done anew, how stages fail; and the smoke preset as a whole."""
+"""The pipeline: what is skipped, continued and done anew, how stages fail; and the smoke preset as
+a whole."""
+
 import json
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from tool.run import command_line
 from voc12.classes import CLASSES
 
 # A stage that notes that it ran in {work}/ran, writes --out, and does what --do says.
-SCRIPT = '''
+SCRIPT = """
 import argparse, json, os, sys, time
 parser = argparse.ArgumentParser()
 for flag in ('--work', '--name', '--out', '--do', '--json', '--miou', '--curve', '--value'):
@@ -25,16 +27,19 @@ with open(os.path.join(args.work, 'ran'), 'a') as file:
 if args.out:
     open(args.out, 'w').write(args.value)
 if args.json:
-    scores = {**dict.fromkeys(CLASSES, float(args.miou)), 'cat': 90.0, 'mIoU': float(args.miou), 'list': 'l/train.txt',
-              'images': 3, 'gt_dir': 'gt', 'predict_dir': 'p', 'pixels': {name: 1000 + (name == 'cat') for name in CLASSES}}
-    json.dump({**scores, **({'t': float(args.curve), 'curve_t': []} if args.curve else {})}, open(args.json, 'w'))
+    scores = {**dict.fromkeys(CLASSES, float(args.miou)), 'cat': 90.0, 'mIoU': float(args.miou)}
+    scores |= {'list': 'l/train.txt', 'images': 3, 'gt_dir': 'gt', 'predict_dir': 'p'}
+    scores['pixels'] = {name: 1000 + (name == 'cat') for name in CLASSES}
+    if args.curve:
+        scores |= {'t': float(args.curve), 'curve_t': []}
+    json.dump(scores, open(args.json, 'w'))
 if args.do == 'fail':
     print('stage.py: error: bad input\\n  ')
     sys.exit(7)
 if args.do == 'sleep':
     time.sleep(60)
-'''.replace('CLASSES', repr(CLASSES))
-PRESET = '''
+""".replace('CLASSES', repr(CLASSES))
+PRESET = """
 [preset]
 about = a toy
 core = cat dog
@@ -75,12 +80,13 @@ name = last
 out = {work}/last.txt
 value = {best_masks}
 makes = {work}/last.txt
-'''
+"""
 
 
 @pytest.fixture
 def toy(tmp_path, run):
-    """toy(*flags): runs the toy preset → (exit code, stdout, stderr, names of the stages that ran)."""
+    """toy(*flags): runs the toy preset → (exit code, stdout, stderr, names of the stages that
+    ran)."""
     folder = tmp_path / 'work dir'
     folder.mkdir()
     (folder / 'stage.py').write_text(SCRIPT)
@@ -88,10 +94,21 @@ def toy(tmp_path, run):
 
     def call(*flags):
         (folder / 'ran').write_text('')
-        result = run('tool.pipeline', '--preset', tmp_path / 'toy.ini', '--work_dir', folder, *flags)
+        result = run(
+            'tool.pipeline', '--preset', tmp_path / 'toy.ini', '--work_dir', folder, *flags
+        )
         return (*result, (folder / 'ran').read_text().split())
+
     call.folder = folder
-    call.command = [sys.executable, '-m', 'tool.pipeline', '--preset', str(tmp_path / 'toy.ini'), '--work_dir', str(folder)]
+    call.command = [
+        sys.executable,
+        '-m',
+        'tool.pipeline',
+        '--preset',
+        str(tmp_path / 'toy.ini'),
+        '--work_dir',
+        str(folder),
+    ]
     return call
 
 
@@ -109,7 +126,9 @@ def test_what_the_results_fill(toy):
     toy()
     records = json.loads((toy.folder / 'pipeline.json').read_text())['stages']
     assert records['crf']['command'][-2:] == ['--value', '0.31']
-    assert (toy.folder / 'last.txt').read_text() == str(toy.folder / 'crf_masks')  # 50 is the best of 30, 50 and 40
+    assert (toy.folder / 'last.txt').read_text() == str(
+        toy.folder / 'crf_masks'
+    )  # 50 is the best of 30, 50 and 40
     toy('--set', 'walk.miou=51')
     assert (toy.folder / 'last.txt').read_text() == str(toy.folder / 'walk_masks')
 
@@ -126,11 +145,16 @@ def test_a_changed_stage_and_all_after_it_are_done_anew(toy):
 def test_a_failed_stage_passes_its_line_and_code_on_and_is_continued(toy):
     code, _, err, ran = toy('--set', 'walk.do=fail')
     assert code == 7 and ran == ['one', 'seeds', 'crf', 'walk']
-    assert 'stage walk failed: stage.py: error: bad input\n' in err and str(toy.folder / 'logs' / 'walk.log') in err
+    assert (
+        'stage walk failed: stage.py: error: bad input\n' in err
+        and str(toy.folder / 'logs' / 'walk.log') in err
+    )
     code, _, _, ran = toy('--set', 'last.do=fail')
     assert code == 7 and ran == ['walk', 'last']
-    assert toy('--set', 'last.do=fail')[3] == ['last:found']  # the same command: goes on with what is there
-    assert toy()[::3] == (0, ['last'])                        # another command: its old output was removed
+    assert toy('--set', 'last.do=fail')[3] == [
+        'last:found'
+    ]  # the same command: goes on with what is there
+    assert toy()[::3] == (0, ['last'])  # another command: its old output was removed
 
 
 def test_processes_share_a_stage(toy, monkeypatch):
@@ -139,7 +163,9 @@ def test_processes_share_a_stage(toy, monkeypatch):
     assert code == 0 and ran == ['one', 'seeds', 'crf', 'walk', 'walk', 'last']
     assert toy('--set', 'walk.processes=5')[3] == []
     code, _, err, _ = toy('--set', 'walk.processes=5', 'walk.do=fail')
-    assert code == 2 and 'stage walk failed: stage.py: error: bad input\n' in err  # not what torchrun has to say of it
+    assert (
+        code == 2 and 'stage walk failed: stage.py: error: bad input\n' in err
+    )  # not what torchrun has to say of it
     code, out, _, ran = toy('--set', 'walk.processes=5', '--show')
     assert code == 0 and '--nproc_per_node 2 ' in out and ran == []
 
@@ -161,7 +187,8 @@ def test_from_and_to(toy):
 
 
 def test_a_crash_between_two_stages_loses_nothing(toy):
-    """A stage that was done anew, and the pipeline killed right after it: what follows is not taken for complete."""
+    """A stage that was done anew, and the pipeline killed right after it: what follows is not taken
+    for complete."""
     toy()
     assert toy('--set', 'seeds.value=x', '--to', 'seeds')[3] == ['seeds']
     assert toy('--set', 'seeds.value=x')[3] == ALL[2:]
@@ -169,15 +196,23 @@ def test_a_crash_between_two_stages_loses_nothing(toy):
 
 def test_bad_flags(toy, refused, tmp_path):
     preset = ('--preset', tmp_path / 'toy.ini', '--work_dir', toy.folder)
-    refused('tool.pipeline', ('--preset', 'nothing'), '--preset nothing: no such preset', 'quickstart')
+    refused(
+        'tool.pipeline', ('--preset', 'nothing'), '--preset nothing: no such preset', 'quickstart'
+    )
     refused('tool.pipeline', (*preset, '--from', 'nothing'), '--from nothing', 'one, seeds')
     refused('tool.pipeline', (*preset, '--from', 'walk', '--to', 'crf'), 'the other way round')
-    refused('tool.pipeline', (*preset, '--from', 'walk'), 'the stage one before it has not completed')
+    refused(
+        'tool.pipeline', (*preset, '--from', 'walk'), 'the stage one before it has not completed'
+    )
     refused('tool.pipeline', (*preset, '--set', 'one.values=3'), 'stage.py has no flag --values')
     refused('tool.pipeline', (*preset, '--set', 'one.makes=/tmp', 'one.script='), '[one]')
     segmentation = '[net]\nscript = segmentation/experiment/SEAM_deeplabv1_resnet38/train.py\n'
     (tmp_path / 'net.ini').write_text(segmentation)
-    refused('tool.pipeline', ('--preset', tmp_path / 'net.ini', '--set', 'net.TRAIN_LRR=1'), 'no key TRAIN_LRR')
+    refused(
+        'tool.pipeline',
+        ('--preset', tmp_path / 'net.ini', '--set', 'net.TRAIN_LRR=1'),
+        'no key TRAIN_LRR',
+    )
     (toy.folder / 'pipeline.json').write_text('[')
     refused('tool.pipeline', preset, 'pipeline.json: unreadable')
     assert not (toy.folder / 'one.txt').exists()
@@ -185,13 +220,19 @@ def test_bad_flags(toy, refused, tmp_path):
 
 def test_nothing_outside_the_work_folder_is_removed(toy, refused, tmp_path):
     (tmp_path / 'mine').write_text('')
-    refused('tool.pipeline', (*toy.command[3:], '--set', f'one.makes={tmp_path}/mine'), 'mine: that is not in')
+    refused(
+        'tool.pipeline',
+        (*toy.command[3:], '--set', f'one.makes={tmp_path}/mine'),
+        'mine: that is not in',
+    )
     assert (tmp_path / 'mine').exists()
 
 
 def started(toy, *flags):
     """A pipeline in a process of its own, once its sleeping stage runs."""
-    process = subprocess.Popen([*toy.command, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*toy.command, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     for _ in range(400):
         if (toy.folder / 'last.txt').exists():
             return process
@@ -204,13 +245,19 @@ def test_signals_reach_the_stage(toy, number, code):
     process = started(toy, '--set', 'last.do=sleep')
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == code and 'the same command continues from there' in err and 'Traceback' not in err
+    assert (
+        process.returncode == code
+        and 'the same command continues from there' in err
+        and 'Traceback' not in err
+    )
     record = json.loads((toy.folder / 'pipeline.json').read_text())['stages']['last']
     assert not record['done'] and 0 < record['seconds'] < 60
     assert toy('--from', 'last')[3] == ['last']
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells a process that its parent has died')
+@pytest.mark.skipif(
+    sys.platform != 'linux', reason='only Linux tells a process that its parent has died'
+)
 def test_a_killed_pipeline_leaves_no_stage_behind(toy):
     process = started(toy, '--set', 'last.do=sleep')
     process.kill()
@@ -222,10 +269,17 @@ def test_a_killed_pipeline_leaves_no_stage_behind(toy):
 def test_ladder_of_the_toy(toy):
     toy()
     ladder = json.loads((toy.folder / 'ladder.json').read_text())
-    seconds = {name: record['seconds'] for name, record in
-               json.loads((toy.folder / 'pipeline.json').read_text())['stages'].items()}
+    seconds = {
+        name: record['seconds']
+        for name, record in json.loads((toy.folder / 'pipeline.json').read_text())['stages'].items()
+    }
     seeds, crf, walk = ladder['rows']
-    assert (seeds['mIoU'], seeds['core'], seeds['occurring'], seeds['t']) == (pytest.approx((20 * 30 + 90) / 21), 60, 90, 0.314)
+    assert (seeds['mIoU'], seeds['core'], seeds['occurring'], seeds['t']) == (
+        pytest.approx((20 * 30 + 90) / 21),
+        60,
+        90,
+        0.314,
+    )
     assert seeds['seconds'] == pytest.approx(seconds['one'] + seconds['seeds'], abs=0.06)
     assert walk['seconds'] == pytest.approx(seconds['walk'], abs=0.06)
     assert ladder['seconds'] == pytest.approx(sum(seconds.values()), abs=0.06) and 't' not in crf
@@ -233,18 +287,38 @@ def test_ladder_of_the_toy(toy):
 
 @pytest.mark.slow
 def test_smoke(tmp_path, monkeypatch):
-    """Generated pictures through all stages: a ladder with every row, and nothing to do the second time."""
+    """Generated pictures through all stages: a ladder with every row, and nothing to do the second
+    time."""
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
-    command = [sys.executable, '-m', 'tool.pipeline', '--preset', 'smoke', '--work_dir', str(tmp_path), '--device', 'cpu']
+    command = [
+        sys.executable,
+        '-m',
+        'tool.pipeline',
+        '--preset',
+        'smoke',
+        '--work_dir',
+        str(tmp_path),
+        '--device',
+        'cpu',
+    ]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
     ladder = json.loads((tmp_path / 'ladder.json').read_text())
     assert [(row['row'], row['images']) for row in ladder['rows']] == [
-        ('seeds, best threshold', 24), ('seeds + CRF', 24), ('seeds + random walk', 24), ('seeds + random walk + CRF', 24),
-        ('DeepLab, without CRF', 6), ('DeepLab + CRF', 6)]
+        ('seeds, best threshold', 24),
+        ('seeds + CRF', 24),
+        ('seeds + random walk', 24),
+        ('seeds + random walk + CRF', 24),
+        ('DeepLab, without CRF', 6),
+        ('DeepLab + CRF', 6),
+    ]
     assert all(0 < row['mIoU'] < 100 and row['seconds'] > 0 for row in ladder['rows'])
     assert (tmp_path / 'contact_sheet.png').stat().st_size > 100_000
     before = (tmp_path / 'pipeline.json').read_text()
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert second.returncode == 0 and second.stdout.count(' complete (') == 19 and ' runs' not in second.stdout
+    assert (
+        second.returncode == 0
+        and second.stdout.count(' complete (') == 19
+        and ' runs' not in second.stdout
+    )
     assert (tmp_path / 'pipeline.json').read_text() == before

@@ -1,4 +1,5 @@
 """tool/train/log.py: logs that a continued run goes on with."""
+
 import json
 import sys
 
@@ -36,7 +37,10 @@ def test_continued_run_drops_what_it_will_write_again(tmp_path):
     assert steps(tmp_path / 'run.jsonl') == [0, 1, 2, 3, 4, 5, 6, 7]
     assert (tmp_path / 'run.log').read_text().count('done\n') == 2
     write_run(tmp_path / 'run', 0, 2)
-    assert steps(tmp_path / 'run.jsonl') == [0, 1] and (tmp_path / 'run.log').read_text().count('done\n') == 1
+    assert (
+        steps(tmp_path / 'run.jsonl') == [0, 1]
+        and (tmp_path / 'run.log').read_text().count('done\n') == 1
+    )
 
 
 def test_tensorboard_is_written_where_asked(tmp_path):
@@ -44,6 +48,7 @@ def test_tensorboard_is_written_where_asked(tmp_path):
     log.scalars(3, {'loss': 0.5})
     log.close()
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     events = EventAccumulator(str(tmp_path / 'board')).Reload().Scalars('loss')
     assert [(event.step, event.value) for event in events] == [(3, 0.5)]
 
@@ -56,7 +61,9 @@ def test_lines_that_are_said_do_not_repeat_the_progress(tmp_path, capsys):
     bar.close()
     log.close()
     out, err = capsys.readouterr()
-    assert '20/20' in err and len(err.splitlines()) <= 2 and '\r' not in err  # a second one only after half a minute
+    assert (
+        '20/20' in err and len(err.splitlines()) <= 2 and '\r' not in err
+    )  # a second one only after half a minute
     assert out.splitlines() == [f'step {step}' for step in range(20)]
 
 

@@ -1,4 +1,5 @@
 """tool/train/memory.py: freed blocks leave the process, or stay in it."""
+
 import os
 import subprocess
 import sys
@@ -7,8 +8,10 @@ import pytest
 
 from mini import ROOT
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux') or 'glibc' not in os.confstr('CS_GNU_LIBC_VERSION'),
-                                reason='only glibc is told what to do with freed memory')
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith('linux') or 'glibc' not in os.confstr('CS_GNU_LIBC_VERSION'),
+    reason='only glibc is told what to do with freed memory',
+)
 HOLES = """
 del (first := [np.ones(3 << 20)])[:]  # 24 MB: from now on such blocks come from the heap
 blocks = [np.ones(2 << 20) for _ in range(8)]  # 16 MB each
@@ -24,10 +27,18 @@ import numpy as np
 from tool.train.memory import *
 {call}
 {allocate}
-print(next(int(line.split()[1]) >> 10 for line in open('/proc/self/status') if line.startswith('VmRSS')))
+lines = open('/proc/self/status')
+print(next(int(line.split()[1]) >> 10 for line in lines if line.startswith('VmRSS')))
 """
-    return int(subprocess.run([sys.executable, '-c', script], env={**os.environ, 'PYTHONPATH': str(ROOT)}, check=True,
-                              capture_output=True, text=True).stdout)
+    return int(
+        subprocess.run(
+            [sys.executable, '-c', script],
+            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    )
 
 
 def test_holes_are_given_back():

@@ -1,4 +1,5 @@
 """tool/train/optimiser.py: the published groups, momentum (Q2) and decay."""
+
 import pytest
 import torch
 from torch import nn
@@ -18,14 +19,24 @@ class Net(nn.Module):
 
 def named(net, groups):
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    return [([names[id(parameter)] for parameter in group['params']], group['lr'], group['weight_decay'])
-            for group in groups]
+    return [
+        (
+            [names[id(parameter)] for parameter in group['params']],
+            group['lr'],
+            group['weight_decay'],
+        )
+        for group in groups
+    ]
 
 
 def test_published_groups():
     net = Net()
     assert named(net, param_groups(net, [net.head], 0.01, 5e-4)) == [
-        (['conv.weight'], 0.01, 5e-4), (['conv.bias'], 0.02, 0), (['head.0.weight'], 0.1, 5e-4), (['head.0.bias'], 0.2, 0)]
+        (['conv.weight'], 0.01, 5e-4),
+        (['conv.bias'], 0.02, 0),
+        (['head.0.weight'], 0.1, 5e-4),
+        (['head.0.bias'], 0.2, 0),
+    ]
 
 
 def test_groups_when_training_from_scratch():
@@ -41,7 +52,8 @@ def test_empty_groups_are_left_out():
 
 
 def test_momentum_is_the_weight_decay():
-    """Q2: two steps on f(w) = g·w: v1 = g + d·w0, w1 = w0 − lr·v1; v2 = m·v1 + g + d·w1, with m = 5e-4."""
+    """Q2: two steps on f(w) = g·w: v1 = g + d·w0, w1 = w0 − lr·v1; v2 = m·v1 + g + d·w1, with m =
+    5e-4."""
     weight = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
     sgd = make_optimizer('sgd', [{'params': [weight], 'lr': 0.1, 'weight_decay': 5e-4}], 0.1, 5e-4)
     assert make_optimizer('sgd', sgd.param_groups, 0.1, 5e-4, 0.9).defaults['momentum'] == 0.9
@@ -55,11 +67,20 @@ def test_momentum_is_the_weight_decay():
 
 def test_adamw_decays_by_group_and_moves_by_the_sign_first():
     decayed, free = (nn.Parameter(torch.tensor([2.0])) for _ in range(2))
-    adamw = make_optimizer('adamw', [{'params': [decayed], 'lr': 0.1, 'weight_decay': 0.5},
-                                     {'params': [free], 'lr': 0.2, 'weight_decay': 0.0}], 0.1, 0.5)
+    adamw = make_optimizer(
+        'adamw',
+        [
+            {'params': [decayed], 'lr': 0.1, 'weight_decay': 0.5},
+            {'params': [free], 'lr': 0.2, 'weight_decay': 0.0},
+        ],
+        0.1,
+        0.5,
+    )
     decayed.grad = free.grad = torch.tensor([-7.0])
     adamw.step()
-    assert decayed.item() == pytest.approx(2 * (1 - 0.1 * 0.5) + 0.1) and free.item() == pytest.approx(2.2)
+    assert decayed.item() == pytest.approx(
+        2 * (1 - 0.1 * 0.5) + 0.1
+    ) and free.item() == pytest.approx(2.2)
 
 
 def test_new_layers_take_their_own_factor():
@@ -69,22 +90,28 @@ def test_new_layers_take_their_own_factor():
 
 
 def test_warm_up():
-    assert [warm_up(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1] and warm_up(0, 0) == 1
+    assert [warm_up(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1] and warm_up(
+        0, 0
+    ) == 1
 
 
 def test_poly():
     assert poly(0, 100) == 1 and poly(100, 100) == 0
-    assert poly(50, 100) == pytest.approx(0.5 ** 0.9) and poly(75, 100, power=2) == 0.0625
+    assert poly(50, 100) == pytest.approx(0.5**0.9) and poly(75, 100, power=2) == 0.0625
 
 
 def test_set_lr_is_always_of_the_initial_rates():
     weight = nn.Parameter(torch.ones(1))
     other = nn.Parameter(torch.ones(1))
-    sgd = make_optimizer('sgd', [{'params': [weight], 'lr': 0.1}, {'params': [other], 'lr': 1.0}], 0.1, 0)
+    sgd = make_optimizer(
+        'sgd', [{'params': [weight], 'lr': 0.1}, {'params': [other], 'lr': 1.0}], 0.1, 0
+    )
     for factor in (0.5, 0.25, 1.0, 0.1):
         set_lr(sgd, factor)
         assert [group['lr'] for group in sgd.param_groups] == pytest.approx([0.1 * factor, factor])
-    again = make_optimizer('sgd', [{'params': [weight], 'lr': 7.0}, {'params': [other], 'lr': 7.0}], 0.1, 0)
+    again = make_optimizer(
+        'sgd', [{'params': [weight], 'lr': 7.0}, {'params': [other], 'lr': 7.0}], 0.1, 0
+    )
     again.load_state_dict(sgd.state_dict())  # a continued run knows the initial rates
     set_lr(again, 0.5)
     assert [group['lr'] for group in again.param_groups] == pytest.approx([0.05, 0.5])

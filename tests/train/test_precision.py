@@ -1,4 +1,6 @@
-"""tool/train/precision.py: outputs and losses stay float32 in 16 bits, the gradients are close to those of float32."""
+"""tool/train/precision.py: outputs and losses stay float32 in 16 bits, the gradients are close to
+those of float32."""
+
 import pytest
 import torch
 
@@ -17,15 +19,23 @@ def test_names_are_those_of_the_flag():
     assert (*precision.DTYPES, 'auto') == command_line.AMP
 
 
-@pytest.mark.parametrize('supported, half, amp', [(True, 1.0, 'bf16'), (True, 3.0, 'off'), (False, 1.0, 'off')])
+@pytest.mark.parametrize(
+    'supported, half, amp', [(True, 1.0, 'bf16'), (True, 3.0, 'off'), (False, 1.0, 'off')]
+)
 def test_auto_is_bf16_where_the_processor_is_faster_in_it(supported, half, amp, monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: supported)
-    monkeypatch.setattr(precision, 'multiplies_faster_in_bf16', precision.multiplies_faster_in_bf16.__wrapped__)
+    monkeypatch.setattr(
+        precision, 'multiplies_faster_in_bf16', precision.multiplies_faster_in_bf16.__wrapped__
+    )
     times = iter([half, 2.0])  # in bfloat16, in float32
     monkeypatch.setattr(precision.timeit, 'repeat', lambda *args, **options: [9.0, next(times)])
     assert precision.resolved('auto', CPU) == amp
     assert precision.resolved('auto', torch.device('mps')) == 'off'
-    assert [precision.resolved(given, CPU) for given in ('off', 'bf16', 'fp16')] == ['off', 'bf16', 'fp16']
+    assert [precision.resolved(given, CPU) for given in ('off', 'bf16', 'fp16')] == [
+        'off',
+        'bf16',
+        'fp16',
+    ]
 
 
 @pytest.mark.parametrize('module', [resnet38_contrast, resnet38_contrast_eps, resnet38_aff])
@@ -50,12 +60,19 @@ def test_loss_and_gradients_of_bf16():
     for amp in ('off', 'bf16'):
         net = fill(resnet38_contrast.Net(1 / 16)).eval()
         batch = {'image': normal('x', 2, 3, 96, 96), 'label': label}
-        terms = BASELINES['seam'].losses(precision.fast_forward(net, CPU, amp), batch, LossOptions(48, 1),
-                                         torch.Generator().manual_seed(0))
+        terms = BASELINES['seam'].losses(
+            precision.fast_forward(net, CPU, amp),
+            batch,
+            LossOptions(48, 1),
+            torch.Generator().manual_seed(0),
+        )
         assert all(value.dtype == torch.float32 for value in terms.values())
         terms['loss_cls'].backward()
         made[amp] = terms['loss_cls'].item(), net.fc8.weight.grad
-    assert made['bf16'][0] == pytest.approx(made['off'][0], rel=0.02) and made['bf16'][0] != made['off'][0]
+    assert (
+        made['bf16'][0] == pytest.approx(made['off'][0], rel=0.02)
+        and made['bf16'][0] != made['off'][0]
+    )
     assert (made['bf16'][1] - made['off'][1]).norm() < 0.1 * made['off'][1].norm()
 
 

@@ -1,4 +1,5 @@
 """Training over two real processes gives what one process gives."""
+
 import json
 import os
 import socket
@@ -25,7 +26,7 @@ class _Random(torch.utils.data.Dataset):
     def __getitem__(self, key):
         generator = torch.Generator().manual_seed(key[0] * 10 + key[1])
         mask = torch.randint(0, 5, (8, 8), generator=generator)
-        mask[:key[1] % 8] = 255
+        mask[: key[1] % 8] = 255
         return {'image': torch.randn(3, 8, 8, generator=generator), 'mask': mask}
 
 
@@ -34,10 +35,22 @@ def _train(prefix: str) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 3, padding=2))
     log = RunLog(prefix) if processes.is_main() else None
-    fit(net, torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9),
-        lambda batch, step: {'loss': segmentation_loss(net(batch['image']), batch['mask'], batch['labelled'])},
-        _Random(), batch_size=4, whole=mean_labelled, max_steps=6, lr_factor=lambda step: 1, device=device, seed=3,
-        num_workers=0, log=log)
+    fit(
+        net,
+        torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9),
+        lambda batch, step: {
+            'loss': segmentation_loss(net(batch['image']), batch['mask'], batch['labelled'])
+        },
+        _Random(),
+        batch_size=4,
+        whole=mean_labelled,
+        max_steps=6,
+        lr_factor=lambda step: 1,
+        device=device,
+        seed=3,
+        num_workers=0,
+        log=log,
+    )
     if processes.is_main():
         torch.save(net.state_dict(), prefix + '.pth')
     processes.barrier()
@@ -45,7 +58,13 @@ def _train(prefix: str) -> None:
 
 
 def _process(rank: int, prefix: str, port: int) -> None:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE='2',
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+    )
     torch.set_num_threads(1)
     _train(prefix)
 
@@ -59,7 +78,9 @@ def test_two_processes_equal_one(tmp_path):
     one, two = (torch.load(tmp_path / f'{name}.pth', weights_only=True) for name in ('one', 'two'))
     for key in one:
         torch.testing.assert_close(two[key], one[key], rtol=1e-5, atol=1e-6)
-    records = [[json.loads(line) for line in open(tmp_path / f'{name}.jsonl')] for name in ('one', 'two')]
+    records = [
+        [json.loads(line) for line in open(tmp_path / f'{name}.jsonl')] for name in ('one', 'two')
+    ]
     assert [record['step'] for record in records[1]] == list(range(6))
     for single, double in zip(*records):
         assert abs(single['loss'] - double['loss']) < 1e-5 * single['loss']
@@ -83,9 +104,15 @@ def test_norms_are_synchronised_on_gpus_and_frozen_ones_stay_frozen(monkeypatch)
     assert processes.sync_norms(net, torch.device('cpu')) is net
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in net.modules())
     synced = processes.sync_norms(net, torch.device('cuda', 0))
-    norms = [module for module in synced.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        module for module in synced.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    ]
     assert len(norms) == 37 + 2 and all(isinstance(module, nn.SyncBatchNorm) for module in norms)
     torch.testing.assert_close(synced(x), before)
     synced.train()
-    assert {module.training for module in synced.backbone.modules() if isinstance(module, nn.SyncBatchNorm)} == {False}
+    assert {
+        module.training
+        for module in synced.backbone.modules()
+        if isinstance(module, nn.SyncBatchNorm)
+    } == {False}
     assert synced.bn_fov.training and synced.bn_fov.momentum == 3e-4

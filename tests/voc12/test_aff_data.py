@@ -1,4 +1,5 @@
 """Data sets of the affinity stage on pictures made here."""
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,8 @@ SIZE = 48, 72  # height, width
 
 @pytest.fixture
 def folder(tmp_path):
-    """One picture, black left and white right, whose maps say class 4 on the left, background on the right."""
+    """One picture, black left and white right, whose maps say class 4 on the left, background on
+    the right."""
     (tmp_path / 'JPEGImages').mkdir()
     left = np.zeros(SIZE, np.float32)
     left[:, :40] = 1
@@ -44,9 +46,16 @@ def test_maps_travel_with_the_picture(folder, crop):
     for epoch in range(40):
         sample = train_set(folder, crop=crop)[epoch, 0]
         image, label = sample['image'], sample['label']
-        assert image.shape == (3, crop, crop) and label.shape == (crop // 8, crop // 8) and label.dtype == torch.uint8
-        # colour jitter keeps black dark and white bright; outside the picture the canvas is exactly 0
-        brightness = (image * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]).mean(0)
+        assert (
+            image.shape == (3, crop, crop)
+            and label.shape == (crop // 8, crop // 8)
+            and label.dtype == torch.uint8
+        )
+        # colour jitter keeps black dark and white bright; outside the picture the canvas is exactly
+        # 0
+        brightness = (
+            image * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+        ).mean(0)
         inside = (image != 0).any(0)
         labels = label.repeat_interleave(8, 0).repeat_interleave(8, 1)
         for value in right:
@@ -56,22 +65,32 @@ def test_maps_travel_with_the_picture(folder, crop):
         if crop == 96:
             outside = ~torch.nn.functional.max_pool2d(inside.float()[None, None], 8)[0, 0].bool()
             assert outside.any() and (label[outside] == 255).all()
-    assert right[1] > 0.9 * total[1] > 0 and right[0] > 0.9 * total[0] > 0  # only cells on the edge are mixed
+    assert (
+        right[1] > 0.9 * total[1] > 0 and right[0] > 0.9 * total[0] > 0
+    )  # only cells on the edge are mixed
 
 
 def test_both_layouts_give_the_same_sample(folder):
     for epoch in range(4):
-        dicts, mixed, arrays = (train_set(folder, la, ha)[epoch, 0]
-                                for la, ha in (('la', 'ha'), ('array', 'ha'), ('array', 'array')))
-        assert torch.equal(dicts['image'], arrays['image']) and torch.equal(dicts['image'], mixed['image'])
-        foreground = torch.where(arrays['label'] == 5, 1, arrays['label'])  # the 5th map there, the first here
+        dicts, mixed, arrays = (
+            train_set(folder, la, ha)[epoch, 0]
+            for la, ha in (('la', 'ha'), ('array', 'ha'), ('array', 'array'))
+        )
+        assert torch.equal(dicts['image'], arrays['image']) and torch.equal(
+            dicts['image'], mixed['image']
+        )
+        foreground = torch.where(
+            arrays['label'] == 5, 1, arrays['label']
+        )  # the 5th map there, the first here
         assert torch.equal(dicts['label'], foreground)
         assert torch.equal(mixed['label'], torch.where(dicts['label'] == 1, 5, dicts['label']))
 
 
 def test_a_sample_is_decided_by_seed_epoch_and_index(folder):
     first, again = train_set(folder)[3, 0], train_set(folder)[3, 0]
-    assert torch.equal(first['image'], again['image']) and torch.equal(first['label'], again['label'])
+    assert torch.equal(first['image'], again['image']) and torch.equal(
+        first['label'], again['label']
+    )
     assert not torch.equal(first['image'], train_set(folder)[4, 0]['image'])
     assert not torch.equal(first['image'], train_set(folder, seed=1)[3, 0]['image'])
 
@@ -96,8 +115,12 @@ def test_walk_set_pads_and_pools(folder):
     np.testing.assert_allclose(sample['image'][0, :45, :70], (1 - MEAN[0]) / STD[0], rtol=1e-6)
     assert sample['image'][:, 45:].abs().max() == 0 and sample['image'][:, :, 70:].abs().max() == 0
     np.testing.assert_allclose(sample['cam'][:, 0, 0], [0.27, 0.5, 1.0], rtol=1e-6)
-    np.testing.assert_allclose(sample['cam'][:, 5, 0], np.float32([0.27, 0.5, 1.0]) * 5 / 8, rtol=1e-6)  # 5 of 8 rows
-    np.testing.assert_allclose(sample['cam'][:, 5, 8], np.float32([0.27, 0.5, 1.0]) * 5 / 8 * 6 / 8, rtol=1e-6)
+    np.testing.assert_allclose(
+        sample['cam'][:, 5, 0], np.float32([0.27, 0.5, 1.0]) * 5 / 8, rtol=1e-6
+    )  # 5 of 8 rows
+    np.testing.assert_allclose(
+        sample['cam'][:, 5, 8], np.float32([0.27, 0.5, 1.0]) * 5 / 8 * 6 / 8, rtol=1e-6
+    )
 
 
 def test_maps_of_another_size_are_refused(folder):

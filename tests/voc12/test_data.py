@@ -1,4 +1,5 @@
 """voc12/data.py: the data sets of the CAM stage."""
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,11 @@ from voc12.data import MultiScaleSet, TrainSet, check_saliency, pick_labels
 @pytest.fixture
 def voc(tmp_path):
     names = make_voc(tmp_path)
-    return str(tmp_path), names, pick_labels(read_labels(str(tmp_path / 'cls_labels.npy'), VOC), names, 'cls_labels.npy')
+    return (
+        str(tmp_path),
+        names,
+        pick_labels(read_labels(str(tmp_path / 'cls_labels.npy'), VOC), names, 'cls_labels.npy'),
+    )
 
 
 def test_sample_depends_on_seed_epoch_and_index_alone(voc):
@@ -24,7 +29,10 @@ def test_sample_depends_on_seed_epoch_and_index_alone(voc):
     assert torch.equal(sets[0][3, 1]['image'], sets[1][3, 1]['image'])
     assert not torch.equal(sets[0][3, 1]['image'], sets[0][4, 1]['image'])
     assert not torch.equal(sets[0][3, 1]['image'], sets[2][3, 1]['image'])
-    assert sets[0][0, 0]['image'].shape == (3, 64, 64) and sets[0][0, 0]['label'].tolist() == labels[0].tolist()
+    assert (
+        sets[0][0, 0]['image'].shape == (3, 64, 64)
+        and sets[0][0, 0]['label'].tolist() == labels[0].tolist()
+    )
 
 
 def test_saliency_follows_its_picture(voc):
@@ -33,7 +41,8 @@ def test_saliency_follows_its_picture(voc):
     for name in names:
         mask = read_mask(f'{root}/SegmentationClass/{name}.png', VOC)
         Image.fromarray(np.repeat((mask > 0)[..., None] * 255, 3, 2).astype(np.uint8)).save(
-            f'{root}/JPEGImages/{name}.jpg', quality=95)
+            f'{root}/JPEGImages/{name}.jpg', quality=95
+        )
     dataset, seen = TrainSet(root, names, labels, 64, 0, f'{root}/SALImages'), 0
     for epoch in range(6):
         for index in range(len(names)):
@@ -41,7 +50,9 @@ def test_saliency_follows_its_picture(voc):
             assert sample['saliency'].shape == (1, 64, 64) and sample['saliency'].max() <= 1
             picture, saliency = sample['image'].mean(0), sample['saliency'][0] > 0.5
             if saliency.sum() > 50:
-                bright = picture > (picture[saliency].mean() + max(0, picture[~saliency].mean())) / 2
+                bright = (
+                    picture > (picture[saliency].mean() + max(0, picture[~saliency].mean())) / 2
+                )
                 assert (bright == saliency).float().mean() > 0.97
                 seen += 1
     assert seen > 12
@@ -54,10 +65,14 @@ def test_saliency_is_checked_before_training(voc):
         check_saliency(f'{root}/nowhere', root, names)
     path = f'{root}/SALImages/{names[1]}.png'
     Image.new('L', (10, 10)).save(path)
-    with pytest.raises(UserError, match=f'{names[1]}.png: saliency map is 10x10, its picture 96x87'):
+    with pytest.raises(
+        UserError, match=f'{names[1]}.png: saliency map is 10x10, its picture 96x87'
+    ):
         check_saliency(f'{root}/SALImages', root, names)
     Image.new('RGB', (96, 87)).save(path)
-    with pytest.raises(UserError, match=f'{names[1]}.png: must be an 8-bit grey or palette PNG, this one is RGB'):
+    with pytest.raises(
+        UserError, match=f'{names[1]}.png: must be an 8-bit grey or palette PNG, this one is RGB'
+    ):
         check_saliency(f'{root}/SALImages', root, names)
 
 

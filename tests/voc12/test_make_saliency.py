@@ -1,4 +1,5 @@
 """Stand-in saliency maps."""
+
 import numpy as np
 
 from mini import make_voc
@@ -9,7 +10,14 @@ from voc12.data import check_saliency
 
 def test_maps_fit_their_pictures_and_mark_the_objects(tmp_path, run, refused):
     names = make_voc(tmp_path)
-    flags = ('--mask_dir', tmp_path / 'SegmentationClass', '--out_dir', tmp_path / 'out', '--list', tmp_path / 'list.txt')
+    flags = (
+        '--mask_dir',
+        tmp_path / 'SegmentationClass',
+        '--out_dir',
+        tmp_path / 'out',
+        '--list',
+        tmp_path / 'list.txt',
+    )
     assert run('voc12.make_saliency', *flags, '--blur', 1)[0] == 0
     check_saliency(str(tmp_path / 'out'), str(tmp_path), names)
     for name in names:

@@ -1,4 +1,5 @@
 """voc12/transforms.py: crops, sizes and colours."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +10,9 @@ from voc12 import transforms
 
 def test_normalise():
     image = Image.fromarray(np.full((2, 3, 3), 255, np.uint8))
-    np.testing.assert_allclose(transforms.normalise(image)[0, 0], [0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225], rtol=1e-6)
+    np.testing.assert_allclose(
+        transforms.normalise(image)[0, 0], [0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize('shape', [(30, 70), (70, 30), (20, 20), (64, 64), (90, 100)])
@@ -25,19 +28,29 @@ def test_crop_of_any_picture_keeps_pixels_and_fills_the_rest(shape):
 
 
 def test_crops_reach_every_offset():
-    starts = {transforms.crop_window(66, 66, 64, np.random.default_rng(seed))[2].start for seed in range(50)}
+    starts = {
+        transforms.crop_window(66, 66, 64, np.random.default_rng(seed))[2].start
+        for seed in range(50)
+    }
     assert starts == {0, 1, 2}
 
 
 def test_long_side_is_in_range():
-    sizes = [transforms.random_long_side((500, 375), 448, 768, np.random.default_rng(seed)) for seed in range(300)]
+    sizes = [
+        transforms.random_long_side((500, 375), 448, 768, np.random.default_rng(seed))
+        for seed in range(300)
+    ]
     assert min(map(max, sizes)) >= 448 and max(map(max, sizes)) <= 768 and len(set(sizes)) > 100
     assert all(abs(h / w - 0.75) < 0.002 for w, h in sizes)
 
 
 def test_jitter_order_and_strength_are_random():
     image = Image.fromarray((np.random.default_rng(0).random((8, 8, 3)) * 255).astype(np.uint8))
-    results = {transforms.color_jitter(image, np.random.default_rng(seed)).tobytes() for seed in range(10)}
+    results = {
+        transforms.color_jitter(image, np.random.default_rng(seed)).tobytes() for seed in range(10)
+    }
     assert len(results) == 10
     still = transforms.color_jitter(image, np.random.default_rng(0), 0, 0, 0, 0)
-    np.testing.assert_allclose(np.asarray(still, int), np.asarray(functional.adjust_hue(image, 0), int), atol=2)
+    np.testing.assert_allclose(
+        np.asarray(still, int), np.asarray(functional.adjust_hue(image, 0), int), atol=2
+    )

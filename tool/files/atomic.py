@@ -1,4 +1,5 @@
 """Files written whole or not at all, and files and folders that have to be there."""
+
 import contextlib
 import os
 import tempfile
@@ -9,13 +10,16 @@ from tool.run.errors import UserError
 
 @contextlib.contextmanager
 def atomic(path: str) -> Iterator[str]:
-    """Yield a temporary name beside `path`; when the block ends well it becomes `path`, else it is removed."""
+    """Yield a temporary name beside `path`; when the block ends well it becomes `path`, else it is
+    removed."""
     folder, name = os.path.split(os.path.abspath(path))
     try:
         os.makedirs(folder, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix='.tmp', dir=folder)
     except OSError as error:
-        raise UserError(f'{path}: cannot be written ({error.strerror}); choose another output folder') from None
+        raise UserError(
+            f'{path}: cannot be written ({error.strerror}); choose another output folder'
+        ) from None
     os.close(handle)
     try:
         yield temporary
@@ -35,7 +39,9 @@ os.umask(_UMASK)
 def need_file(path: str, fix: str) -> str:
     """`path` if it is a file, else a UserError that ends with `fix`."""
     if not os.path.isfile(path):
-        raise UserError(f'{path}: {"is a folder, not a file" if os.path.isdir(path) else "no such file"}; {fix}')
+        raise UserError(
+            f'{path}: {"is a folder, not a file" if os.path.isdir(path) else "no such file"}; {fix}'
+        )
     return path
 
 

@@ -1,4 +1,5 @@
 """Lists of pictures and image-level labels."""
+
 import os
 
 import numpy as np
@@ -10,7 +11,8 @@ from tool.run.errors import UserError
 
 
 def read_list(path: str) -> list[str]:
-    """Image names of a list: the stem of each line's first column ('2007_000032' or '/JPEGImages/2007_000032.jpg …')."""
+    """Image names of a list: the stem of each line's first column ('2007_000032' or
+    '/JPEGImages/2007_000032.jpg …')."""
     need_file(path, 'make the lists with python -m voc12.make_lists')
     try:
         with open(path, encoding='utf-8') as file:
@@ -24,7 +26,8 @@ def read_list(path: str) -> list[str]:
 
 
 def read_labels(path: str, classes: ClassSet) -> dict[str, np.ndarray]:
-    """Image-level labels {name: float32 [20]} of a `cls_labels.npy`; integer keys (2007000032) are turned into names.
+    """Image-level labels {name: float32 [20]} of a `cls_labels.npy`; integer keys (2007000032) are
+    turned into names.
 
     `classes` say how long a label is.
     """
@@ -36,6 +39,9 @@ def read_labels(path: str, classes: ClassSet) -> dict[str, np.ndarray]:
     for key, value in loaded.items():
         name = key if isinstance(key, str) else f'{key // 1000000:04d}_{key % 1000000:06d}'
         if value.shape != (classes.num_foreground,):
-            raise UserError(f'{path}: label of {name} has shape {value.shape}, expected ({classes.num_foreground},)')
+            raise UserError(
+                f'{path}: label of {name} has shape {value.shape}, expected '
+                f'({classes.num_foreground},)'
+            )
         labels[name] = value.astype(np.float32)
     return labels

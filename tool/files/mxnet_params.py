@@ -1,8 +1,11 @@
-"""MXNet `.params` files, read without MXNet, and the ImageNet ResNet-38 weights in one of them (method §1).
+"""MXNet `.params` files, read without MXNet, and the ImageNet ResNet-38 weights in one of them
+(method §1).
 
-The file is a list of arrays followed by their names, little-endian; the layout stands in `_Reader`. Sizes in it are never
+The file is a list of arrays followed by their names, little-endian; the layout stands in `_Reader`.
+Sizes in it are never
 trusted: each is checked against the bytes that are left before anything is read.
 """
+
 import os
 import struct
 from typing import BinaryIO
@@ -16,7 +19,9 @@ _LIST = 0x112
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 _DTYPES = ('<f4', '<f8', '<f2', 'u1', '<i4', 'i1', '<i8')
 _MAX_DIMS = 32
-_SMALLEST = 28  # bytes of an array and its name at the least: five u32 and the u64 of the name's length
+_SMALLEST = (
+    28  # bytes of an array and its name at the least: five u32 and the u64 of the name's length
+)
 _FIX = 'download the file again (--weights wants the MXNet ResNet-38 of README.md)'
 
 
@@ -45,18 +50,23 @@ class _Reader:
         return struct.unpack(layout, self.bytes(struct.calcsize(layout), what))
 
     def array(self, what: str) -> np.ndarray:
-        """u32 magic [, i32 storage type], shape, i32 device type, i32 device id, i32 dtype, data."""
-        first, = self.numbers('I', 1, what)
+        """u32 magic [, i32 storage type], shape, i32 device type, i32 device id, i32 dtype,
+        data."""
+        (first,) = self.numbers('I', 1, what)
         if first in (_V2, _V3):
-            storage, = self.numbers('i', 1, what)
+            (storage,) = self.numbers('i', 1, what)
             if storage != 0:
-                raise self.fail(f'{what} has storage type {storage}; only dense arrays (0) can be read')
+                raise self.fail(
+                    f'{what} has storage type {storage}; only dense arrays (0) can be read'
+                )
         if first in (_V1, _V2, _V3):
-            dims, = self.numbers('I', 1, what)
+            (dims,) = self.numbers('I', 1, what)
             code = 'q'
         else:  # V0 has no magic number: its first word is the number of dimensions
             dims, code = first, 'I'
-        if dims > _MAX_DIMS or (dims == 0 and first != _V3):  # before V3, 0 dimensions mean 'never filled'
+        if dims > _MAX_DIMS or (
+            dims == 0 and first != _V3
+        ):  # before V3, 0 dimensions mean 'never filled'
             raise self.fail(f'{what} has {dims} dimensions')
         shape = self.numbers(code, dims, what)
         _, _, number = self.numbers('i', 3, what)
@@ -93,7 +103,7 @@ def load_mxnet_params(path: str) -> dict[str, np.ndarray]:
             raise reader.fail(f'it starts with {magic:#x} instead of {_LIST:#x}')
         reader.need(count * _SMALLEST, f'its {count} arrays')
         arrays = [reader.array(f'array {index} of {count}') for index in range(count)]
-        names_count, = reader.numbers('Q', 1, 'the number of names')
+        (names_count,) = reader.numbers('Q', 1, 'the number of names')
         if names_count != count:
             raise reader.fail(f'{count} arrays but {names_count} names')
         named = {}
@@ -108,7 +118,7 @@ def load_mxnet_params(path: str) -> dict[str, np.ndarray]:
 
 
 def _name(reader: _Reader, what: str) -> str:
-    length, = reader.numbers('Q', 1, what)
+    (length,) = reader.numbers('Q', 1, what)
     try:
         name = reader.bytes(length, what).decode()
     except UnicodeDecodeError:
@@ -119,21 +129,32 @@ def _name(reader: _Reader, what: str) -> str:
 # ---------------------------------------------------------------- ResNet-38
 
 _UNITS = {'2': 3, '3': 3, '4': 6, '5': 3, '6': 1, '7': 1}  # units of a stage: a, b1, b2, …
-_STATISTICS = {'weight': ('gamma',), 'bias': ('beta',), 'running_mean': ('moving_mean', 'mean'),
-               'running_var': ('moving_var', 'var')}
+_STATISTICS = {
+    'weight': ('gamma',),
+    'bias': ('beta',),
+    'running_mean': ('moving_mean', 'mean'),
+    'running_var': ('moving_var', 'var'),
+}
 
 
 def _norm(ours: str, theirs: str) -> dict[str, tuple[str, ...]]:
-    return {f'{ours}.{key}': tuple(f'{theirs}_{name}' for name in names) for key, names in _STATISTICS.items()}
+    return {
+        f'{ours}.{key}': tuple(f'{theirs}_{name}' for name in names)
+        for key, names in _STATISTICS.items()
+    }
 
 
 def resnet38_names() -> dict[str, tuple[str, ...]]:
-    """{key of the backbone's state dict: its possible MXNet names}, 191 entries in the state dict's order."""
+    """{key of the backbone's state dict: its possible MXNet names}, 191 entries in the state dict's
+    order."""
     table = {'conv1a.weight': ('conv1a_weight',)}
     for stage, count in _UNITS.items():
         bottleneck = stage in '67'
         for index in range(count):
-            ours, theirs = f'b{stage}' + f'_{index}' * (index > 0), stage + (f'b{index}' if index else 'a')
+            ours, theirs = (
+                f'b{stage}' + f'_{index}' * (index > 0),
+                stage + (f'b{index}' if index else 'a'),
+            )
             for branch in ('branch2a', 'branch2b1') + ('branch2b2',) * bottleneck:
                 table.update(_norm(f'{ours}.bn_{branch}', f'bn{theirs}_{branch}'))
                 table[f'{ours}.conv_{branch}.weight'] = (f'res{theirs}_{branch}_weight',)
@@ -143,26 +164,41 @@ def resnet38_names() -> dict[str, tuple[str, ...]]:
 
 
 def resnet38_from_mxnet(path: str) -> dict:
-    """State dict {key: float32 tensor} of the ResNet-38 backbone out of the MXNet ImageNet weights, 191 tensors.
+    """State dict {key: float32 tensor} of the ResNet-38 backbone out of the MXNet ImageNet weights,
+    191 tensors.
 
-    The classifier (linear1000_*) is dropped. Shapes are left to `load_state_dict`, which knows the network's width.
+    The classifier (linear1000_*) is dropped. Shapes are left to `load_state_dict`, which knows the
+    network's width.
 
     Raises:
-        UserError: not an MXNet file, or its arrays are not exactly those of ResNet-38; names the first that differs.
+        UserError: not an MXNet file, or its arrays are not exactly those of ResNet-38; names the
+            first that differs.
     """
     import torch  # here, so that looking into a file does not load torch
-    arrays = {name: array for name, array in load_mxnet_params(path).items() if not name.startswith('linear1000_')}
+
+    arrays = {
+        name: array
+        for name, array in load_mxnet_params(path).items()
+        if not name.startswith('linear1000_')
+    }
     state = {}
     for key, names in resnet38_names().items():
         found = [name for name in names if name in arrays]
         if not found:
-            raise UserError(f'{path}: not the ResNet-38 (A1) weights, {names[0]} is missing; {_FIX}')
+            raise UserError(
+                f'{path}: not the ResNet-38 (A1) weights, {names[0]} is missing; {_FIX}'
+            )
         array = arrays.pop(found[0])
         dims = 4 if '.conv_' in key or key == 'conv1a.weight' else 1
         if array.ndim != dims or array.dtype.kind != 'f':
-            raise UserError(f'{path}: {found[0]} is {array.dtype} {array.shape}, {dims} dimensions of floats expected')
+            raise UserError(
+                f'{path}: {found[0]} is {array.dtype} {array.shape}, {dims} dimensions of floats '
+                'expected'
+            )
         state[key] = torch.from_numpy(array.astype(np.float32, copy=False))
     if arrays:
-        raise UserError(f'{path}: not the ResNet-38 (A1) weights, {next(iter(arrays))} does not belong to it '
-                        f'({len(arrays)} left over); {_FIX}')
+        raise UserError(
+            f'{path}: not the ResNet-38 (A1) weights, {next(iter(arrays))} does not belong to it '
+            f'({len(arrays)} left over); {_FIX}'
+        )
     return state

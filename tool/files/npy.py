@@ -1,8 +1,10 @@
-"""What a `.npy` of a stranger may hold, read without running its code and without trusting its sizes.
+"""What a `.npy` of a stranger may hold, read without running its code and without trusting its
+sizes.
 
-`header`, `numeric_array`, `dict_of_arrays` and `first_shape` raise some exception, mostly ValueError, on anything else;
-`open_npy` turns it into a UserError that names the file.
+`header`, `numeric_array`, `dict_of_arrays` and `first_shape` raise some exception, mostly
+ValueError, on anything else; `open_npy` turns it into a UserError that names the file.
 """
+
 import contextlib
 import io
 import math
@@ -24,7 +26,11 @@ _NUMBERS = ('BININT', 'BININT1', 'BININT2', 'LONG1')  # opcodes
 def header(file: BinaryIO) -> tuple[tuple, np.dtype]:
     """Shape and dtype of an open .npy; the file is left at the start of the data."""
     version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     shape, _, dtype = read(file)
     return shape, dtype
 
@@ -34,14 +40,17 @@ def numeric_array(file: BinaryIO) -> np.ndarray:
     shape, dtype = header(file)
     if dtype.kind not in 'biuf':
         raise ValueError(f'an array of {dtype}, not of numbers')
-    if math.prod(shape) * dtype.itemsize > os.fstat(file.fileno()).st_size - file.tell():  # checked before it is allocated
+    if (
+        math.prod(shape) * dtype.itemsize > os.fstat(file.fileno()).st_size - file.tell()
+    ):  # checked before it is allocated
         raise ValueError(f'too short for an array of shape {shape}')
     file.seek(0)
     return np.load(file, allow_pickle=False)
 
 
 class _Dtype:
-    """What a pickle says about a dtype: its name ('f4'), led by its byte order once the state is known."""
+    """What a pickle says about a dtype: its name ('f4'), led by its byte order once the state is
+    known."""
 
     def __init__(self, name: str):
         self.name = name
@@ -53,9 +62,11 @@ class _Dtype:
 class _Array:
     """What a pickle says about an array.
 
-    numpy's own unpickling trusts the pickle (a dtype whose flags are forged makes its bytes pass for addresses of objects),
-    so the claims are collected here and numpy is given plain bytes and the name of a numeric type.
+    numpy's own unpickling trusts the pickle (a dtype whose flags are forged makes its bytes pass
+    for addresses of objects), so the claims are collected here and numpy is given plain bytes and
+    the name of a numeric type.
     """
+
     content = None
 
     def __setstate__(self, state: tuple):
@@ -81,12 +92,17 @@ class _NumpyOnly(pickle.Unpickler):
         # functions made anew each time: a pickle can set attributes of what it is given
         known = {
             'numpy._core.multiarray._reconstruct': lambda *_: _Array(),
-            'numpy._core.multiarray.scalar': lambda dtype, data: _Array().fill(data, dtype, (), 'C').content.item(),
-            'numpy._core.numeric._frombuffer': lambda data, dtype, shape, order, *_: (
-                _Array().fill(data, dtype, shape, order)),
+            'numpy._core.multiarray.scalar': lambda dtype, data: (
+                _Array().fill(data, dtype, (), 'C').content.item()
+            ),
+            'numpy._core.numeric._frombuffer': lambda data, dtype, shape, order, *_: _Array().fill(
+                data, dtype, shape, order
+            ),
             'numpy.dtype': lambda name, *_: _Dtype(name),
             'numpy.ndarray': None,  # only ever an argument of _reconstruct: None cannot be called
-            '_codecs.encode': lambda text, encoding='latin1': text.encode('latin1'),  # how protocol 2 carries bytes
+            '_codecs.encode': lambda text, encoding='latin1': text.encode(
+                'latin1'
+            ),  # how protocol 2 carries bytes
         }
         entry = f'{module.replace("numpy.core", "numpy._core")}.{name}'
         if entry not in known:
@@ -96,23 +112,32 @@ class _NumpyOnly(pickle.Unpickler):
 
 def dict_of_arrays(body: bytes) -> dict[str | int, np.ndarray]:
     """The dict of str/int keys to numeric arrays in a pickle."""
-    for opcode, argument, _ in pickletools.genops(body):  # fails where a length points past the end …
+    for opcode, argument, _ in pickletools.genops(
+        body
+    ):  # fails where a length points past the end …
         if 'PUT' in opcode.name and argument > len(body):
-            raise pickle.UnpicklingError('its memo is larger than the file')  # … and both would be allocated by load()
+            raise pickle.UnpicklingError(
+                'its memo is larger than the file'
+            )  # … and both would be allocated by load()
     loaded = _NumpyOnly(io.BytesIO(body), encoding='latin1').load()
     value = loaded.content if isinstance(loaded, _Array) else None
     if not isinstance(value, dict):
-        raise pickle.UnpicklingError(f'holds {"an array" if isinstance(value, np.ndarray) else "something else"}')
+        raise pickle.UnpicklingError(
+            f'holds {"an array" if isinstance(value, np.ndarray) else "something else"}'
+        )
     for key, array in value.items():
         if not isinstance(key, (str, int)) or isinstance(key, bool):
-            raise pickle.UnpicklingError(f'a key is neither text nor a whole number but {type(key).__name__}')
+            raise pickle.UnpicklingError(
+                f'a key is neither text nor a whole number but {type(key).__name__}'
+            )
         if not isinstance(array, _Array) or not isinstance(array.content, np.ndarray):
             raise pickle.UnpicklingError(f'entry {key!r} is not a numeric array')
     return {key: array.content for key, array in value.items()}
 
 
 def first_shape(head: bytes) -> tuple[int, int] | None:
-    """Shape of the first two-dimensional array in a pickle, from its first bytes; None where they do not tell."""
+    """Shape of the first two-dimensional array in a pickle, from its first bytes; None where they
+    do not tell."""
     numbers: list[int] = []  # whole numbers in a row; those before a TUPLE2 are a shape
     with contextlib.suppress(ValueError):  # the head ends in the middle of the data
         for opcode, argument, _ in pickletools.genops(head):
@@ -140,7 +165,8 @@ def read_npy(path: str) -> dict | np.ndarray:
 
 @contextlib.contextmanager
 def open_npy(path: str) -> Iterator[tuple[BinaryIO, tuple, np.dtype]]:
-    """(file at the start of its data, shape, dtype); whatever goes wrong while it is open is a UserError."""
+    """(file at the start of its data, shape, dtype); whatever goes wrong while it is open is a
+    UserError."""
     need_file(path, 'run the stage that writes it first')
     try:
         with open(path, 'rb') as file:
@@ -148,7 +174,9 @@ def open_npy(path: str) -> Iterator[tuple[BinaryIO, tuple, np.dtype]]:
     except UserError:
         raise
     except Exception as error:  # a damaged or hostile file can raise anything
-        raise UserError(f'{path}: refused, not an array or a plain dict of arrays ({error}); write it again') from None
+        raise UserError(
+            f'{path}: refused, not an array or a plain dict of arrays ({error}); write it again'
+        ) from None
 
 
 def write_npy(path: str, value: dict | np.ndarray) -> None:

@@ -1,4 +1,5 @@
 """Pictures and masks."""
+
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -6,7 +7,13 @@ from tool.files.atomic import atomic, need_file
 from tool.method.class_set import IGNORE, ClassSet, colour_map
 from tool.run.errors import UserError
 
-_DAMAGED = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises
+_DAMAGED = (
+    OSError,
+    UnidentifiedImageError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+)  # what PIL raises
 _PALETTE = colour_map()
 
 
@@ -17,7 +24,9 @@ def _decode(path: str, fix: str) -> Image.Image:
         image.load()
         return image
     except _DAMAGED as error:
-        raise UserError(f'{path}: damaged or not a picture ({error}); copy the file again') from None
+        raise UserError(
+            f'{path}: damaged or not a picture ({error}); copy the file again'
+        ) from None
 
 
 def read_image(path: str) -> Image.Image:
@@ -25,14 +34,19 @@ def read_image(path: str) -> Image.Image:
     return _decode(path, 'check --voc12_root and the image list').convert('RGB')
 
 
-def image_size(path: str, fix: str = 'check --voc12_root and the image list', gray: bool = False) -> tuple[int, int]:
-    """(H, W) of a picture from its header, without decoding; with `gray` it must be an 8-bit palette or grey one."""
+def image_size(
+    path: str, fix: str = 'check --voc12_root and the image list', gray: bool = False
+) -> tuple[int, int]:
+    """(H, W) of a picture from its header, without decoding; with `gray` it must be an 8-bit
+    palette or grey one."""
     need_file(path, fix)
     try:
         with Image.open(path) as image:
             size, mode = (image.height, image.width), image.mode
     except _DAMAGED as error:
-        raise UserError(f'{path}: damaged or not a picture ({error}); copy the file again') from None
+        raise UserError(
+            f'{path}: damaged or not a picture ({error}); copy the file again'
+        ) from None
     if gray and mode not in _GRAY:
         raise UserError(f'{path}: must be an 8-bit grey or palette PNG, this one is {mode}')
     return size
@@ -42,7 +56,8 @@ _GRAY = ('P', 'L')  # PIL's names of the 8-bit one-channel modes
 
 
 def read_gray(path: str, fix: str, indices: bool = True) -> np.ndarray:
-    """An 8-bit one-channel PNG as uint8 [H, W]; a palette image gives its indices, or with indices=False its grey levels."""
+    """An 8-bit one-channel PNG as uint8 [H, W]; a palette image gives its indices, or with
+    indices=False its grey levels."""
     image = _decode(path, fix)
     if image.mode not in _GRAY:
         raise UserError(f'{path}: must be an 8-bit grey or palette PNG, this one is {image.mode}')
@@ -54,8 +69,10 @@ def read_mask(path: str, classes: ClassSet) -> np.ndarray:
     mask = read_gray(path, 'check the mask folder and the image list')
     wrong = mask[(mask >= classes.num_classes) & (mask != IGNORE)]
     if wrong.size:
-        raise UserError(f'{path}: holds value {wrong[0]}; a mask has class ids 0…{classes.num_classes - 1} and {IGNORE} '
-                        'for ignore')
+        raise UserError(
+            f'{path}: holds value {wrong[0]}; a mask has class ids 0…{classes.num_classes - 1} and '
+            f'{IGNORE} for ignore'
+        )
     return mask
 
 

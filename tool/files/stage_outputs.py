@@ -2,6 +2,7 @@
 
 Imports no torch, so worker processes start quickly.
 """
+
 import os
 from dataclasses import dataclass
 
@@ -17,9 +18,11 @@ from tool.method.metrics import cam_prediction
 class SeedOutputs:
     """Folders to write (None: not wanted) and how.
 
-    cam: npy dicts. png: masks at `threshold`. crf: masks after dense CRF of the labels at `threshold`, by
-    `crf_iters` mean-field steps of `crf_backend` over `num_classes` labels, background included.
+    cam: npy dicts. png: masks at `threshold`. crf: masks after dense CRF of the labels at
+    `threshold`, by `crf_iters` mean-field steps of `crf_backend` over `num_classes` labels,
+    background included.
     """
+
     cam: str | None
     png: str | None
     crf: str | None
@@ -34,12 +37,22 @@ class SeedOutputs:
 
     def files(self) -> list[tuple[str, str]]:
         """(folder, extension) of everything wanted."""
-        return [(folder, extension) for folder, extension in ((self.cam, '.npy'), (self.png, '.png'), (self.crf, '.png'))
-                if folder]
+        return [
+            (folder, extension)
+            for folder, extension in ((self.cam, '.npy'), (self.png, '.png'), (self.crf, '.png'))
+            if folder
+        ]
 
 
-def write_seed(name: str, cam: dict[int, np.ndarray], size: tuple[int, int], image_path: str, outputs: SeedOutputs) -> None:
-    """Write the wanted outputs of one picture; `cam` is {class 0…19: float32 [H, W]}, `size` (H, W)."""
+def write_seed(
+    name: str,
+    cam: dict[int, np.ndarray],
+    size: tuple[int, int],
+    image_path: str,
+    outputs: SeedOutputs,
+) -> None:
+    """Write the wanted outputs of one picture; `cam` is {class 0…19: float32 [H, W]}, `size` (H,
+    W)."""
     if outputs.cam:
         write_npy(os.path.join(outputs.cam, name + '.npy'), cam)
     if not (outputs.png or outputs.crf):
@@ -48,20 +61,37 @@ def write_seed(name: str, cam: dict[int, np.ndarray], size: tuple[int, int], ima
     if outputs.png:
         write_mask(os.path.join(outputs.png, name + '.png'), labels)
     if outputs.crf:
-        refined = refine_mask(np.asarray(read_image(image_path)), labels, [key + 1 for key in cam], outputs.crf_iters,
-                              outputs.crf_backend, num_labels=outputs.num_classes)
+        refined = refine_mask(
+            np.asarray(read_image(image_path)),
+            labels,
+            [key + 1 for key in cam],
+            outputs.crf_iters,
+            outputs.crf_backend,
+            num_labels=outputs.num_classes,
+        )
         write_mask(os.path.join(outputs.crf, name + '.png'), refined)
 
 
-def write_walk(name: str, scores: np.ndarray, labels: list[int], num_classes: int, mask_dir: str = None, prob_dir: str = None,
-               crf_dir: str = None, image_path: str = None, crf_backend: str = BACKENDS[0]) -> None:
-    """Write <mask_dir>/<name>.png, <prob_dir>/<name>.npy and <crf_dir>/<name>.png (after dense CRF), whichever is wanted.
+def write_walk(
+    name: str,
+    scores: np.ndarray,
+    labels: list[int],
+    num_classes: int,
+    mask_dir: str = None,
+    prob_dir: str = None,
+    crf_dir: str = None,
+    image_path: str = None,
+    crf_backend: str = BACKENDS[0],
+) -> None:
+    """Write <mask_dir>/<name>.png, <prob_dir>/<name>.npy and <crf_dir>/<name>.png (after dense
+    CRF), whichever is wanted.
 
-    The CRF is the seeds', from labels (method Q5 names none): the walk levels its scores, so that as probabilities with
-    aff_prepare's wide kernel most of a picture became background.
+    The CRF is the seeds', from labels (method Q5 names none): the walk levels its scores, so that
+    as probabilities with aff_prepare's wide kernel most of a picture became background.
 
     Args:
-        scores: float32 [K, H, W] after the walk, one map for each of the K labels (background 0 first).
+        scores: float32 [K, H, W] after the walk, one map for each of the K labels (background 0
+            first).
         num_classes: labels of the CRF, background included.
         image_path: the picture, for the CRF.
         crf_backend: one of tool.method.crf.BACKENDS.
@@ -75,6 +105,11 @@ def write_walk(name: str, scores: np.ndarray, labels: list[int], num_classes: in
     if mask_dir:
         write_mask(os.path.join(mask_dir, name + '.png'), mask)
     if crf_dir:
-        refined = refine_mask(np.asarray(read_image(image_path)), mask, np.unique(mask),
-                              backend=crf_backend, num_labels=num_classes)
+        refined = refine_mask(
+            np.asarray(read_image(image_path)),
+            mask,
+            np.unique(mask),
+            backend=crf_backend,
+            num_labels=num_classes,
+        )
         write_mask(os.path.join(crf_dir, name + '.png'), refined)

@@ -1,4 +1,6 @@
-"""The type of a class set: the classes of a data set, the ignore value of its masks and the colours they are written in."""
+"""The type of a class set: the classes of a data set, the ignore value of its masks and the colours
+they are written in."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,7 @@ class ClassSet:
     Attributes:
         names: of all classes, the background first; a class's id is its place.
     """
+
     names: tuple[str, ...]
 
     @property
@@ -27,10 +30,13 @@ class ClassSet:
 
 
 def colour_map() -> np.ndarray:
-    """The VOC colour map, uint8 [256, 3]: the bits of the class id, three at a time, fill R, G, B from the top."""
+    """The VOC colour map, uint8 [256, 3]: the bits of the class id, three at a time, fill R, G, B
+    from the top."""
     ids = np.arange(256)
     palette = np.zeros((256, 3), np.uint8)
     for bit in range(8):
         for channel in range(3):
-            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(
+                np.uint8
+            )
     return palette

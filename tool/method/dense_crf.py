@@ -1,11 +1,13 @@
-"""Mean-field inference in a fully connected CRF whose pairwise terms are Gaussians of pixel features.
+"""Mean-field inference in a fully connected CRF whose pairwise terms are Gaussians of pixel
+features.
 
-Source: Krähenbühl, Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (NIPS 2011),
-algorithm 1 with the Potts model:
+Source: Krähenbühl, Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge
+Potentials" (NIPS 2011), algorithm 1 with the Potts model:
 
     Q_i(l)  <-  softmax over l of  ( -U_i(l) + sum_m w_m(l) sum_j k_m(f_i, f_j) Q_j(l) )
 
-U are the unary energies, k_m the kernels (filters over a permutohedral lattice, normalised symmetrically), w_m(l) their
+U are the unary energies, k_m the kernels (filters over a permutohedral lattice, normalised
+symmetrically), w_m(l) their
 weights: how much it costs pixels that are alike to have different labels.
 """
 
@@ -18,7 +20,14 @@ import numba
 import numpy as np
 
 from tool.method.jit import announce_compilation, compiled
-from tool.method.permutohedral import LANES, Gathering, Lattice, build_lattice, filter_values, gathering
+from tool.method.permutohedral import (
+    LANES,
+    Gathering,
+    Lattice,
+    build_lattice,
+    filter_values,
+    gathering,
+)
 
 COMPILING = 'compiling the dense CRF for this processor, once (some seconds)'
 
@@ -97,7 +106,9 @@ def mean_field(
 def _softmax(energies: np.ndarray, probabilities: np.ndarray) -> None:
     """Softmax over the labels, of energies [groups, N, 4], which are overwritten."""
     _subtract_maximum(energies)
-    np.exp(energies, out=probabilities)  # numpy has an exponential for whole registers, numba has not
+    np.exp(
+        energies, out=probabilities
+    )  # numpy has an exponential for whole registers, numba has not
     _divide_by_sum(probabilities)
 
 

@@ -13,11 +13,13 @@ from numba.core import event
 
 
 def compiled(**options) -> Callable[[Callable], Callable]:
-    """Decorator: compile a function of arrays and numbers when it is first called, and cache the result.
+    """Decorator: compile a function of arrays and numbers when it is first called, and cache the
+    result.
 
-    numba keeps compiled code beside the source file. Where that folder is read-only, it takes the user's own cache
-    folder, or the one that the environment variable NUMBA_CACHE_DIR names. Where none of them can be written, a
-    temporary folder serves this process and the workers that it starts.
+    numba keeps compiled code beside the source file. Where that folder is read-only, it takes the
+    user's own cache folder, or the one that the environment variable NUMBA_CACHE_DIR names. Where
+    none of them can be written, a temporary folder serves this process and the workers that it
+    starts.
 
     Args:
         options: passed on to `numba.njit`.
@@ -30,14 +32,17 @@ def compiled(**options) -> Callable[[Callable], Callable]:
             _cache_in_temporary_folder()
         try:
             return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # the temporary folder is read-only too: every process compiles for itself
+        except (
+            RuntimeError
+        ):  # the temporary folder is read-only too: every process compiles for itself
             return numba.njit(**options)(function)
 
     return decorate
 
 
 def _cache_in_temporary_folder() -> None:
-    """Let numba keep compiled code in a private temporary folder, which this process removes when it ends."""
+    """Let numba keep compiled code in a private temporary folder, which this process removes when
+    it ends."""
     with contextlib.suppress(OSError):
         folder = tempfile.mkdtemp(prefix='ppc-numba-')
         os.environ['NUMBA_CACHE_DIR'] = folder  # worker processes inherit it

@@ -1,4 +1,5 @@
 """mIoU: confusion matrices by one bincount, and the whole threshold curve of a CAM in one pass."""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,8 @@ THRESHOLDS = np.arange(60) / 100  # the curve's background scores 0.00 … 0.59
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Confusion matrix int64 [21, 22] of one picture: rows truth, columns prediction, the last column is 'no class' (255).
+    """Confusion matrix int64 [21, 22] of one picture: rows truth, columns prediction, the last
+    column is 'no class' (255).
 
     Args:
         prediction, truth: uint8 [H, W]; pixels with truth 255 are not counted.
@@ -22,10 +24,12 @@ def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np
 
 
 def curve_histogram(cam: dict[int, np.ndarray], truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Joint histogram int64 [21 truth, 21 winning class, 61] of one picture for the threshold curve.
+    """Joint histogram int64 [21 truth, 21 winning class, 61] of one picture for the threshold
+    curve.
 
-    The winning foreground class of a pixel does not depend on the background threshold, only whether it beats it: the last
-    index counts how many of THRESHOLDS lie strictly below the winner's score (ties go to the background).
+    The winning foreground class of a pixel does not depend on the background threshold, only
+    whether it beats it: the last index counts how many of THRESHOLDS lie strictly below the
+    winner's score (ties go to the background).
 
     Args:
         cam: {class 0…19: float32 [H, W]}; empty means background everywhere.
@@ -44,7 +48,9 @@ def curve_histogram(cam: dict[int, np.ndarray], truth: np.ndarray, num_classes: 
     else:
         winner = beaten = np.zeros(valid.sum(), np.int64)
     cells = (truth[valid].astype(np.int64) * num_classes + winner) * bins + beaten
-    return np.bincount(cells, minlength=num_classes * num_classes * bins).reshape(num_classes, num_classes, bins)
+    return np.bincount(cells, minlength=num_classes * num_classes * bins).reshape(
+        num_classes, num_classes, bins
+    )
 
 
 def curve_confusions(histogram: np.ndarray) -> np.ndarray:
@@ -58,8 +64,11 @@ def curve_confusions(histogram: np.ndarray) -> np.ndarray:
     return confusions
 
 
-def cam_prediction(cam: dict[int, np.ndarray], shape: tuple[int, int], threshold: float) -> np.ndarray:
-    """Class ids uint8 [H, W]: the highest of the background threshold and the CAMs; ties go to the background."""
+def cam_prediction(
+    cam: dict[int, np.ndarray], shape: tuple[int, int], threshold: float
+) -> np.ndarray:
+    """Class ids uint8 [H, W]: the highest of the background threshold and the CAMs; ties go to the
+    background."""
     prediction = np.zeros(shape, np.uint8)
     best = np.full(shape, threshold, np.float32)
     for key in sorted(cam):
@@ -75,15 +84,19 @@ def occurring(pixels: dict[str, int]) -> list[str]:
 
 
 def iou(matrix: np.ndarray) -> np.ndarray:
-    """Per-class IoU in percent, float64 [..., 21], of confusion matrices [..., 21, 22]; a class that never occurs has 0."""
+    """Per-class IoU in percent, float64 [..., 21], of confusion matrices [..., 21, 22]; a class
+    that never occurs has 0."""
     num_classes = matrix.shape[-2]
     hits = matrix[..., :num_classes].diagonal(axis1=-2, axis2=-1).astype(np.float64)
     union = matrix.sum(-1) + matrix[..., :num_classes].sum(-2) - hits
     return 100 * hits / np.maximum(union, 1)
 
 
-def scores(matrix: np.ndarray, names: Sequence[str], classes: Sequence[str] = None) -> dict[str, float]:
-    """{class name: IoU %, …, 'mIoU': their mean over `classes`, None: all} of a confusion matrix [21, 22].
+def scores(
+    matrix: np.ndarray, names: Sequence[str], classes: Sequence[str] = None
+) -> dict[str, float]:
+    """{class name: IoU %, …, 'mIoU': their mean over `classes`, None: all} of a confusion matrix
+    [21, 22].
 
     `names` are those of all classes, the background first.
     """
@@ -99,4 +112,4 @@ def mean_iou(values: dict[str, float], classes: Sequence[str]) -> float:
 def table(result: dict[str, float]) -> str:
     """The scores of `scores` as text, two classes a line and the mIoU last."""
     cells = [f'{name:>12} {value:6.2f}' for name, value in result.items()]
-    return '\n'.join('  '.join(cells[i:i + 2]) for i in range(0, len(cells), 2))
+    return '\n'.join('  '.join(cells[i : i + 2]) for i in range(0, len(cells), 2))

@@ -1,20 +1,24 @@
 """Gaussian filtering of pixel values in feature space by a permutohedral lattice.
 
-Source: Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (Eurographics 2010).
+Source: Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice"
+(Eurographics 2010).
 
-A pixel i has d features f_i: its position, and for a bilateral filter its colour, each divided by its sigma. The filter is
+A pixel i has d features f_i: its position, and for a bilateral filter its colour, each divided by
+its sigma. The filter is
 
     v'_i = sum_j exp(-|f_i - f_j|^2 / 2) v_j
 
-Features are embedded in the plane x_0 + … + x_d = 0 of (d+1)-dimensional space, which the lattice divides into simplices
-of d+1 corners (section 3.1 of the paper). Then
+Features are embedded in the plane x_0 + … + x_d = 0 of (d+1)-dimensional space, which the lattice
+divides into simplices of d+1 corners (section 3.1 of the paper). Then
 
     splat:  every pixel adds its value to the corners of its simplex, by its barycentric weights
-    blur:   corners are mixed with their two neighbours, (1/2, 1, 1/2), along each of the d+1 lattice directions
+    blur:   corners are mixed with their two neighbours, (1/2, 1, 1/2), along each of the d+1
+    lattice directions
     slice:  every pixel reads from the corners of its simplex, by the same weights
 
-Only corners that a pixel touches exist; they are called vertices here and are numbered from 1 in the order in which the
-picture meets them. Number 0 stands for all other corners, whose value is always 0.
+Only corners that a pixel touches exist; they are called vertices here and are numbered from 1 in
+the order in which the picture meets them. Number 0 stands for all other corners, whose value is
+always 0.
 """
 
 import math
@@ -65,11 +69,12 @@ class Gathering(NamedTuple):
 def build_lattice(features: np.ndarray) -> Lattice:
     """The lattice for features float32 [d, N], with symmetric normalisation.
 
-    The filter matrix K becomes D^-1/2 K D^-1/2 with D = diag(K · 1), as Krähenbühl and Koltun's code has it: the square
-    roots are multiplied into the weights, which both splat and slice use.
+    The filter matrix K becomes D^-1/2 K D^-1/2 with D = diag(K · 1), as Krähenbühl and Koltun's
+    code has it: the square roots are multiplied into the weights, which both splat and slice use.
 
     Raises:
-        ValueError: the features spread so far that a vertex cannot be named by 63 bits; the sigmas are too small.
+        ValueError: the features spread so far that a vertex cannot be named by 63 bits; the sigmas
+            are too small.
     """
     dimensions, pixels = features.shape
     scales = embedding_scales(dimensions)
@@ -84,20 +89,23 @@ def build_lattice(features: np.ndarray) -> Lattice:
 
 
 def embedding_scales(dimensions: int) -> tuple[np.float32, ...]:
-    """Factor on each feature before the embedding, so that splat, blur and slice together have variance 1.
+    """Factor on each feature before the embedding, so that splat, blur and slice together have
+    variance 1.
 
-    The paper's section 3.1: sqrt(2/3) (d + 1) / sqrt((i + 1)(i + 2)) for feature i. A tuple, so that numba knows d when it
-    compiles.
+    The paper's section 3.1: sqrt(2/3) (d + 1) / sqrt((i + 1)(i + 2)) for feature i. A tuple, so
+    that numba knows d when it compiles.
     """
     blur = np.float32(math.sqrt(2 / 3) * (dimensions + 1))
     return tuple(blur / np.float32(math.sqrt((i + 1) * (i + 2))) for i in range(dimensions))
 
 
 def _key_layout(features: np.ndarray, scales: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """How the first d coordinates of a vertex become one number: (lowest int64 [d], strides uint64 [d]).
+    """How the first d coordinates of a vertex become one number: (lowest int64 [d], strides uint64
+    [d]).
 
-    The key of coordinates c is sum_i (c_i - lowest_i) · stride_i. The bounds follow from those of the features, because a
-    vertex lies within two steps of d + 1 of its pixel, and its neighbours one step further.
+    The key of coordinates c is sum_i (c_i - lowest_i) · stride_i. The bounds follow from those of
+    the features, because a vertex lies within two steps of d + 1 of its pixel, and its neighbours
+    one step further.
     """
     dimensions = len(scales)
     low = features.min(1).astype(np.float64) * scales
@@ -107,14 +115,18 @@ def _key_layout(features: np.ndarray, scales: tuple) -> tuple[np.ndarray, np.nda
     strides = np.ones(dimensions, np.uint64)
     total = 1
     for i in range(dimensions):
-        # coordinate i of the embedding: the sum of the features from i on, minus i times the one before
+        # coordinate i of the embedding: the sum of the features from i on, minus i times the one
+        # before
         below = low[i:].sum() - (i * high[i - 1] if i else 0)
         above = high[i:].sum() - (i * low[i - 1] if i else 0)
         lowest[i] = math.floor(below) - margin
         strides[i] = total
         total *= math.ceil(above) + margin - int(lowest[i])
         if total >= 1 << 63:
-            raise ValueError('the features spread too far for a lattice: the sigmas are too small for this picture')
+            raise ValueError(
+                'the features spread too far for a lattice: the sigmas are too small for this '
+                'picture'
+            )
     return lowest, strides
 
 
@@ -128,7 +140,8 @@ def _hash(key):
 
 @compiled()
 def _find(key, keys, numbers):
-    """The slot of a hash table (keys, numbers) that holds a key, or the free slot where it belongs (number 0)."""
+    """The slot of a hash table (keys, numbers) that holds a key, or the free slot where it belongs
+    (number 0)."""
     mask = np.uint64(len(keys) - 1)
     slot = np.int64(_hash(key) & mask)
     while numbers[slot] > 0 and keys[slot] != key:
@@ -151,7 +164,8 @@ def _grown(keys, numbers):
 
 @compiled()
 def _embed(features, pixel, scales, embedded):
-    """Write the embedding of a pixel's features, a column of [d, N], into the plane, float32 [d+1]."""
+    """Write the embedding of a pixel's features, a column of [d, N], into the plane, float32
+    [d+1]."""
     dimensions = len(scales)
     total = np.float32(0)
     for i in range(dimensions, 0, -1):
@@ -169,9 +183,12 @@ def _enclosing_simplex(embedded, scales, corner, rank, weights):
         embedded: float32 [d+1], the point.
         scales: of the embedding; only their number matters.
     Writes:
-        corner: float32 [d+1], the simplex's corner whose coordinates are all multiples of d + 1 (remainder 0).
-        rank: int32 [d+1], order of the coordinates by their distance from that corner, the farthest first.
-        weights: float32 [d+2], barycentric weights of the corners of remainder 0 … d; the last entry is scratch.
+        corner: float32 [d+1], the simplex's corner whose coordinates are all multiples of d + 1
+            (remainder 0).
+        rank: int32 [d+1], order of the coordinates by their distance from that corner, the farthest
+            first.
+        weights: float32 [d+2], barycentric weights of the corners of remainder 0 … d; the last
+            entry is scratch.
     """
     size = len(scales) + 1  # a constant for numba, which unrolls the loops
     whole = np.float32(size)
@@ -193,7 +210,8 @@ def _enclosing_simplex(embedded, scales, corner, rank, weights):
                 rank[i] += 1
             else:
                 rank[j] += 1
-    # ... may lie off the plane: then the coordinates that were rounded farthest are rounded the other way
+    # ... may lie off the plane: then the coordinates that were rounded farthest are rounded the
+    # other way
     for i in range(size):
         rank[i] += excess
         if rank[i] < 0:
@@ -213,7 +231,8 @@ def _enclosing_simplex(embedded, scales, corner, rank, weights):
 
 @compiled()
 def _build(features, scales, lowest, strides):
-    """(vertices, weights, neighbours) of `Lattice`; the weights are barycentric, not normalised yet."""
+    """(vertices, weights, neighbours) of `Lattice`; the weights are barycentric, not normalised
+    yet."""
     dimensions = len(scales)
     size = dimensions + 1
     pixels = features.shape[1]
@@ -231,7 +250,18 @@ def _build(features, scales, lowest, strides):
             longer[: count + 1] = vertex_keys[: count + 1]
             vertex_keys = longer
         count = _add_pixels(
-            first, last, features, scales, lowest, strides, vertices, weights, slot_keys, slot_numbers, vertex_keys, count
+            first,
+            last,
+            features,
+            scales,
+            lowest,
+            strides,
+            vertices,
+            weights,
+            slot_keys,
+            slot_numbers,
+            vertex_keys,
+            count,
         )
     neighbours = _neighbours(count, vertex_keys, slot_keys, slot_numbers, dimensions, strides)
     return vertices, weights, neighbours
@@ -239,9 +269,21 @@ def _build(features, scales, lowest, strides):
 
 @compiled()
 def _add_pixels(
-    first, last, features, scales, lowest, strides, vertices, weights, slot_keys, slot_numbers, vertex_keys, count
+    first,
+    last,
+    features,
+    scales,
+    lowest,
+    strides,
+    vertices,
+    weights,
+    slot_keys,
+    slot_numbers,
+    vertex_keys,
+    count,
 ):
-    """Fill in the vertices and weights of the pixels first … last − 1, and enter the vertices that are new.
+    """Fill in the vertices and weights of the pixels first … last − 1, and enter the vertices that
+    are new.
 
     The tables must have room for as many vertices as the pixels can have.
 
@@ -264,7 +306,8 @@ def _add_pixels(
         for i in range(dimensions):
             corner_key += np.uint64(np.int64(corner[i]) - lowest[i]) * strides[i]
         for remainder in range(size):
-            # from the corner of remainder 0 to that of remainder r: + r, or r − (d + 1) in the r farthest coordinates
+            # from the corner of remainder 0 to that of remainder r: + r, or r − (d + 1) in the r
+            # farthest coordinates
             key = corner_key
             for i in range(dimensions):
                 step = remainder if rank[i] <= dimensions - remainder else remainder - size
@@ -285,14 +328,17 @@ def _add_pixels(
 
 @compiled()
 def _neighbours(count, vertex_keys, slot_keys, slot_numbers, dimensions, strides):
-    """Neighbours int32 [d+1, count + 1, 2] of the vertices: along direction j a step is −1 in all coordinates, + (d+1) in j."""
+    """Neighbours int32 [d+1, count + 1, 2] of the vertices: along direction j a step is −1 in all
+    coordinates, + (d+1) in j."""
     size = dimensions + 1
     neighbours = np.zeros((size, count + 1, 2), np.int32)
     for direction in range(size):
         step = np.uint64(0)
         for i in range(dimensions):
             step -= strides[i]
-        if direction < dimensions:  # the last coordinate follows from the others and is not in the key
+        if (
+            direction < dimensions
+        ):  # the last coordinate follows from the others and is not in the key
             step += np.uint64(size) * strides[direction]
         for vertex in range(1, count + 1):
             slot = _find(vertex_keys[vertex] + step, slot_keys, slot_numbers)
@@ -305,7 +351,9 @@ def _neighbours(count, vertex_keys, slot_keys, slot_numbers, dimensions, strides
 
 def gathering(lattice: Lattice) -> Gathering:
     """The entries of a lattice's splat sorted by vertex."""
-    return Gathering(*_sort_by_vertex(lattice.vertices, lattice.weights, lattice.neighbours.shape[1]))
+    return Gathering(
+        *_sort_by_vertex(lattice.vertices, lattice.weights, lattice.neighbours.shape[1])
+    )
 
 
 @compiled()
@@ -346,7 +394,8 @@ def filter_values(
         values: float32 [groups, N, 4], the values of the pixels in groups of four.
         out: float32 [groups, N, 4].
         factors: float32 [groups, 4].
-        gathered: the `gathering` of the lattice, for numba's number of threads; None works with one thread.
+        gathered: the `gathering` of the lattice, for numba's number of threads; None works with one
+            thread.
     """
     count = lattice.neighbours.shape[1]
     mixed = np.zeros((count, LANES), np.float32)
@@ -362,7 +411,9 @@ def filter_values(
         else:
             _splat_threads(values[group], *gathered, mixed)
             blurred = _blur_threads(mixed, scratch, lattice.neighbours)
-            _slice_threads(blurred, lattice.vertices, lattice.weights, factors[group] * gain, out[group])
+            _slice_threads(
+                blurred, lattice.vertices, lattice.weights, factors[group] * gain, out[group]
+            )
 
 
 @compiled(fastmath={'contract'})
@@ -389,14 +440,17 @@ def _splat_threads(values, first, pixels, weights, mixed):
 
 
 def _blur_plain(mixed, scratch, neighbours):
-    """Mix each vertex with its neighbours in one direction after the other; returns the array that holds the result."""
+    """Mix each vertex with its neighbours in one direction after the other; returns the array that
+    holds the result."""
     half = np.float32(0.5)
     for direction in range(len(neighbours)):
         for vertex in numba.prange(1, len(mixed)):
             before = neighbours[direction, vertex, 0]
             after = neighbours[direction, vertex, 1]
             for lane in range(LANES):
-                scratch[vertex, lane] = mixed[vertex, lane] + half * (mixed[before, lane] + mixed[after, lane])
+                scratch[vertex, lane] = mixed[vertex, lane] + half * (
+                    mixed[before, lane] + mixed[after, lane]
+                )
         mixed, scratch = scratch, mixed
     return mixed
 

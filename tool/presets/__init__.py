@@ -1,1 +1,2 @@
-"""The pipeline's presets and what runs them: reading a preset, starting its scripts, the ladder of its scores."""
+"""The pipeline's presets and what runs them: reading a preset, starting its scripts, the ladder of
+its scores."""

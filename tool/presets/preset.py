@@ -1,18 +1,22 @@
-"""Presets of the pipeline: INI files that list the stages of a run, in order, with every flag of each.
+"""Presets of the pipeline: INI files that list the stages of a run, in order, with every flag of
+each.
 
-[preset] holds `about`, `core` (classes of an extra mean), `stages` (their order; without it that of the file), `base` (a
-preset that this one changes) and placeholders of its own: `lists = {voc}/lists` is {lists} from there on. Every other
-section is a stage. `script` is a file of the repository or a module; all other options are that script's flags: `yes` gives
-a flag without a value, `no` leaves it out, and an option that is empty once its placeholders are filled is left out too.
-Options in CAPITALS become `--set KEY=VALUE`, as the segmentation scripts take it.
+[preset] holds `about`, `core` (classes of an extra mean), `stages` (their order; without it that of
+the file), `base` (a preset that this one changes) and placeholders of its own: `lists =
+{voc}/lists` is {lists} from there on. Every other section is a stage. `script` is a file of the
+repository or a module; all other options are that script's flags: `yes` gives a flag without a
+value, `no` leaves it out, and an option that is empty once its placeholders are filled is left out
+too. Options in CAPITALS become `--set KEY=VALUE`, as the segmentation scripts take it.
 
 These options say something about the stage itself:
-    makes  files and folders it writes below {work} (wildcards work): removed before the stage is done anew
-    like   another section whose script and flags it shares; options of its own come on top
-    row    of a scoring stage (eval.py with json): the title of its row of the ladder
-    masks  of a scoring stage: the folder of masks that its score stands for, a candidate for {best_masks}
-    processes  how many torchrun starts, but never more than there are GPUs, or cores on a CPU
+    makes  files and folders it writes below {work} (wildcards work): removed before the stage is
+    done anew like   another section whose script and flags it shares; options of its own come on
+    top row    of a scoring stage (eval.py with json): the title of its row of the ladder
+    masks  of a scoring stage: the folder of masks that its score stands for, a candidate for
+    {best_masks} processes  how many torchrun starts, but never more than there are GPUs, or cores
+    on a CPU
 """
+
 import configparser
 import glob
 import os
@@ -31,7 +35,9 @@ _OWN = ('makes', 'row', 'masks', 'processes')  # options that a section does not
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage, its placeholders not filled yet: `flags` {flag: value}, `keys` {KEY: VALUE} for --set."""
+    """One stage, its placeholders not filled yet: `flags` {flag: value}, `keys` {KEY: VALUE} for
+    --set."""
+
     name: str
     script: str
     flags: dict[str, str]
@@ -50,24 +56,39 @@ class Stage:
         words = [self.script] if self.script.endswith('.py') else ['-m', self.script]
         for flag, text in self.flags.items():
             given = _words(text, self.name)
-            filled = [part for word in given for part in  # the one placeholder that is several words
-                      (values['core'].split() if word == '{core}' else [fill(word, values, self.name)])]
+            filled = [
+                part
+                for word in given
+                for part in (  # the one placeholder that is several words
+                    values['core'].split() if word == '{core}' else [fill(word, values, self.name)]
+                )
+            ]
             if text == 'yes':
                 words.append(f'--{flag}')
-            elif text != 'no' and (any(filled) or '' in given):  # '' in quotes is an empty value, nothing is none
+            elif text != 'no' and (
+                any(filled) or '' in given
+            ):  # '' in quotes is an empty value, nothing is none
                 words += [f'--{flag}', *filled]
         if self.keys:
-            words += ['--set', *(f'{key}={fill(text, values, self.name)}' for key, text in self.keys.items())]
+            words += [
+                '--set',
+                *(f'{key}={fill(text, values, self.name)}' for key, text in self.keys.items()),
+            ]
         return words
 
     def late(self) -> set[str]:
         """Which of the LATE placeholders its command needs."""
-        return {name for text in [*self.flags.values(), *self.keys.values()] for name in placeholders(text)} & set(LATE)
+        return {
+            name
+            for text in [*self.flags.values(), *self.keys.values()]
+            for name in placeholders(text)
+        } & set(LATE)
 
 
 @dataclass(frozen=True)
 class Preset:
     """`values` are the placeholders that are known before any stage ran."""
+
     name: str
     about: str
     core: list[str]
@@ -84,9 +105,12 @@ def read_preset(name: str, overrides: list[str], classes: Sequence[str], **given
         classes: the names that `core` may hold.
         given: placeholders known from the command line; None leaves what the preset says.
     Raises:
-        UserError: no such preset or stage, a faulty file, an unknown placeholder; names the section.
+        UserError: no such preset or stage, a faulty file, an unknown placeholder; names the
+            section.
     """
-    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=('#',), default_section='')
+    parser = configparser.ConfigParser(
+        interpolation=None, inline_comment_prefixes=('#',), default_section=''
+    )
     parser.optionxform = str  # keep the case
     _read(parser, name)
     sections = parser.sections()
@@ -95,16 +119,26 @@ def read_preset(name: str, overrides: list[str], classes: Sequence[str], **given
     about, core, order = (head.pop(key, '') for key in ('about', 'core', 'stages'))
     names = {'preset', *(order.split() or sections)}
     if unused := set(changed) - names:
-        raise UserError(f'--set {changed[min(unused)]}: there is no stage {min(unused)}; there are {", ".join(sorted(names))}')
+        raise UserError(
+            f'--set {changed[min(unused)]}: there is no stage {min(unused)}; there are '
+            f'{", ".join(sorted(names))}'
+        )
     if given.get('voc') and '{work}' in head.get('voc', ''):
-        raise UserError(f'--voc12_root: the preset {name} generates its own pictures; leave the flag out')
+        raise UserError(
+            f'--voc12_root: the preset {name} generates its own pictures; leave the flag out'
+        )
     values = {key: value for key, value in given.items() if value is not None}
     for key, text in head.items():
         filled = fill(text, values, 'preset')
-        values.setdefault(key, os.path.normpath(os.path.join(ROOT, filled)) if key == 'voc' else filled)
+        values.setdefault(
+            key, os.path.normpath(os.path.join(ROOT, filled)) if key == 'voc' else filled
+        )
     values['core'] = core
     if unknown := set(core.split()) - set(classes):
-        raise UserError(f'[preset] core = {core}: {min(unknown)} is no class; the classes are {", ".join(classes)}')
+        raise UserError(
+            f'[preset] core = {core}: {min(unknown)} is no class; the classes are '
+            f'{", ".join(classes)}'
+        )
     stages = _stages(parser, order.split(), values)
     if not stages:
         raise UserError(f'--preset {name}: has no stage')
@@ -121,7 +155,11 @@ def _read(parser: configparser.ConfigParser, name: str, above: tuple[str, ...] =
         with open(path, encoding='utf-8') as file:
             parser.read_file(file)
     except FileNotFoundError:
-        known = ', '.join(sorted(os.path.basename(found)[:-4] for found in glob.glob(os.path.join(FOLDER, '*.ini'))))
+        known = ', '.join(
+            sorted(
+                os.path.basename(found)[:-4] for found in glob.glob(os.path.join(FOLDER, '*.ini'))
+            )
+        )
         raise UserError(f'--preset {name}: no such preset; there are {known}') from None
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         raise UserError(f'{path}: not a preset ({error})') from None
@@ -146,17 +184,23 @@ def _override(parser: configparser.ConfigParser, text: str) -> str:
     return stage
 
 
-def _stages(parser: configparser.ConfigParser, order: list[str], values: dict[str, str]) -> list[Stage]:
+def _stages(
+    parser: configparser.ConfigParser, order: list[str], values: dict[str, str]
+) -> list[Stage]:
     sections = {name: dict(parser[name]) for name in parser.sections() if name != 'preset'}
     stages = []
     for name in order or sections:
         if name not in sections:
-            raise UserError(f'[preset] stages: there is no section {name}; there are {", ".join(sections)}')
+            raise UserError(
+                f'[preset] stages: there is no section {name}; there are {", ".join(sections)}'
+            )
         stages.append(_stage(name, _options(name, sections), values))
     return stages
 
 
-def _options(name: str, sections: dict[str, dict[str, str]], asked: tuple[str, ...] = ()) -> dict[str, str]:
+def _options(
+    name: str, sections: dict[str, dict[str, str]], asked: tuple[str, ...] = ()
+) -> dict[str, str]:
     """A section's options, those of the section that it is `like` included."""
     own = dict(sections[name])
     if (like := own.pop('like', None)) is None:
@@ -176,9 +220,16 @@ def _stage(name: str, options: dict[str, str], values: dict[str, str]) -> Stage:
     processes = options.get('processes', '1')
     if not processes.isdecimal() or int(processes) < 1:
         raise UserError(f'[{name}] processes = {processes}: must be a whole number of at least 1')
-    return Stage(name, fill(options['script'], values, name), {key: value for key, value in flags.items() if not key.isupper()},
-                 {key: value for key, value in flags.items() if key.isupper()}, _words(options.get('makes', ''), name),
-                 options.get('row', ''), options.get('masks', ''), int(processes))
+    return Stage(
+        name,
+        fill(options['script'], values, name),
+        {key: value for key, value in flags.items() if not key.isupper()},
+        {key: value for key, value in flags.items() if key.isupper()},
+        _words(options.get('makes', ''), name),
+        options.get('row', ''),
+        options.get('masks', ''),
+        int(processes),
+    )
 
 
 def _words(text: str, where: str) -> list[str]:
@@ -202,4 +253,7 @@ def fill(text: str, values: dict[str, str], where: str) -> str:
     try:
         return text.format_map(values)
     except (KeyError, ValueError, IndexError, AttributeError) as error:
-        raise UserError(f'[{where}] {text}: unknown placeholder {error}; there are {", ".join([*values, *LATE])}') from None
+        raise UserError(
+            f'[{where}] {text}: unknown placeholder {error}; there are '
+            f'{", ".join([*values, *LATE])}'
+        ) from None

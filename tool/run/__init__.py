@@ -1,1 +1,2 @@
-"""How a command runs: errors, command lines, worker pools, sharding, interrupts, progress. Loads no torch at import."""
+"""How a command runs: errors, command lines, worker pools, sharding, interrupts, progress. Loads no
+torch at import."""

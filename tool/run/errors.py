@@ -1,11 +1,14 @@
-"""How a run ends early: the one kind of error a user sees, a single line with exit code 2; and a stop by signal."""
+"""How a run ends early: the one kind of error a user sees, a single line with exit code 2; and a
+stop by signal."""
 
 
 class UserError(Exception):
-    """A mistake in what the user gave (a missing file, a corrupt image, a wrong checkpoint, a bad flag).
+    """A mistake in what the user gave (a missing file, a corrupt image, a wrong checkpoint, a bad
+    flag).
 
-    `tool.run.command_line.run` prints its message on one line and exits with 2. A DataLoader re-raises a worker's exception
-    with the worker's traceback pasted into the message; only the line the worker raised is kept.
+    `tool.run.command_line.run` prints its message on one line and exits with 2. A DataLoader
+    re-raises a worker's exception with the worker's traceback pasted into the message; only the
+    line the worker raised is kept.
     """
 
     def __init__(self, message: str):

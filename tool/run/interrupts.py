@@ -1,4 +1,5 @@
 """SIGTERM and Ctrl-C as a wish that training follows between two steps."""
+
 import os
 import signal
 import threading
@@ -18,7 +19,9 @@ class Interrupts:
         self._before = {}
 
     def __enter__(self) -> 'Interrupts':
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python sets no handlers
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # elsewhere Python sets no handlers
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
@@ -33,6 +36,7 @@ class Interrupts:
 
 
 def ignore(worker: int = 0) -> None:
-    """For loader processes: terminals and SLURM signal them too, but the main process decides when they end."""
+    """For loader processes: terminals and SLURM signal them too, but the main process decides when
+    they end."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,5 @@
 """Seconds and megabytes of a call."""
+
 import multiprocessing
 import os
 import resource
@@ -14,11 +15,12 @@ def seconds(function: Callable, repeats: int = 5) -> float:
         start = time.perf_counter()
         function()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[repeats > 1:])
+    return statistics.median(times[repeats > 1 :])
 
 
 def in_a_process(function: Callable, *arguments, repeats: int = 1) -> tuple[float, float]:
-    """(`seconds`, MB of memory at its peak) of what function(*arguments) prepares, in a process of its own."""
+    """(`seconds`, MB of memory at its peak) of what function(*arguments) prepares, in a process of
+    its own."""
     context = multiprocessing.get_context('spawn')
     queue = context.Queue()
     process = context.Process(target=_measure, args=(queue, function, arguments, repeats))
@@ -30,6 +32,7 @@ def in_a_process(function: Callable, *arguments, repeats: int = 1) -> tuple[floa
 
 def _measure(queue, function: Callable, arguments: tuple, repeats: int) -> None:
     import torch  # here: nothing in this folder loads torch at import
+
     torch.set_flush_denormal(True)
     before = peak_memory()  # of Python and torch themselves
     run = function(*arguments)

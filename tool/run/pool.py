@@ -1,4 +1,5 @@
 """Work on a process pool: bounded, in order of completion, first error stops everything."""
+
 import concurrent.futures
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
@@ -7,10 +8,12 @@ from tool.run.errors import UserError
 
 
 class Pool:
-    """Processes that run `function(*arguments)` while the caller goes on; at most 2 × jobs calls wait at a time.
+    """Processes that run `function(*arguments)` while the caller goes on; at most 2 × jobs calls
+    wait at a time.
 
-    With jobs = 0 the work is done at once in this process. As a context manager it waits for the rest on a clean exit.
-    The processes are not forked from this one (threads and CUDA do not survive a fork).
+    With jobs = 0 the work is done at once in this process. As a context manager it waits for the
+    rest on a clean exit. The processes are not forked from this one (threads and CUDA do not
+    survive a fork).
     """
 
     def __init__(self, jobs: int):
@@ -18,11 +21,16 @@ class Pool:
         self._waiting: set[concurrent.futures.Future] = set()
         self._executor = None
         if jobs:
-            method = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
-            self._executor = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context(method))
+            method = (
+                'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
+            )
+            self._executor = concurrent.futures.ProcessPoolExecutor(
+                jobs, multiprocessing.get_context(method)
+            )
 
     def submit(self, function: Callable, *arguments) -> list:
-        """Hand out one call; returns the results that have become ready meanwhile (in any order)."""
+        """Hand out one call; returns the results that have become ready meanwhile (in any
+        order)."""
         if self._executor is None:
             return [function(*arguments)]
         ready = self._collect(2 * self.jobs - 1)
@@ -41,7 +49,8 @@ class Pool:
         ready = []
         while len(self._waiting) > leave:
             done, self._waiting = concurrent.futures.wait(
-                self._waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+                self._waiting, return_when=concurrent.futures.FIRST_COMPLETED
+            )
             for future in done:
                 try:
                     ready.append(future.result())

@@ -1,22 +1,27 @@
-"""Pictures shared out over processes that never talk: torchrun ranks, or the tasks of a SLURM array (RANK, WORLD_SIZE).
+"""Pictures shared out over processes that never talk: torchrun ranks, or the tasks of a SLURM array
+(RANK, WORLD_SIZE).
 
-Pictures are independent, so inference and the CPU stages need no process group: each process takes every WORLD_SIZE-th name.
-No torch here: the CPU stages start quickly.
+Pictures are independent, so inference and the CPU stages need no process group: each process takes
+every WORLD_SIZE-th name. No torch here: the CPU stages start quickly.
 """
+
 import os
 
 from tool.run.errors import UserError
 
 
 def shard_index() -> tuple[int, int]:
-    """(number of this process, number of processes) from the environment variables RANK and WORLD_SIZE; (0, 1) without.
+    """(number of this process, number of processes) from the environment variables RANK and
+    WORLD_SIZE; (0, 1) without.
 
     Raises:
         UserError: they are no such numbers.
     """
     rank, world = os.environ.get('RANK', '0'), os.environ.get('WORLD_SIZE', '1')
     if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
-        raise UserError(f'RANK={rank} WORLD_SIZE={world}: RANK must be a number from 0 to WORLD_SIZE − 1')
+        raise UserError(
+            f'RANK={rank} WORLD_SIZE={world}: RANK must be a number from 0 to WORLD_SIZE − 1'
+        )
     return int(rank), int(world)
 
 
@@ -24,12 +29,15 @@ def own_share(names: list[str], overwrite: bool = False) -> list[str]:
     """The names this process works on.
 
     Raises:
-        UserError: `overwrite` with several processes; one could remove what another has just written.
+        UserError: `overwrite` with several processes; one could remove what another has just
+            written.
     """
     rank, world = shard_index()
     if overwrite and world > 1:
-        raise UserError(f'--overwrite: not with {world} processes, one would remove what another has written; '
-                        'delete the folder first')
+        raise UserError(
+            f'--overwrite: not with {world} processes, one would remove what another has written; '
+            'delete the folder first'
+        )
     return names[rank::world]
 
 

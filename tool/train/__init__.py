@@ -1,1 +1,2 @@
-"""One training loop and all it needs: engine, states, optimiser, precision, random numbers, processes, run log."""
+"""One training loop and all it needs: engine, states, optimiser, precision, random numbers,
+processes, run log."""

@@ -1,4 +1,5 @@
 """Logs of a training run: the text log, the jsonl of every loss term, TensorBoard."""
+
 import json
 import os
 import platform
@@ -14,27 +15,40 @@ def commit() -> str:
     """Short git commit of this code, '+' appended when it was edited; 'none' outside a checkout."""
     here = os.path.dirname(os.path.abspath(__file__))
     try:
-        revision = subprocess.run(['git', '-C', here, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True)
-        edited = subprocess.run(['git', '-C', here, 'status', '--porcelain', '-uno'], capture_output=True, text=True)
+        revision = subprocess.run(
+            ['git', '-C', here, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True
+        )
+        edited = subprocess.run(
+            ['git', '-C', here, 'status', '--porcelain', '-uno'], capture_output=True, text=True
+        )
     except OSError:
         return 'none'
-    return revision.stdout.strip() + ('+' if edited.stdout.strip() else '') if revision.returncode == 0 else 'none'
+    return (
+        revision.stdout.strip() + ('+' if edited.stdout.strip() else '')
+        if revision.returncode == 0
+        else 'none'
+    )
 
 
 def versions() -> str:
     """Versions of what decides the numbers."""
     import numpy
     import torch
-    return f'python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}'
+
+    return (
+        f'python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}'
+    )
 
 
 class RunLog:
-    """What a training run tells: `<session>.log` (text), `<session>.jsonl` (a record a step) and TensorBoard.
+    """What a training run tells: `<session>.log` (text), `<session>.jsonl` (a record a step) and
+    TensorBoard.
 
     Args:
         session: path prefix of the files.
         tblog_dir: TensorBoard folder; None for none.
-        first_step: step the run starts at; records of a broken-off run from there on are dropped, the rest is kept.
+        first_step: step the run starts at; records of a broken-off run from there on are dropped,
+            the rest is kept.
     """
 
     def __init__(self, session: str, tblog_dir: str = None, first_step: int = 0):
@@ -45,6 +59,7 @@ class RunLog:
         self.board = None
         if tblog_dir:
             from torch.utils.tensorboard import SummaryWriter
+
             self.board = SummaryWriter(tblog_dir, purge_step=first_step or None)
 
     def say(self, line: str) -> None:
@@ -86,6 +101,10 @@ def _keep_steps(path: str, first_step: int) -> None:
     kept = []
     if first_step and os.path.exists(path):
         with open(path, encoding='utf-8') as file:
-            kept = [line for line in file if line.endswith('}\n') and json.loads(line)['step'] < first_step]
+            kept = [
+                line
+                for line in file
+                if line.endswith('}\n') and json.loads(line)['step'] < first_step
+            ]
     with atomic(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         file.writelines(kept)

@@ -1,4 +1,5 @@
 """What glibc does with freed memory; both functions do nothing where there is no glibc."""
+
 import contextlib
 import ctypes
 import sys
@@ -9,8 +10,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h
 def return_freed_memory() -> None:
     """Give blocks of 4 MB and more back to the system when they are freed.
 
-    By default glibc soon keeps blocks up to 32 MB in one heap, whose holes then add up: 250 MB in CAM inference at four
-    scales. The page faults cost up to a tenth of its time.
+    By default glibc soon keeps blocks up to 32 MB in one heap, whose holes then add up: 250 MB in
+    CAM inference at four scales. The page faults cost up to a tenth of its time.
     """
     _mallopt((M_MMAP_THRESHOLD, 4 << 20))
 
@@ -18,8 +19,9 @@ def return_freed_memory() -> None:
 def keep_freed_memory() -> None:
     """Keep all that is freed for the blocks to come.
 
-    By default every block of more than 32 MB is taken from the system and given back, page by page. Training asks for the same
-    blocks at every step: a step was a sixth faster (ResNet-38 at width 1, crop 448, batch 2), its peak memory up to 5 % higher.
+    By default every block of more than 32 MB is taken from the system and given back, page by page.
+    Training asks for the same blocks at every step: a step was a sixth faster (ResNet-38 at width
+    1, crop 448, batch 2), its peak memory up to 5 % higher.
     """
     _mallopt((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))
 

@@ -1,4 +1,5 @@
 """Optimisers, learning-rate schedule and the published parameter groups (method §4)."""
+
 import argparse
 from collections.abc import Iterable
 
@@ -6,14 +7,21 @@ import torch
 from torch import nn
 
 
-def param_groups(net: nn.Module, new: Iterable[nn.Module], lr: float, weight_decay: float,
-                 norm_affine: bool = False, new_factor: float = 10) -> list[dict]:
-    """The four published groups: backbone weights ×1, backbone biases ×2, new weights ×10, new biases ×20 (biases undecayed).
+def param_groups(
+    net: nn.Module,
+    new: Iterable[nn.Module],
+    lr: float,
+    weight_decay: float,
+    norm_affine: bool = False,
+    new_factor: float = 10,
+) -> list[dict]:
+    """The four published groups: backbone weights ×1, backbone biases ×2, new weights ×10, new
+    biases ×20 (biases undecayed).
 
     Args:
         new: modules that are trained from scratch; everything else trainable is backbone.
-        norm_affine: also give BatchNorm's trainable scale and shift to the groups (training from scratch); published code
-            leaves them out.
+        norm_affine: also give BatchNorm's trainable scale and shift to the groups (training from
+            scratch); published code leaves them out.
         new_factor: the factor of new weights, twice that for their biases.
     """
     new_ids = {id(parameter) for module in new for parameter in module.parameters()}
@@ -26,19 +34,30 @@ def param_groups(net: nn.Module, new: Iterable[nn.Module], lr: float, weight_dec
             if parameter.requires_grad:
                 is_bias = name == 'bias' or is_norm  # a norm's scale is not decayed either
                 fresh = id(parameter) in new_ids
-                (new_biases if is_bias else new_weights).append(parameter) if fresh else \
-                    (biases if is_bias else weights).append(parameter)
-    groups = [(weights, 1, weight_decay), (biases, 2, 0.0), (new_weights, new_factor, weight_decay),
-              (new_biases, 2 * new_factor, 0.0)]
-    return [{'params': params, 'lr': lr * factor, 'weight_decay': decay} for params, factor, decay in groups if params]
+                (new_biases if is_bias else new_weights).append(parameter) if fresh else (
+                    biases if is_bias else weights
+                ).append(parameter)
+    groups = [
+        (weights, 1, weight_decay),
+        (biases, 2, 0.0),
+        (new_weights, new_factor, weight_decay),
+        (new_biases, 2 * new_factor, 0.0),
+    ]
+    return [
+        {'params': params, 'lr': lr * factor, 'weight_decay': decay}
+        for params, factor, decay in groups
+        if params
+    ]
 
 
-def make_optimizer(name: str, groups: list[dict], lr: float, weight_decay: float,
-                   momentum: float = None) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: str, groups: list[dict], lr: float, weight_decay: float, momentum: float = None
+) -> torch.optim.Optimizer:
     """SGD, as published, or AdamW, which learns much faster from scratch.
 
-    Q2: in the published code the weight decay stands in SGD's momentum position, so momentum is 5e-4, practically none.
-    That is what momentum None means, because the published figures were made with it.
+    Q2: in the published code the weight decay stands in SGD's momentum position, so momentum is
+    5e-4, practically none. That is what momentum None means, because the published figures were
+    made with it.
     """
     if name == 'adamw':
         return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
@@ -46,9 +65,16 @@ def make_optimizer(name: str, groups: list[dict], lr: float, weight_decay: float
 
 
 def chosen_optimizer(net: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
-    """The optimiser that the flags of `command_line.add_train_flags` ask for; `net` has new_layers() and fine_tune."""
-    groups = param_groups(net, net.new_layers(), args.lr, args.wt_dec, norm_affine=not net.fine_tune,
-                          new_factor=args.lr_new_factor)
+    """The optimiser that the flags of `command_line.add_train_flags` ask for; `net` has
+    new_layers() and fine_tune."""
+    groups = param_groups(
+        net,
+        net.new_layers(),
+        args.lr,
+        args.wt_dec,
+        norm_affine=not net.fine_tune,
+        new_factor=args.lr_new_factor,
+    )
     return make_optimizer(args.optimizer, groups, args.lr, args.wt_dec, args.momentum)
 
 

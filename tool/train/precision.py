@@ -1,4 +1,6 @@
-"""How a training step computes: mixed precision, channels-last tensors, torch.compile, the same bits every time."""
+"""How a training step computes: mixed precision, channels-last tensors, torch.compile, the same
+bits every time."""
+
 import functools
 import os
 import timeit
@@ -14,7 +16,8 @@ DTYPES = {'off': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def resolved(amp: str, device: torch.device) -> str:
-    """A choice of AMP with 'auto' replaced: 'bf16' where the device is faster in it, else 'off'; one for all processes."""
+    """A choice of AMP with 'auto' replaced: 'bf16' where the device is faster in it, else 'off';
+    one for all processes."""
     if amp != 'auto':
         return amp
     fast = {'cpu': multiplies_faster_in_bf16, 'cuda': lambda: torch.cuda.is_bf16_supported(False)}
@@ -28,9 +31,11 @@ def has_bf16() -> bool:
 
 @functools.cache  # tried once: the log must not contradict the choice
 def multiplies_faster_in_bf16() -> bool:
-    """True where this processor takes less time for a product of matrices in bfloat16 than in float32, tried on one (20 ms).
+    """True where this processor takes less time for a product of matrices in bfloat16 than in
+    float32, tried on one (20 ms).
 
-    Instructions alone do not say so: with AVX512-BF16 and no AMX, an Intel Xeon took 1.8 times as long (an AMD Zen 4 less).
+    Instructions alone do not say so: with AVX512-BF16 and no AMX, an Intel Xeon took 1.8 times as
+    long (an AMD Zen 4 less).
     """
     if not has_bf16():
         return False
@@ -38,6 +43,7 @@ def multiplies_faster_in_bf16() -> bool:
     def seconds(dtype: torch.dtype) -> float:
         square = torch.ones(512, 512, dtype=dtype)
         return min(timeit.repeat(lambda: square @ square, number=1, repeat=5))
+
     return seconds(torch.bfloat16) < seconds(torch.float32)
 
 
@@ -52,9 +58,15 @@ def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     return DTYPES[amp]
 
 
-def fast_forward(net: nn.Module, device: torch.device, amp: str = 'off', compiled: bool = False,
-                 channels_last: bool = False) -> Callable:
-    """What to call in place of `net`: the same arguments, and outputs in float32 whatever it computes in.
+def fast_forward(
+    net: nn.Module,
+    device: torch.device,
+    amp: str = 'off',
+    compiled: bool = False,
+    channels_last: bool = False,
+) -> Callable:
+    """What to call in place of `net`: the same arguments, and outputs in float32 whatever it
+    computes in.
 
     Weights and inputs are channels-last with 16 bits, or where asked for.
 
@@ -70,12 +82,18 @@ def fast_forward(net: nn.Module, device: torch.device, amp: str = 'off', compile
     def forward(image: torch.Tensor, **options):
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             outputs = net(image.contiguous(memory_format=memory), **options)
-        return outputs.float() if torch.is_tensor(outputs) else tuple(output.float() for output in outputs)
+        return (
+            outputs.float()
+            if torch.is_tensor(outputs)
+            else tuple(output.float() for output in outputs)
+        )
+
     return forward
 
 
 def hold_convolutions(net: nn.Module, dtype: torch.dtype) -> None:
-    """Keep the weights of a network's convolutions in `dtype`, as autocast would make them at every call. Not for training."""
+    """Keep the weights of a network's convolutions in `dtype`, as autocast would make them at every
+    call. Not for training."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.to(dtype, memory_format=torch.channels_last)

@@ -1,7 +1,9 @@
-"""Several processes under torchrun: who this one is, what all of them know, and a network that averages their gradients.
+"""Several processes under torchrun: who this one is, what all of them know, and a network that
+averages their gradients.
 
 Without torchrun everything here is the one-process case, so callers need no second code path.
 """
+
 import argparse
 import os
 import sys
@@ -17,7 +19,9 @@ from tool.run.errors import UserError
 
 
 def run(main: Callable, parse_args: Callable) -> None:
-    """`command_line.run` for a command that torchrun may start: the processes fail as one, with one line and exit code 2."""
+    """`command_line.run` for a command that torchrun may start: the processes fail as one, with one
+    line and exit code 2."""
+
     def together(args: argparse.Namespace) -> None:
         try:
             main(args)
@@ -30,11 +34,13 @@ def run(main: Callable, parse_args: Callable) -> None:
                 sys.exit(2)
             raise
         stop()
+
     command_line.run(together, parse_args)
 
 
 def start(device_name: str = None) -> torch.device:
-    """The device of this process; under torchrun also joins the others (nccl on GPUs, gloo for everything on the CPU).
+    """The device of this process; under torchrun also joins the others (nccl on GPUs, gloo for
+    everything on the CPU).
 
     Args:
         device_name: as --device; under torchrun plain 'cuda' means the GPU of the local rank.
@@ -44,8 +50,12 @@ def start(device_name: str = None) -> torch.device:
     if int(os.environ.get('WORLD_SIZE', 1)) == 1:
         return command_line.pick_device(device_name)
     store, number, processes = next(process_group.rendezvous('env://'))
-    process_group.init_process_group('cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo',
-                                     store=store, rank=number, world_size=processes)
+    process_group.init_process_group(
+        'cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo',
+        store=store,
+        rank=number,
+        world_size=processes,
+    )
     _joined['store'] = store
     if device_name in (None, 'cuda') and torch.cuda.is_available():
         device_name = f'cuda:{os.environ["LOCAL_RANK"]}'
@@ -55,7 +65,9 @@ def start(device_name: str = None) -> torch.device:
     return device
 
 
-_joined: dict[str, process_group.Store] = {}  # the store all processes of this run share, as 'store'
+_joined: dict[
+    str, process_group.Store
+] = {}  # the store all processes of this run share, as 'store'
 
 
 def _first_to_fail() -> bool:
@@ -102,7 +114,8 @@ def barrier() -> None:
 
 
 def once(work: Callable[[], Any]) -> Any:
-    """The result of `work()`, which the main process alone runs, in every process; so is the UserError it raises."""
+    """The result of `work()`, which the main process alone runs, in every process; so is the
+    UserError it raises."""
     if world() == 1:
         return work()
     outcome = [None, None]
@@ -137,8 +150,8 @@ def highest(value: int) -> int:
 def gather(values: torch.Tensor) -> torch.Tensor:
     """The processes' tensors [n, …] in rank order as one [n · world, …], with gradient.
 
-    For a loss that every process computes on the whole batch: a process gets the gradient of its own part, times world(),
-    because `wrap` averages over the processes what has to be summed.
+    For a loss that every process computes on the whole batch: a process gets the gradient of its
+    own part, times world(), because `wrap` averages over the processes what has to be summed.
     """
     return _Gather.apply(values) if world() > 1 else values
 
@@ -146,7 +159,9 @@ def gather(values: torch.Tensor) -> torch.Tensor:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values: torch.Tensor) -> torch.Tensor:
-        parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(world())]
+        parts = [
+            torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(world())
+        ]
         process_group.all_gather(parts, values.contiguous())
         return torch.cat(parts)
 
@@ -156,26 +171,33 @@ class _Gather(torch.autograd.Function):
 
 
 def wrap(module: nn.Module, device: torch.device, static: bool = True) -> nn.Module:
-    """What to call in place of `module`: gradients of its parameters are averaged over the processes.
+    """What to call in place of `module`: gradients of its parameters are averaged over the
+    processes.
 
     The parameters stay those of `module`, so optimiser and checkpoints go on using it.
 
     Args:
-        static: the same parameters take part in every step, though maybe not all of them. Off: all take part, and
-            `no_sync` works.
+        static: the same parameters take part in every step, though maybe not all of them. Off: all
+            take part, and `no_sync` works.
     """
     if world() == 1:
         return module
     return nn.parallel.DistributedDataParallel(
-        module, device_ids=[device.index] if device.type == 'cuda' else None, static_graph=static)
+        module, device_ids=[device.index] if device.type == 'cuda' else None, static_graph=static
+    )
 
 
 def sync_norms(net: nn.Module, device: torch.device) -> nn.Module:
-    """`net` with SyncBatchNorm for BatchNorm where several processes train on GPUs; call before `fit`.
+    """`net` with SyncBatchNorm for BatchNorm where several processes train on GPUs; call before
+    `fit`.
 
-    SyncBatchNorm exists on GPUs only: on the CPU every process normalises by its own part of the batch.
+    SyncBatchNorm exists on GPUs only: on the CPU every process normalises by its own part of the
+    batch.
     """
     if world() == 1 or device.type != 'cuda':
         return net
-    from timm.layers import convert_sync_batchnorm  # PyTorch's would drop the activations inside timm's BatchNorm layers
+    from timm.layers import (
+        convert_sync_batchnorm,
+    )  # PyTorch's would drop the activations inside timm's BatchNorm layers
+
     return convert_sync_batchnorm(net)

@@ -1,4 +1,6 @@
-"""One seed, one result: every random choice is a function of the seed and of what it is for, never of who draws it."""
+"""One seed, one result: every random choice is a function of the seed and of what it is for, never
+of who draws it."""
+
 from collections.abc import Iterator
 
 import numpy as np
@@ -6,7 +8,8 @@ import torch
 
 
 def mixed_seed(*parts: int) -> int:
-    """A 63-bit seed from several numbers, e.g. (seed, step); different parts give unrelated streams."""
+    """A 63-bit seed from several numbers, e.g. (seed, step); different parts give unrelated
+    streams."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -16,10 +19,11 @@ def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 
 class StepSampler(torch.utils.data.Sampler):
-    """Batch sampler over a whole training run: yields, for each step, a list of (epoch, index) pairs.
+    """Batch sampler over a whole training run: yields, for each step, a list of (epoch, index)
+    pairs.
 
-    The order of an epoch comes from (seed, epoch) alone and its incomplete last batch is dropped, so a run can start at any
-    step and gives the same batches.
+    The order of an epoch comes from (seed, epoch) alone and its incomplete last batch is dropped,
+    so a run can start at any step and gives the same batches.
 
     Args:
         length: images in the data set.
@@ -29,9 +33,22 @@ class StepSampler(torch.utils.data.Sampler):
         rank, world: this process takes the rank-th of `world` equal parts of each batch.
     """
 
-    def __init__(self, length: int, batch_size: int, max_steps: int, seed: int, start_step: int = 0,
-                 rank: int = 0, world: int = 1):
-        self.length, self.batch_size, self.max_steps, self.seed = length, batch_size, max_steps, seed
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        max_steps: int,
+        seed: int,
+        start_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.length, self.batch_size, self.max_steps, self.seed = (
+            length,
+            batch_size,
+            max_steps,
+            seed,
+        )
         self.start_step, self.rank, self.world = start_step, rank, world
         self.steps_per_epoch = length // batch_size
 
@@ -45,4 +62,4 @@ class StepSampler(torch.utils.data.Sampler):
             if order is None or position == 0:
                 order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
             first = position * self.batch_size + self.rank * part
-            yield [(epoch, int(index)) for index in order[first:first + part]]
+            yield [(epoch, int(index)) for index in order[first : first + part]]

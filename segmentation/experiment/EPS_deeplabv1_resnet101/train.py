@@ -1,4 +1,5 @@
-"""Train this experiment's network on the pseudo masks: python train.py [--set KEY=VALUE ...]; see --help."""
+"""Train this experiment's network on the pseudo masks: python train.py; see --help."""
+
 import sys
 from pathlib import Path
 
@@ -8,4 +9,5 @@ from config import config_dict
 
 if __name__ == '__main__':  # worker processes read this file too: they do without torch
     from utils.training import train
+
     train(config_dict)

@@ -1,4 +1,5 @@
-"""Test this experiment's network: python test.py [--split val] [--set KEY=VALUE ...]; see --help."""
+"""Test this experiment's network: python test.py [--split val]; see --help."""
+
 import sys
 from pathlib import Path
 
@@ -8,4 +9,5 @@ from config import config_dict
 
 if __name__ == '__main__':  # worker processes read this file too: they do without torch
     from utils.testing import test
+
     test(config_dict)

@@ -1,8 +1,11 @@
 """Data sets of the segmentation networks: `generate_dataset(config_dict)`."""
+
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root: network/, tool/, voc12/
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[3])
+)  # the repository's root: network/, tool/, voc12/
 
 from datasets.voc import TestSet, VOCDataset, generate_dataset
 

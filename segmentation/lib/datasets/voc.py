@@ -1,4 +1,5 @@
 """Pictures with pseudo masks, augmented for training (method §8)."""
+
 import os
 
 import cv2
@@ -16,35 +17,43 @@ from voc12.transforms import crop_window, cut, normalise, to_tensor
 
 
 def shift_hsv(image: np.ndarray, shifts: tuple[int, int, int]) -> np.ndarray:
-    """Shift hue (of 180, wraps round), saturation and value (clipped to 0…255) of an RGB image uint8 [H, W, 3]."""
+    """Shift hue (of 180, wraps round), saturation and value (clipped to 0…255) of an RGB image
+    uint8 [H, W, 3]."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int16) + np.asarray(shifts, np.int16)
     hsv[..., 0] %= 180
     return cv2.cvtColor(hsv.clip(0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB)
 
 
 class VOCDataset(Dataset):
-    """Training crops of a VOC2012 folder, indexed by (epoch, index), which with the seed decides every random choice.
+    """Training crops of a VOC2012 folder, indexed by (epoch, index), which with the seed decides
+    every random choice.
 
-    Order: HSV shift, mirror, scale (cv2 cubic; masks nearest), normalise, crop into zeros (masks: 255).
+    Order: HSV shift, mirror, scale (cv2 cubic; masks nearest), normalise, crop into zeros (masks:
+    255).
 
     Args:
         config: an experiment's config (the DATA_* keys and TRAIN_SEED).
         names: images; the mask of each is DATA_PSEUDO_GT/<name>.png.
     Raises:
-        UserError: a picture or mask is missing or their sizes differ (headers only, all of them, before training).
+        UserError: a picture or mask is missing or their sizes differ (headers only, all of them,
+            before training).
     """
 
     def __init__(self, config: dict, names: list[str]):
         self.config, self.names = config, names
         check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
-        need_folder(config['DATA_PSEUDO_GT'], 'set DATA_PSEUDO_GT to the folder of pseudo masks (PNG)')
+        need_folder(
+            config['DATA_PSEUDO_GT'], 'set DATA_PSEUDO_GT to the folder of pseudo masks (PNG)'
+        )
         for name in names:
             path = self.mask_path(name)
             mask = image_size(path, 'check DATA_PSEUDO_GT and the image list')
             picture = image_size(image_path(config['DATA_ROOT'], name))
             if mask != picture:
-                raise UserError(f'{path}: the mask is {mask[1]}x{mask[0]}, its picture {picture[1]}x{picture[0]}; '
-                                'make the mask again from this picture')
+                raise UserError(
+                    f'{path}: the mask is {mask[1]}x{mask[0]}, its picture '
+                    f'{picture[1]}x{picture[0]}; make the mask again from this picture'
+                )
 
     def mask_path(self, name: str) -> str:
         return os.path.join(self.config['DATA_PSEUDO_GT'], name + '.png')
@@ -59,7 +68,9 @@ class VOCDataset(Dataset):
         image = np.asarray(read_image(image_path(config['DATA_ROOT'], name)))
         mask = read_mask(self.mask_path(name), VOC)
 
-        limits = np.array([config['DATA_RANDOM_H'], config['DATA_RANDOM_S'], config['DATA_RANDOM_V']])
+        limits = np.array(
+            [config['DATA_RANDOM_H'], config['DATA_RANDOM_S'], config['DATA_RANDOM_V']]
+        )
         if limits.any():
             image = shift_hsv(image, rng.integers(-limits, limits + 1))
         if rng.random() < config['DATA_RANDOMFLIP']:
@@ -72,14 +83,19 @@ class VOCDataset(Dataset):
         crop = config['DATA_RANDOMCROP']
         window = crop_window(*mask.shape, crop, rng)
         image = cut(normalise(image, config['DATA_MEAN'], config['DATA_STD']), crop, window)
-        return {'image': to_tensor(image), 'mask': to_tensor(cut(mask, crop, window, IGNORE)).long()}
+        return {
+            'image': to_tensor(image),
+            'mask': to_tensor(cut(mask, crop, window, IGNORE)).long(),
+        }
 
 
 class TestSet(Dataset):
-    """Every picture at every scale, each with its mirror image; resized by cv2 cubic after normalising.
+    """Every picture at every scale, each with its mirror image; resized by cv2 cubic after
+    normalising.
 
     Args:
-        config: an experiment's config (DATA_ROOT, DATA_MEAN, DATA_STD, TEST_MULTISCALE and TEST_FLIP).
+        config: an experiment's config (DATA_ROOT, DATA_MEAN, DATA_STD, TEST_MULTISCALE and
+            TEST_FLIP).
     """
 
     def __init__(self, config: dict, names: list[str]):
@@ -89,13 +105,16 @@ class TestSet(Dataset):
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
-        """'name', 'picture' uint8 [H, W, 3] and 'views': one [2, 3, h, w] a scale (without TEST_FLIP [1, 3, h, w])."""
+        """'name', 'picture' uint8 [H, W, 3] and 'views': one [2, 3, h, w] a scale (without
+        TEST_FLIP [1, 3, h, w])."""
         config, name = self.config, self.names[index]
         picture = np.array(read_image(image_path(config['DATA_ROOT'], name)))
         image = normalise(picture, config['DATA_MEAN'], config['DATA_STD'])
         views = []
         for scale in config['TEST_MULTISCALE']:
-            view = to_tensor(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC))
+            view = to_tensor(
+                cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+            )
             views.append(torch.stack([view, view.flip(2)] if config['TEST_FLIP'] else [view]))
         return {'name': name, 'picture': picture, 'views': views}
 
@@ -110,5 +129,8 @@ def generate_dataset(config: dict, names: list[str]) -> Dataset:
         UserError: no such data set, or its files are not in order.
     """
     if config['DATA_NAME'] not in DATASETS:
-        raise UserError(f'DATA_NAME = {config["DATA_NAME"]!r}: no such data set; there are {", ".join(DATASETS)}')
+        raise UserError(
+            f'DATA_NAME = {config["DATA_NAME"]!r}: no such data set; there are '
+            f'{", ".join(DATASETS)}'
+        )
     return DATASETS[config['DATA_NAME']](config, names)

@@ -1,8 +1,12 @@
-"""The segmentation networks: `generate_net(config_dict)` builds one, `load_net(config_dict, path)` one with its weights."""
+"""The segmentation networks: `generate_net(config_dict)` builds one, `load_net(config_dict, path)`
+one with its weights."""
+
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the repository's root: network/, tool/, voc12/
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[3])
+)  # the repository's root: network/, tool/, voc12/
 
 from net.build import generate_net, load_net, own_normalisation
 

@@ -1,4 +1,6 @@
-"""A network from an experiment's config, with backbone weights from whatever file the user has (method §8)."""
+"""A network from an experiment's config, with backbone weights from whatever file the user has
+(method §8)."""
+
 from torch import nn
 
 from net.deeplab import VERSIONS, DeepLab
@@ -15,11 +17,13 @@ _PRETRAIN_FIX = 'check MODEL_BACKBONE_PRETRAIN (a file of weights, or False to t
 
 
 def generate_net(config: dict) -> DeepLab:
-    """The network of a config; its backbone holds the weights of MODEL_BACKBONE_PRETRAIN, if that is a path.
+    """The network of a config; its backbone holds the weights of MODEL_BACKBONE_PRETRAIN, if that
+    is a path.
 
-    The stem of a ResNet (deep or plain) and the width of ResNet-38 come from those weights; without weights they are
-    MODEL_BACKBONE_DEEPBASE and MODEL_BACKBONE_WIDTH. A ResNet-38 without weights is in its training-from-scratch regime. For
-    a backbone of timm MODEL_BACKBONE_PRETRAIN may also be 'imagenet' or 'wheel'.
+    The stem of a ResNet (deep or plain) and the width of ResNet-38 come from those weights; without
+    weights they are MODEL_BACKBONE_DEEPBASE and MODEL_BACKBONE_WIDTH. A ResNet-38 without weights
+    is in its training-from-scratch regime. For a backbone of timm MODEL_BACKBONE_PRETRAIN may also
+    be 'imagenet' or 'wheel'.
 
     Raises:
         UserError: the weights are missing, damaged or of another backbone.
@@ -37,7 +41,9 @@ def generate_net(config: dict) -> DeepLab:
     net = _build({**config, **_shape(weights, config['MODEL_BACKBONE'])})
     if weights:
         own = net.backbone.state_dict()
-        counters = {key: own[key] for key in own if key.endswith('num_batches_tracked')}  # older files lack them
+        counters = {
+            key: own[key] for key in own if key.endswith('num_batches_tracked')
+        }  # older files lack them
         _load(net.backbone, {**counters, **weights}, path, config['MODEL_BACKBONE'])
     elif isinstance(net.backbone, ResNet38):
         net.backbone.train_from_scratch()
@@ -45,18 +51,33 @@ def generate_net(config: dict) -> DeepLab:
 
 
 def load_net(config: dict, path: str) -> DeepLab:
-    """The network of a config with the weights of a trained checkpoint; stem and width are the checkpoint's own.
+    """The network of a config with the weights of a trained checkpoint; stem and width are the
+    checkpoint's own.
 
     Raises:
         UserError: the file is missing, damaged or of another network.
     """
     need_file(path, 'train first (python train.py), or name a checkpoint with --weights')
     state = load_checkpoint(path)
-    backbone = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
+    backbone = {
+        key.removeprefix('backbone.'): value
+        for key, value in state.items()
+        if key.startswith('backbone.')
+    }
     found = read_description(backbone, path)
-    if found != (None if config['MODEL_BACKBONE'] in BACKBONES else (config['MODEL_BACKBONE'], _stride(config))):
-        what = f'the timm backbone {found[0]} at output stride {found[1]}' if found else 'no backbone of timm'
-        raise UserError(f'{path}: is over {what}; check MODEL_BACKBONE, MODEL_OUTPUT_STRIDE and the file')
+    if found != (
+        None
+        if config['MODEL_BACKBONE'] in BACKBONES
+        else (config['MODEL_BACKBONE'], _stride(config))
+    ):
+        what = (
+            f'the timm backbone {found[0]} at output stride {found[1]}'
+            if found
+            else 'no backbone of timm'
+        )
+        raise UserError(
+            f'{path}: is over {what}; check MODEL_BACKBONE, MODEL_OUTPUT_STRIDE and the file'
+        )
     net = _build({**config, **_shape(backbone, config['MODEL_BACKBONE'])})
     _load(net, state, path, f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}')
     return net
@@ -66,7 +87,13 @@ def own_normalisation(config: dict, net: DeepLab) -> dict:
     """The config with a timm backbone's DATA_MEAN and DATA_STD, which it brings itself."""
     if not isinstance(net.backbone, TimmBackbone):
         return config
-    return {**config, **{key: list(value) for key, value in zip(('DATA_MEAN', 'DATA_STD'), net.backbone.normalisation)}}
+    return {
+        **config,
+        **{
+            key: list(value)
+            for key, value in zip(('DATA_MEAN', 'DATA_STD'), net.backbone.normalisation)
+        },
+    }
 
 
 def _stride(config: dict) -> int:
@@ -76,25 +103,34 @@ def _stride(config: dict) -> int:
 def _build(config: dict) -> DeepLab:
     name, stride = config['MODEL_BACKBONE'], _stride(config)
     if config['MODEL_NAME'] not in VERSIONS:
-        raise UserError(f'MODEL_NAME = {config["MODEL_NAME"]!r}: the networks are {", ".join(VERSIONS)}')
+        raise UserError(
+            f'MODEL_NAME = {config["MODEL_NAME"]!r}: the networks are {", ".join(VERSIONS)}'
+        )
     if name == 'resnet38':
         if stride != 8:
-            raise UserError('MODEL_BACKBONE = resnet38: has output stride 8 only; set MODEL_OUTPUT_STRIDE = 8 and '
-                            'MODEL_BACKBONE_DILATED = True')
+            raise UserError(
+                'MODEL_BACKBONE = resnet38: has output stride 8 only; set MODEL_OUTPUT_STRIDE = 8 '
+                'and MODEL_BACKBONE_DILATED = True'
+            )
         backbone, taps = ResNet38(config['MODEL_BACKBONE_WIDTH']), ('conv3', 'conv6')
         for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = config['TRAIN_BN_MOM']
     elif name in BLOCKS:
-        backbone, taps = ResNet(name, config['MODEL_BACKBONE_DEEPBASE'], stride), ('layer1', 'layer4')
+        backbone, taps = (
+            ResNet(name, config['MODEL_BACKBONE_DEEPBASE'], stride),
+            ('layer1', 'layer4'),
+        )
     else:
         backbone, taps = TimmBackbone(name, stride), ('conv3', 'conv6')
-        backbone.train_from_scratch()  # nothing is frozen, as in a ResNet; MODEL_FREEZEBN decides on BatchNorm
+        # nothing is frozen, as in a ResNet; MODEL_FREEZEBN decides on BatchNorm
+        backbone.train_from_scratch()
     return VERSIONS[config['MODEL_NAME']](backbone, taps, config, config['MODEL_FREEZEBN'])
 
 
 def _shape(weights: dict, name: str) -> dict:
-    """What a backbone's weights say about its form, as config keys; {} where there are none (or they are foreign)."""
+    """What a backbone's weights say about its form, as config keys; {} where there are none (or
+    they are foreign)."""
     if name == 'resnet38':
         return {'MODEL_BACKBONE_WIDTH': width_of(weights)} if 'bn7.weight' in weights else {}
     if 'conv1.0.weight' in weights or 'conv1.weight' in weights:
@@ -103,15 +139,25 @@ def _shape(weights: dict, name: str) -> dict:
 
 
 def _read_backbone(path: str, name: str) -> dict:
-    """Backbone tensors of a ResNet .pth, a ResNet-38 .params, or a checkpoint of any stage; heads are dropped."""
+    """Backbone tensors of a ResNet .pth, a ResNet-38 .params, or a checkpoint of any stage; heads
+    are dropped."""
     need_file(path, _PRETRAIN_FIX)
     if path.endswith('.params'):
         from tool.files.mxnet_params import resnet38_from_mxnet
+
         return resnet38_from_mxnet(path)
     state = load_checkpoint(path)
     if any(key.startswith('backbone.') for key in state):
-        return {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
-    own = ('conv1a.', 'b2', 'b3', 'b4', 'b5', 'b6', 'b7', 'bn7.') if name == 'resnet38' else ('conv1.', 'bn1.', 'layer')
+        return {
+            key.removeprefix('backbone.'): value
+            for key, value in state.items()
+            if key.startswith('backbone.')
+        }
+    own = (
+        ('conv1a.', 'b2', 'b3', 'b4', 'b5', 'b6', 'b7', 'bn7.')
+        if name == 'resnet38'
+        else ('conv1.', 'bn1.', 'layer')
+    )
     return {key: value for key, value in state.items() if key.startswith(own)} or state
 
 
@@ -120,9 +166,13 @@ def _load(module: nn.Module, state: dict, path: str, what: str) -> None:
     own = module.state_dict()
     for key in [*own, *state]:
         if key not in state or key not in own:
-            raise UserError(f'{path}: is no {what}: {key} is {"missing" if key in own else "left over"}; '
-                            'check MODEL_NAME, MODEL_BACKBONE and the file')
+            raise UserError(
+                f'{path}: is no {what}: {key} is {"missing" if key in own else "left over"}; '
+                'check MODEL_NAME, MODEL_BACKBONE and the file'
+            )
         if own[key].shape != state[key].shape:
-            raise UserError(f'{path}: is no {what}: {key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}; '
-                            'check MODEL_NAME, MODEL_BACKBONE and the file')
+            raise UserError(
+                f'{path}: is no {what}: {key} is {tuple(state[key].shape)}, expected '
+                f'{tuple(own[key].shape)}; check MODEL_NAME, MODEL_BACKBONE and the file'
+            )
     module.load_state_dict(state)

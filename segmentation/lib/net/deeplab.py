@@ -1,4 +1,6 @@
-"""DeepLab v1, v2, v3 and v3+ over any backbone (method §8); module names are those of the published checkpoints."""
+"""DeepLab v1, v2, v3 and v3+ over any backbone (method §8); module names are those of the published
+checkpoints."""
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -6,8 +8,11 @@ from torch import nn
 
 def _conv_bn(channels_in: int, channels: int, kernel: int, dilation: int = 1) -> nn.Sequential:
     padding = dilation * (kernel // 2)
-    return nn.Sequential(nn.Conv2d(channels_in, channels, kernel, 1, padding, dilation, bias=False),
-                         nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels, kernel, 1, padding, dilation, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )
 
 
 def _resize(x: torch.Tensor, size) -> torch.Tensor:
@@ -25,7 +30,9 @@ class ASPP(nn.Module):
         super().__init__()
         self.branches = len(rates)
         for i, rate in enumerate(rates, 1):
-            setattr(self, f'branch{i}', _conv_bn(channels_in, channels, 1 if rate == 1 else 3, rate))
+            setattr(
+                self, f'branch{i}', _conv_bn(channels_in, channels, 1 if rate == 1 else 3, rate)
+            )
         self.branch5_conv = nn.Conv2d(channels_in, channels, 1, bias=False)
         self.branch5_bn = nn.BatchNorm2d(channels)
         self.conv_cat = _conv_bn((self.branches + 1) * channels, channels, 1)
@@ -39,7 +46,8 @@ class ASPP(nn.Module):
 
 
 class DeepLab(nn.Module):
-    """What the versions share: a backbone, freshly initialised layers, logits at the size of the input.
+    """What the versions share: a backbone, freshly initialised layers, logits at the size of the
+    input.
 
     Args:
         backbone: has `features(x)` → {tap: [N, C, h, w]} and `channels`.
@@ -58,7 +66,9 @@ class DeepLab(nn.Module):
                     nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')
                 elif isinstance(layer, nn.BatchNorm2d):
                     layer.momentum = config['TRAIN_BN_MOM']
-        if config['MODEL_CLS_STD']:  # kaiming's logits are of a size that takes a thousand iterations to unlearn
+        if config[
+            'MODEL_CLS_STD'
+        ]:  # kaiming's logits are of a size that takes a thousand iterations to unlearn
             nn.init.normal_(self.cls_conv.weight, std=config['MODEL_CLS_STD'])
             nn.init.zeros_(self.cls_conv.bias)
 
@@ -80,11 +90,14 @@ class DeepLab(nn.Module):
 
 
 class DeepLabV1(DeepLab):
-    """A 3×3 convolution of dilation 12 (6 at stride 16: as many pixels) and a 1×1, 512 channels each."""
+    """A 3×3 convolution of dilation 12 (6 at stride 16: as many pixels) and a 1×1, 512 channels
+    each."""
 
     def build(self, config: dict) -> None:
         rate = 12 * 8 // config['MODEL_OUTPUT_STRIDE']
-        self.conv_fov = nn.Conv2d(self.backbone.channels[self.high], 512, 3, 1, rate, rate, bias=False)
+        self.conv_fov = nn.Conv2d(
+            self.backbone.channels[self.high], 512, 3, 1, rate, rate, bias=False
+        )
         self.bn_fov = nn.BatchNorm2d(512)
         self.conv_fov2 = nn.Conv2d(512, 512, 1, bias=False)
         self.bn_fov2 = nn.BatchNorm2d(512)
@@ -104,7 +117,9 @@ class DeepLabV2(DeepLab):
     """
 
     def build(self, config: dict) -> None:
-        self.aspp = ASPP(self.backbone.channels[self.high], config['MODEL_ASPP_OUTDIM'], self.rates(config))
+        self.aspp = ASPP(
+            self.backbone.channels[self.high], config['MODEL_ASPP_OUTDIM'], self.rates(config)
+        )
         self.dropout = nn.Dropout(0.5)
         self.cls_conv = nn.Conv2d(config['MODEL_ASPP_OUTDIM'], config['MODEL_NUM_CLASSES'], 1)
 
@@ -116,7 +131,8 @@ class DeepLabV2(DeepLab):
 
 
 class DeepLabV3(DeepLabV2):
-    """ASPP of a 1×1 and three 3×3 branches: rates 6, 12, 18 at stride 16, twice that at stride 8."""
+    """ASPP of a 1×1 and three 3×3 branches: rates 6, 12, 18 at stride 16, twice that at stride
+    8."""
 
     def rates(self, config: dict) -> tuple[int, ...]:
         factor = 2 if config['MODEL_OUTPUT_STRIDE'] == 8 else 1
@@ -130,8 +146,12 @@ class DeepLabV3Plus(DeepLabV3):
         channels, shortcut = config['MODEL_ASPP_OUTDIM'], config['MODEL_SHORTCUT_DIM']
         self.aspp = ASPP(self.backbone.channels[self.high], channels, self.rates(config))
         self.shortcut_conv = _conv_bn(self.backbone.channels[self.low], shortcut, 1)
-        self.cat_conv = nn.Sequential(*_conv_bn(channels + shortcut, channels, 3), nn.Dropout(0.5),
-                                      *_conv_bn(channels, channels, 3), nn.Dropout(0.1))
+        self.cat_conv = nn.Sequential(
+            *_conv_bn(channels + shortcut, channels, 3),
+            nn.Dropout(0.5),
+            *_conv_bn(channels, channels, 3),
+            nn.Dropout(0.1),
+        )
         self.cls_conv = nn.Conv2d(channels, config['MODEL_NUM_CLASSES'], 1)
 
     def head(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -140,4 +160,9 @@ class DeepLabV3Plus(DeepLabV3):
         return self.cls_conv(self.cat_conv(torch.cat([x, low], 1)))
 
 
-VERSIONS = {'deeplabv1': DeepLabV1, 'deeplabv2': DeepLabV2, 'deeplabv3': DeepLabV3, 'deeplabv3plus': DeepLabV3Plus}
+VERSIONS = {
+    'deeplabv1': DeepLabV1,
+    'deeplabv2': DeepLabV2,
+    'deeplabv3': DeepLabV3,
+    'deeplabv3plus': DeepLabV3Plus,
+}

@@ -1,12 +1,23 @@
-"""ResNet backbones at output stride 8, 16 or 32, with torchvision's names and either stem (method §8)."""
+"""ResNet backbones at output stride 8, 16 or 32, with torchvision's names and either stem (method
+§8)."""
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-BLOCKS = {'resnet18': (2, 2, 2, 2), 'resnet34': (3, 4, 6, 3), 'resnet50': (3, 4, 6, 3), 'resnet101': (3, 4, 23, 3),
-          'resnet152': (3, 8, 36, 3)}
+BLOCKS = {
+    'resnet18': (2, 2, 2, 2),
+    'resnet34': (3, 4, 6, 3),
+    'resnet50': (3, 4, 6, 3),
+    'resnet101': (3, 4, 23, 3),
+    'resnet152': (3, 8, 36, 3),
+}
 # strides and dilations of layer1 … layer4
-STAGES = {8: ((1, 2, 1, 1), (1, 1, 2, 4)), 16: ((1, 2, 2, 1), (1, 1, 1, 2)), 32: ((1, 2, 2, 2), (1, 1, 1, 1))}
+STAGES = {
+    8: ((1, 2, 1, 1), (1, 1, 2, 4)),
+    16: ((1, 2, 2, 1), (1, 1, 1, 2)),
+    32: ((1, 2, 2, 2), (1, 1, 1, 1)),
+}
 
 
 def _conv3(channels_in: int, channels: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -18,7 +29,14 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, channels_in: int, channels: int, stride: int, dilation: int, downsample: nn.Module | None):
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        stride: int,
+        dilation: int,
+        downsample: nn.Module | None,
+    ):
         super().__init__()
         self.conv1 = _conv3(channels_in, channels, stride, dilation)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -37,7 +55,14 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, channels_in: int, channels: int, stride: int, dilation: int, downsample: nn.Module | None):
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        stride: int,
+        dilation: int,
+        downsample: nn.Module | None,
+    ):
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -60,8 +85,8 @@ class ResNet(nn.Module):
     Args:
         name: a key of BLOCKS.
         deep_stem: 3×3 convolutions of 64, 64, 128 channels in place of the 7×7 of 64.
-        stride: of the last feature map: 8 (dilation 2 in layer3, 4 in layer4), 16 (2 in layer4) or 32 (no dilation). The
-            first block of a dilated layer has half its dilation.
+        stride: of the last feature map: 8 (dilation 2 in layer3, 4 in layer4), 16 (2 in layer4) or
+            32 (no dilation). The first block of a dilated layer has half its dilation.
     """
 
     def __init__(self, name: str, deep_stem: bool, stride: int = 8):
@@ -69,8 +94,15 @@ class ResNet(nn.Module):
         block = BasicBlock if name in ('resnet18', 'resnet34') else Bottleneck
         channels_in = 128 if deep_stem else 64
         if deep_stem:
-            self.conv1 = nn.Sequential(_conv3(3, 64, 2), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
-                                       _conv3(64, 64), nn.BatchNorm2d(64), nn.ReLU(inplace=True), _conv3(64, 128))
+            self.conv1 = nn.Sequential(
+                _conv3(3, 64, 2),
+                nn.BatchNorm2d(64),
+                nn.ReLU(inplace=True),
+                _conv3(64, 64),
+                nn.BatchNorm2d(64),
+                nn.ReLU(inplace=True),
+                _conv3(64, 128),
+            )
         else:
             self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels_in)
@@ -82,10 +114,20 @@ class ResNet(nn.Module):
                 downsample = None
                 if first and (layer_stride > 1 or channels_in != channels * block.expansion):
                     downsample = nn.Sequential(
-                        nn.Conv2d(channels_in, channels * block.expansion, 1, layer_stride, bias=False),
-                        nn.BatchNorm2d(channels * block.expansion))
-                layer.append(block(channels_in, channels, layer_stride if first else 1,
-                                   max(1, dilation // 2) if first else dilation, downsample))
+                        nn.Conv2d(
+                            channels_in, channels * block.expansion, 1, layer_stride, bias=False
+                        ),
+                        nn.BatchNorm2d(channels * block.expansion),
+                    )
+                layer.append(
+                    block(
+                        channels_in,
+                        channels,
+                        layer_stride if first else 1,
+                        max(1, dilation // 2) if first else dilation,
+                        downsample,
+                    )
+                )
                 channels_in = channels * block.expansion
             setattr(self, f'layer{i + 1}', nn.Sequential(*layer))
         self.channels = {'layer1': 64 * block.expansion, 'layer4': channels_in}
@@ -94,7 +136,8 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Taps of a normalised image [N, 3, H, W]: layer1 (stride 4) and layer4 (the output stride)."""
+        """Taps of a normalised image [N, 3, H, W]: layer1 (stride 4) and layer4 (the output
+        stride)."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         low = self.layer1(F.max_pool2d(x, 3, 2, 1))
         return {'layer1': low, 'layer4': self.layer4(self.layer3(self.layer2(low)))}

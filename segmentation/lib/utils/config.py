@@ -1,4 +1,6 @@
-"""An experiment's config: every key with its type and range, and overrides from the command line."""
+"""An experiment's config: every key with its type and range, and overrides from the command
+line."""
+
 import ast
 import difflib
 import os
@@ -15,11 +17,13 @@ from voc12.classes import NUM_CLASSES
 
 @dataclass(frozen=True)
 class Key:
-    """What a config key may hold: a `kind` (list of floats for list), its range, its choices, the length of a list.
+    """What a config key may hold: a `kind` (list of floats for list), its range, its choices, the
+    length of a list.
 
     `or_false`: False is allowed too, for 'none'.
     `default`: of a config that was written before the key came up; None: every config must have it.
     """
+
     kind: type
     low: float = None
     high: float = None
@@ -111,7 +115,8 @@ def _known(name: str) -> None:
 
 
 def _parse(name: str, text: str):
-    """The Python value that a command line's text stands for; a text that does not fit the key is left for `_check`."""
+    """The Python value that a command line's text stands for; a text that does not fit the key is
+    left for `_check`."""
     key = KEYS[name]
     if key.kind is str:
         return False if key.or_false and text.lower() in ('false', 'none', '') else text
@@ -127,7 +132,11 @@ def _check(name: str, value):
         return value
     if key.kind is list:
         value = list(value) if isinstance(value, (list, tuple)) else [value]
-        wrong = not value or not all(_is_number(item, key) for item in value) or len(value) != (key.length or len(value))
+        wrong = (
+            not value
+            or not all(_is_number(item, key) for item in value)
+            or len(value) != (key.length or len(value))
+        )
         what = f'{key.length or "one or more"} numbers'
     elif key.kind is float:
         wrong, what = not _is_number(value, key), 'a number'
@@ -136,38 +145,61 @@ def _check(name: str, value):
     else:
         wrong, what = type(value) is not key.kind, 'True or False' if key.kind is bool else 'a text'
     if key.choices:
-        wrong, what = wrong or value not in key.choices, 'one of ' + ', '.join(map(str, key.choices))
+        wrong, what = (
+            wrong or value not in key.choices,
+            'one of ' + ', '.join(map(str, key.choices)),
+        )
     elif key.low is not None:
-        what += f' of at least {key.low:.6g}' if key.high is None else f' between {key.low:.6g} and {key.high:.6g}'
+        what += (
+            f' of at least {key.low:.6g}'
+            if key.high is None
+            else f' between {key.low:.6g} and {key.high:.6g}'
+        )
     if wrong:
         raise UserError(f'{name} = {value!r}: must be {what}{" or False" if key.or_false else ""}')
     return value
 
 
 def _is_number(value, key: Key) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) \
-        and (key.low is None or value >= key.low) and (key.high is None or value <= key.high)
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and (key.low is None or value >= key.low)
+        and (key.high is None or value <= key.high)
+    )
 
 
 def names_of(config: dict, split: str) -> list[str]:
-    """Image names of a split (its list is in DATA_ROOT/ImageSets/Segmentation, else in voc12/) or of a list file (*.txt).
+    """Image names of a split (its list is in DATA_ROOT/ImageSets/Segmentation, else in voc12/) or
+    of a list file (*.txt).
 
     Raises:
         UserError: no such list; names where it was looked for.
     """
     if split.endswith('.txt'):
         return read_list(split)
-    root = need_folder(config['DATA_ROOT'], 'set DATA_ROOT to the devkit\'s VOC2012 folder')
-    for folder in (os.path.join(root, 'ImageSets', 'Segmentation'), os.path.dirname(voc12.__file__)):
+    root = need_folder(config['DATA_ROOT'], "set DATA_ROOT to the devkit's VOC2012 folder")
+    for folder in (
+        os.path.join(root, 'ImageSets', 'Segmentation'),
+        os.path.dirname(voc12.__file__),
+    ):
         path = os.path.join(folder, split + '.txt')
         if os.path.exists(path):
             return read_list(path)
-    raise UserError(f'{split}: no such list in {root}/ImageSets/Segmentation or voc12/; make it with '
-                    'python -m voc12.make_lists, or give the path of a list (.txt)')
+    raise UserError(
+        f'{split}: no such list in {root}/ImageSets/Segmentation or voc12/; make it with '
+        'python -m voc12.make_lists, or give the path of a list (.txt)'
+    )
 
 
 def add_config_flags(parser: command_line.Parser) -> None:
     """The flags train.py and test.py share: --set and --device."""
-    parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
-                        help='config keys to override, e.g. TRAIN_ITERATION=200 TEST_MULTISCALE=0.5,1')
+    parser.add_argument(
+        '--set',
+        nargs='+',
+        action='extend',
+        default=[],
+        metavar='KEY=VALUE',
+        help='config keys to override, e.g. TRAIN_ITERATION=200 TEST_MULTISCALE=0.5,1',
+    )
     command_line.add_device_flag(parser)

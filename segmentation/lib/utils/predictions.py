@@ -1,4 +1,6 @@
-"""What is done with a picture's class probabilities: dense CRF, scores. No torch here: worker processes start quickly."""
+"""What is done with a picture's class probabilities: dense CRF, scores. No torch here: worker
+processes start quickly."""
+
 import os
 
 import numpy as np
@@ -11,16 +13,21 @@ from tool.run.pool import pool_map
 from voc12.classes import VOC
 
 
-def write_crf(path: str, picture: np.ndarray, probs: np.ndarray, preset: CrfPreset, backend: str) -> None:
-    """Write the labels after dense CRF (`crf_from_probs`) of probabilities [C, H, W] on a picture [H, W, 3] as a palette PNG."""
+def write_crf(
+    path: str, picture: np.ndarray, probs: np.ndarray, preset: CrfPreset, backend: str
+) -> None:
+    """Write the labels after dense CRF (`crf_from_probs`) of probabilities [C, H, W] on a picture
+    [H, W, 3] as a palette PNG."""
     write_mask(path, crf_from_probs(picture, probs, preset, backend))
 
 
 def _confusion(paths: tuple[str, str]) -> np.ndarray:
     prediction, truth = (read_mask(path, VOC) for path in paths)
     if prediction.shape != truth.shape:
-        raise UserError(f'{paths[0]}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth '
-                        f'{truth.shape[1]}x{truth.shape[0]}; use --overwrite')
+        raise UserError(
+            f'{paths[0]}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth '
+            f'{truth.shape[1]}x{truth.shape[0]}; use --overwrite'
+        )
     return confusion(prediction, truth, VOC.num_classes)
 
 
@@ -30,5 +37,8 @@ def evaluate(out_dir: str, truth_dir: str, names: list[str], jobs: int) -> dict[
     Raises:
         UserError: a mask is missing, damaged or of another size.
     """
-    paths = ((os.path.join(out_dir, name + '.png'), os.path.join(truth_dir, name + '.png')) for name in names)
+    paths = (
+        (os.path.join(out_dir, name + '.png'), os.path.join(truth_dir, name + '.png'))
+        for name in names
+    )
     return scores(sum(pool_map(_confusion, paths, jobs)), VOC.names)

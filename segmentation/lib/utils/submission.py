@@ -1,4 +1,5 @@
 """The archive of test predictions that the VOC evaluation server takes."""
+
 import io
 import os
 import tarfile
@@ -16,10 +17,12 @@ FOLDER = 'results/VOC2012/Segmentation/comp6_test_cls'  # trained on anything bu
 
 
 def write_submission(path: str, out_dir: str, root: str, names: list[str]) -> None:
-    """Pack out_dir/<name>.png of every name into a .tgz and check what was packed; a faulty archive is not left behind.
+    """Pack out_dir/<name>.png of every name into a .tgz and check what was packed; a faulty archive
+    is not left behind.
 
     Raises:
-        UserError: a picture is missing, of another size than its JPEG, or holds a value that is no class.
+        UserError: a picture is missing, of another size than its JPEG, or holds a value that is no
+            class.
     """
     if not path.endswith(('.tgz', '.tar.gz')):
         raise UserError(f'--submission {path}: the server takes a .tgz; use such a name')
@@ -33,19 +36,27 @@ def write_submission(path: str, out_dir: str, root: str, names: list[str]) -> No
 
 
 def check_submission(path: str, root: str, names: list[str]) -> None:
-    """UserError unless the archive holds exactly one palette PNG for every name, of its JPEG's size, with ids 0…20."""
+    """UserError unless the archive holds exactly one palette PNG for every name, of its JPEG's
+    size, with ids 0…20."""
     wanted = {f'{FOLDER}/{name}.png': name for name in names}
     with tarfile.open(path, 'r:gz') as archive:
         members = archive.getnames()
         for member in [*wanted, *members]:
             if members.count(member) != 1 or member not in wanted:
-                raise UserError(f'{member}: is in the archive {members.count(member)} times, in the list '
-                                f'{int(member in wanted)} times; test again with --overwrite')
+                raise UserError(
+                    f'{member}: is in the archive {members.count(member)} times, in the list '
+                    f'{int(member in wanted)} times; test again with --overwrite'
+                )
         for member, name in wanted.items():
             image = Image.open(io.BytesIO(archive.extractfile(member).read()))
             mask, (height, width) = np.array(image), image_size(image_path(root, name))
             if image.mode != 'P' or mask.shape != (height, width):
-                raise UserError(f'{member}: is {image.mode} {mask.shape}, expected a palette PNG of {width}x{height}; '
-                                'test again with --overwrite')
+                raise UserError(
+                    f'{member}: is {image.mode} {mask.shape}, expected a palette PNG of '
+                    f'{width}x{height}; test again with --overwrite'
+                )
             if mask.max() >= NUM_CLASSES:
-                raise UserError(f'{member}: holds value {mask.max()}; the server takes class ids 0…{NUM_CLASSES - 1} only')
+                raise UserError(
+                    f'{member}: holds value {mask.max()}; the server takes class ids '
+                    f'0…{NUM_CLASSES - 1} only'
+                )

@@ -1,4 +1,6 @@
-"""network/cpu/convolutions.py: what inference on a CPU computes is what PyTorch computes, and training does not come near it."""
+"""network/cpu/convolutions.py: what inference on a CPU computes is what PyTorch computes, and
+training does not come near it."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,9 @@ from network.cpu import convolutions
 from network.cpu.convolutions import Conv1x1, Conv3x3, winograd, winograd_rows
 from recipe import normal
 
-needs_nnpack = pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason='this PyTorch has no NNPACK')
+needs_nnpack = pytest.mark.skipif(
+    not torch.backends.nnpack.is_available(), reason='this PyTorch has no NNPACK'
+)
 
 
 @needs_nnpack
@@ -27,19 +31,33 @@ def test_winograd_is_the_convolution(dilation, size, workspace, monkeypatch):
 @pytest.mark.parametrize('dilation', [1, 2, 4])
 @pytest.mark.parametrize('size', [(1, 1), (3, 50), (25, 31), (24, 32), (26, 29)])
 def test_winograd_along_rows_is_the_convolution(dilation, size):
-    x, weight = normal('x', 2, 19, *size).contiguous(memory_format=torch.channels_last), normal('weight', 33, 19, 3, 3)
-    y, expected = winograd_rows(x, weight, dilation), F.conv2d(x, weight, None, 1, dilation, dilation)
+    x, weight = (
+        normal('x', 2, 19, *size).contiguous(memory_format=torch.channels_last),
+        normal('weight', 33, 19, 3, 3),
+    )
+    y, expected = (
+        winograd_rows(x, weight, dilation),
+        F.conv2d(x, weight, None, 1, dilation, dilation),
+    )
     assert y.is_contiguous(memory_format=torch.channels_last) and y.shape == expected.shape
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
     low = winograd_rows(x.bfloat16(), weight, dilation)
     assert low.dtype == torch.bfloat16
-    torch.testing.assert_close(low.float(), expected, rtol=0, atol=0.02 * expected.abs().max().item())
+    torch.testing.assert_close(
+        low.float(), expected, rtol=0, atol=0.02 * expected.abs().max().item()
+    )
 
 
 def test_gradients_of_winograd_along_rows():
     grads = []
-    for call in (lambda x, weight: winograd_rows(x, weight, 2), lambda x, weight: F.conv2d(x, weight, None, 1, 2, 2)):
-        x, weight = (normal(name, *shape).requires_grad_() for name, shape in (('x', (2, 6, 9, 7)), ('weight', (5, 6, 3, 3))))
+    for call in (
+        lambda x, weight: winograd_rows(x, weight, 2),
+        lambda x, weight: F.conv2d(x, weight, None, 1, 2, 2),
+    ):
+        x, weight = (
+            normal(name, *shape).requires_grad_()
+            for name, shape in (('x', (2, 6, 9, 7)), ('weight', (5, 6, 3, 3)))
+        )
         call(x, weight).square().sum().backward()
         grads.append((x.grad, weight.grad))
     for ours, theirs in zip(*grads):
@@ -54,6 +72,7 @@ def calls(monkeypatch):
     def spy(x, weight, dilation):
         seen.append(tuple(x.shape[2:]))
         return F.conv2d(x, weight, None, 1, dilation, dilation)
+
     monkeypatch.setattr(convolutions, 'has_fast_winograd', lambda: True)
     monkeypatch.setattr(convolutions, 'has_slow_bf16', lambda: True)
     monkeypatch.setattr(convolutions, 'winograd', spy)
@@ -65,13 +84,17 @@ def test_inference_of_large_maps_takes_winograd(calls):
     with torch.inference_mode():
         for dilation in (1, 2, 4):
             conv, x = Conv3x3(4, 8, dilation=dilation), torch.randn(1, 4, 50, 30)
-            torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, None, 1, dilation, dilation))
+            torch.testing.assert_close(
+                conv(x), F.conv2d(x, conv.weight, None, 1, dilation, dilation)
+            )
     assert calls == [(50, 30)] * 3
 
 
 def test_bf16_takes_winograd_along_rows_where_there_are_many_channels(calls, monkeypatch):
     monkeypatch.setattr(convolutions, 'MIN_CHANNELS', 8)
-    x = torch.randn(1, 8, 50, 30, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(1, 8, 50, 30, dtype=torch.bfloat16).contiguous(
+        memory_format=torch.channels_last
+    )
     with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
         assert Conv3x3(8, 8)(x).dtype == torch.bfloat16
         assert calls == [(50, 30)]
@@ -110,7 +133,9 @@ def test_processors(capability, fast, monkeypatch):
     assert convolutions.has_fast_winograd() == fast
 
 
-@pytest.mark.parametrize('bf16, amx, slow', [(True, False, True), (True, True, False), (False, False, False)])
+@pytest.mark.parametrize(
+    'bf16, amx, slow', [(True, False, True), (True, True, False), (False, False, False)]
+)
 def test_processors_with_bf16(bf16, amx, slow, monkeypatch):
     monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: bf16)
     monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', lambda: amx)

@@ -1,4 +1,6 @@
-"""network/cpu/dropout.py: a convolution after dropout leaves out what was dropped, and nothing else changes."""
+"""network/cpu/dropout.py: a convolution after dropout leaves out what was dropped, and nothing else
+changes."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,11 +29,21 @@ def result(call, conv, x, dtype):
 
 @pytest.mark.parametrize('p', [0.3, 0.5])
 @pytest.mark.parametrize('kernel', [1, 3])
-@pytest.mark.parametrize('dtype, memory', [(torch.float32, torch.contiguous_format), (torch.float32, torch.channels_last),
-                                           (torch.bfloat16, torch.channels_last)])
+@pytest.mark.parametrize(
+    'dtype, memory',
+    [
+        (torch.float32, torch.contiguous_format),
+        (torch.float32, torch.channels_last),
+        (torch.bfloat16, torch.channels_last),
+    ],
+)
 def test_it_is_the_convolution_of_the_dropped_map(p, kernel, dtype, memory, monkeypatch):
     seen = []
-    monkeypatch.setattr(F, 'conv2d', lambda x, *rest, _conv2d=F.conv2d: (seen.append(x.shape[1]), _conv2d(x, *rest))[1])
+    monkeypatch.setattr(
+        F,
+        'conv2d',
+        lambda x, *rest, _conv2d=F.conv2d: (seen.append(x.shape[1]), _conv2d(x, *rest))[1],
+    )
     conv, dropout = layers(kernel, p)
     conv.to(memory_format=memory)
     x = normal('x', 2, 160, 40, 41).to(dtype).contiguous(memory_format=memory)
@@ -40,7 +52,9 @@ def test_it_is_the_convolution_of_the_dropped_map(p, kernel, dtype, memory, monk
     theirs = result(lambda x: conv(dropout(x)), conv, x, dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
     for ours_one, theirs_one in zip(ours, theirs):
-        torch.testing.assert_close(ours_one, theirs_one, rtol=0, atol=tolerance * theirs_one.abs().max().item())
+        torch.testing.assert_close(
+            ours_one, theirs_one, rtol=0, atol=tolerance * theirs_one.abs().max().item()
+        )
 
 
 def test_where_it_does_not_pay_the_whole_map_is_convolved(monkeypatch):
