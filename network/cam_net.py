@@ -13,7 +13,7 @@ SLAB = 1 << 23  # affinity entries held at once in inference (32 MB of float32)
 
 
 def pcm_input(cam: torch.Tensor, bg_index: int, gate: torch.Tensor = None) -> torch.Tensor:
-    """The maps the PCM spreads, [N, 21, h, w] without gradient (method §2.1, `m`).
+    """The maps the PCM spreads, [N, C, h, w] without gradient (method §2.1, `m`).
 
     Foreground maps are scaled by their spatial maximum; the background becomes 1 − their maximum;
     then each pixel keeps only its strongest foreground class. `gate` names the foreground channels
@@ -21,7 +21,7 @@ def pcm_input(cam: torch.Tensor, bg_index: int, gate: torch.Tensor = None) -> to
     """
     cam = F.relu(cam.detach().float())  # in 16 bits classes would tie for a pixel
     scaled = F.relu(cam - 1e-5) / (cam.amax((2, 3), keepdim=True) + 1e-5)
-    foreground = torch.ones(NUM_CLASSES, dtype=torch.bool, device=cam.device)
+    foreground = torch.ones(cam.shape[1], dtype=torch.bool, device=cam.device)
     foreground[bg_index] = False
     allowed = foreground if gate is None else torch.zeros_like(foreground).index_fill(0, gate, True)
     masked = scaled * allowed.view(1, -1, 1, 1)
@@ -31,7 +31,7 @@ def pcm_input(cam: torch.Tensor, bg_index: int, gate: torch.Tensor = None) -> to
 
 
 def lift(cam: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
-    """cam [N, 21, h, w] in float32 with the given channels [K] moved so that their least value is
+    """cam [N, C, h, w] in float32 with the given channels [K] moved so that their least value is
     0.
 
     The PCM sees nothing of a class whose CAM is positive nowhere; lifted, it sees where the class
@@ -68,16 +68,17 @@ class CamHeads(Backbone):
     """fc8, a projection head of a given name, and the PCM's layers: stands before the backbone in a
     network's bases."""
 
-    def add_heads(self, projection: str, bg_index: int) -> None:
+    def add_heads(self, projection: str, bg_index: int, num_classes: int) -> None:
         """Make the heads, once the backbone is made.
 
         Args:
             projection: attribute (and checkpoint key) of the projection head.
             bg_index: channel of the background in every map.
+            num_classes: channels C of every map, the background included.
         """
         self.projection, self.bg_index = projection, bg_index
         conv4, conv5, conv6 = (self.channels[name] for name in ('conv4', 'conv5', 'conv6'))
-        self.fc8 = nn.Conv2d(conv6, NUM_CLASSES, 1, bias=False)
+        self.fc8 = nn.Conv2d(conv6, num_classes, 1, bias=False)
         setattr(self, projection, nn.Conv2d(conv6, PROJECTION_DIM, 1, bias=False))
         self.f8_3 = nn.Conv2d(conv4, 64, 1, bias=False)
         self.f8_4 = nn.Conv2d(conv5, 128, 1, bias=False)
@@ -111,7 +112,7 @@ class CamHeads(Backbone):
         classes: torch.Tensor = None,
         gate: bool = False,
     ) -> torch.Tensor:
-        """PCM-refined maps at feature size, [N, 21, h, w], or [N, K, h, w] of the K foreground
+        """PCM-refined maps at feature size, [N, C, h, w], or [N, K, h, w] of the K foreground
         channels asked for.
 
         With `gate` the other foreground channels take no part.
@@ -125,19 +126,19 @@ class CamHeads(Backbone):
 class SeamHeads(CamHeads):
     """SEAM's network; the background is channel 0 (method §2.1)."""
 
-    def add_heads(self, projection: str = 'fc_proj', bg_index: int = 0) -> None:
-        super().add_heads(projection, bg_index)
+    def add_heads(self, projection: str = 'fc_proj', num_classes: int = NUM_CLASSES) -> None:
+        super().add_heads(projection, 0, num_classes)
         self.dropout7 = nn.Dropout2d(0.5)
 
     def forward(self, x: torch.Tensor, upsample: bool = True, classify: bool = False):
         """Maps and projected features of normalised images x [N, 3, H, W].
 
         Returns:
-            cam [N, 21, H, W]: fc8 output (at feature size (h, w) when `upsample` is False).
-            cam_rv [N, 21, H, W]: PCM-refined maps, ≥ 0 (likewise).
+            cam [N, C, H, W]: fc8 output (at feature size (h, w) when `upsample` is False).
+            cam_rv [N, C, H, W]: PCM-refined maps, ≥ 0 (likewise).
             f_proj [N, 128, h, w].
-            cam_rv_down [N, 21, h, w].
-        With `classify` only the spatial mean [N, 21] of cam is computed and returned (plain
+            cam_rv_down [N, C, h, w].
+        With `classify` only the spatial mean [N, C] of cam is computed and returned (plain
         classification training).
         """
         taps = self.features(x)
@@ -174,20 +175,20 @@ class SeamHeads(CamHeads):
 
 
 class EpsHeads(CamHeads):
-    """EPS's network; the background is channel 20, the last (method §2.2)."""
+    """EPS's network; the background is the last channel, of VOC number 20 (method §2.2)."""
 
-    def add_heads(self, projection: str = 'proj_fc', bg_index: int = 20) -> None:
-        super().add_heads(projection, bg_index)
+    def add_heads(self, projection: str = 'proj_fc', num_classes: int = NUM_CLASSES) -> None:
+        super().add_heads(projection, num_classes - 1, num_classes)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Class scores, maps and projected features of normalised images x [N, 3, H, W], all at
         feature size (h, w).
 
         Returns:
-            pred [N, 21]: spatial mean of cam.
-            cam [N, 21, h, w]: fc8 output.
-            pred_rv [N, 21]: spatial mean of cam_rv.
-            cam_rv [N, 21, h, w]: PCM-refined maps, ≥ 0.
+            pred [N, C]: spatial mean of cam.
+            cam [N, C, h, w]: fc8 output.
+            pred_rv [N, C]: spatial mean of cam_rv.
+            cam_rv [N, C, h, w]: PCM-refined maps, ≥ 0.
             f_proj [N, 128, h, w].
         """
         taps = self.features(x)
@@ -196,5 +197,5 @@ class EpsHeads(CamHeads):
         return cam.mean((2, 3)), cam, cam_rv.mean((2, 3)), cam_rv, self.project(taps['conv6'])
 
     def forward_cam(self, x: torch.Tensor) -> torch.Tensor:
-        """The fc8 map [N, 21, h, w] alone: what inference needs (no PCM)."""
+        """The fc8 map [N, C, h, w] alone: what inference needs (no PCM)."""
         return self.features(x, head=self.fc8)['conv6']
