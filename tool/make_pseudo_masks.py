@@ -1,21 +1,24 @@
 """Pseudo masks from CRF maps: python -m tool.make_pseudo_masks --crf_dir aff_crf/8.00 --out_dir
 pseudo_masks
 
-Reads  <crf_dir>/<name>.npy of aff_prepare.py (dicts of background and present classes, or 21-map
-arrays). Writes <out_dir>/<name>.png, the most probable class of every pixel. EPS's pseudo masks are
-those of
+Reads  <crf_dir>/<name>.npy of aff_prepare.py (dicts of background and present classes, or arrays
+       of all maps).
+Writes <out_dir>/<name>.png, the most probable class of every pixel. EPS's pseudo masks are those of
        aff_prepare.py --unary probs --alpha 8 --crf_iters 5.
 """
 
+import functools
 import os
 
 import numpy as np
 
 from tool.files.atomic import need_folder
+from tool.files.class_sets import read_classes
 from tool.files.lists import read_list
 from tool.files.manifest import claim, fingerprint, missing
 from tool.files.maps import read_maps
 from tool.files.pictures import write_mask
+from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
@@ -32,6 +35,11 @@ def parse_args():
     )
     parser.add_argument('--out_dir', required=True, help='folder for the masks')
     parser.add_argument('--list', help='images (default: every file of --crf_dir)')
+    parser.add_argument(
+        '--classes_txt',
+        metavar='FILE',
+        help="foreground classes of the maps, one a line (default: VOC's)",
+    )
     command_line.add_jobs_flag(parser, 'reading and writing')
     parser.add_argument('--overwrite', action='store_true', help='replace masks of other maps')
     return parser.parse_args()
@@ -58,8 +66,9 @@ def main(args):
         (os.path.join(args.crf_dir, name + '.npy'), os.path.join(args.out_dir, name + '.png'))
         for name in todo
     ]
+    classes = read_classes(args.classes_txt) if args.classes_txt else VOC
     for _ in progress(
-        pool_map(make_mask, tasks, args.jobs),
+        pool_map(functools.partial(make_mask, classes), tasks, args.jobs),
         total=len(tasks),
         desc='pseudo masks',
         quiet=not is_first(),
@@ -72,10 +81,10 @@ def main(args):
         )
 
 
-def make_mask(task: tuple[str, str]) -> None:
+def make_mask(classes: ClassSet, task: tuple[str, str]) -> None:
     """One picture: CRF maps file → mask file."""
     source, target = task
-    maps = read_maps(source, VOC)
+    maps = read_maps(source, classes)
     if not maps:
         raise UserError(f'{source}: holds no map; make it again with aff_prepare.py')
     labels = np.array(sorted(maps), np.uint8)

@@ -18,14 +18,14 @@ from tool.files.manifest import claim_all, fingerprint, missing
 from tool.files.maps import read_cam
 from tool.files.pictures import image_size
 from tool.files.stage_outputs import SeedOutputs, write_seed
+from tool.method.class_set import ClassSet
 from tool.method.crf import check_backend
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share
-from voc12.classes import NUM_CLASSES, VOC
-from voc12.layout import check_files, check_images, image_path
+from voc12.layout import check_files, check_images, class_set, image_path
 
 
 def parse_args():
@@ -58,8 +58,15 @@ def parse_args():
 
 
 def main(args):
+    classes = class_set(args.voc12_root)
     outputs = SeedOutputs(
-        None, args.out_png, args.out_crf, args.t, args.crf_iters, args.crf_backend, NUM_CLASSES
+        None,
+        args.out_png,
+        args.out_crf,
+        args.t,
+        args.crf_iters,
+        args.crf_backend,
+        classes.num_classes,
     )
     if not outputs.files():
         raise UserError('nothing to write: give --out_png, --out_crf or both')
@@ -74,7 +81,9 @@ def main(args):
     if todo and args.out_crf:
         check_backend(args.crf_backend)
     made = pool_map(
-        functools.partial(make_masks, args.voc12_root, args.cam_dir, outputs), todo, args.jobs
+        functools.partial(make_masks, args.voc12_root, args.cam_dir, outputs, classes),
+        todo,
+        args.jobs,
     )
     for _ in progress(made, total=len(todo), desc='seed masks', quiet=not is_first()):
         pass
@@ -86,11 +95,12 @@ def main(args):
         )
 
 
-def make_masks(root: str, cam_dir: str, outputs: SeedOutputs, name: str) -> None:
+def make_masks(root: str, cam_dir: str, outputs: SeedOutputs, classes: ClassSet, name: str) -> None:
     """One picture: its CAM file → the wanted masks."""
     path = image_path(root, name)
     size = image_size(path)
-    write_seed(name, read_cam(os.path.join(cam_dir, name + '.npy'), VOC, size), size, path, outputs)
+    cam = read_cam(os.path.join(cam_dir, name + '.npy'), classes, size)
+    write_seed(name, cam, size, path, outputs)
 
 
 if __name__ == '__main__':
