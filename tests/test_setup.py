@@ -11,23 +11,7 @@ import pytest
 from mini import ROOT
 
 # the real commands that the scripts use; nothing else of this machine is on PATH
-COMMANDS = [
-    'awk',
-    'bash',
-    'cat',
-    'chmod',
-    'cmp',
-    'cp',
-    'dirname',
-    'grep',
-    'head',
-    'ls',
-    'mkdir',
-    'mktemp',
-    'rm',
-    'sed',
-    'tail',
-]
+COMMANDS = 'awk bash cat chmod cmp cp dirname env grep head ls mkdir mktemp rm sed sleep tail touch'.split()
 
 # A Python that answers what setup.sh asks it. Its version is VERSION; $state keeps its calls of pip and its settings.
 PYTHON = r"""#!/bin/bash
@@ -50,7 +34,14 @@ case "$*" in
         words="$*"
         echo "${words#-m }" >> $state/pip
         case "$words" in
-            */dev/stdin*) cat > $state/installed; [ ! -e $state/pip_fails ] ;;
+            */dev/stdin*)
+                cat > $state/installed
+                if [ -e $state/pip_hangs ]; then
+                    trap 'touch $state/pip_was_ended; exit 1' TERM
+                    touch $state/pip_started
+                    while true; do sleep 0.1; done
+                fi
+                [ ! -e $state/pip_fails ] ;;
             *--index-url*) [ ! -e $state/no_cpu_index ] ;;
             *pydensecrf*) [ -e $state/pydensecrf_compiles ] ;;
         esac ;;
@@ -78,7 +69,7 @@ class Machine:
             'requirements.txt',
         ):
             shutil.copy(ROOT / name, self.repository / name)
-        for name in COMMANDS + ['touch']:
+        for name in COMMANDS:
             os.symlink(shutil.which(name), self.bin / name)
         self.command('uname', 'echo Linux')
         self.command('g++', 'true')
@@ -389,6 +380,21 @@ def test_a_failure_of_the_matrix(machine):
     assert result.stdout.count('in the smoke preset') == 2
     assert result.stdout.splitlines()[-1] == 'Pythons: 0 passed, 2 failed'
     assert not os.listdir(machine.environment['TMPDIR'])
+
+
+def test_the_matrix_is_stopped(machine):
+    """The environment and the installation that fills it end with it."""
+    machine.python('python3.12', '3.12')
+    machine.has('pip_hangs')
+    wait_for = f'while [ ! -e {machine.state}/NAME ]; do sleep 0.1; done'
+    result = machine.run(
+        'bash tool/test_pythons.sh --all_pythons & '
+        + wait_for.replace('NAME', 'pip_started')
+        + '; kill -TERM $!; wait $!'
+    )
+    assert result.returncode == 143
+    assert not os.listdir(machine.environment['TMPDIR'])
+    machine.run(wait_for.replace('NAME', 'pip_was_ended'))  # fails after a minute
 
 
 @pytest.mark.parametrize(

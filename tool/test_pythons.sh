@@ -52,19 +52,43 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$versions" ] || fail "--pythons needs versions, oldest or newest"
 
-work=
-trap 'rm -rf "$work"' EXIT
+work= child=
+set -m  # a background command leads a process group of its own, so that pip's own processes can be ended with it
+
+# run COMMAND ...: in the background, since bash acts on a signal at once only while it waits.
+run() {
+    local code=0
+    "$@" </dev/null &
+    child=$!
+    wait "$child" || code=$?
+    child=
+    return "$code"
+}
+
+# Ends what still runs, then removes the environment.
+clean_up() {
+    if [ -n "$child" ]; then
+        kill -- "-$child" 2>/dev/null || true
+        wait 2>/dev/null || true
+    fi
+    rm -rf "$work"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 # test_python VERSION: installs and runs the smoke preset in $work; a failure ends with the last lines of the output.
 test_python() {
     local start=$SECONDS installed log=$work/log stage_log
-    if ! PPC_PYTHON=$(find_python "$1") PPC_VENV=$work/venv bash -c 'set -euo pipefail; . tool/setup.sh' >"$log" 2>&1; then
+    mkdir "$work/tmp"  # for pip's downloads, so that they are removed with the rest
+    if ! run env PPC_PYTHON="$(find_python "$1")" PPC_VENV="$work/venv" TMPDIR="$work/tmp" \
+        bash -c 'set -euo pipefail; . tool/setup.sh' >"$log" 2>&1; then
         echo "Python $1: failed after $((SECONDS - start)) s, in the installation"
         tail -n 20 "$log" | sed 's/^/    /'
         return 1
     fi
     installed=$((SECONDS - start))
-    if ! "$work/venv/bin/python" -m tool.pipeline --preset smoke --work_dir "$work/smoke" >"$log" 2>&1; then
+    if ! run "$work/venv/bin/python" -m tool.pipeline --preset smoke --work_dir "$work/smoke" >"$log" 2>&1; then
         echo "Python $1: failed after $((SECONDS - start)) s, in the smoke preset"
         stage_log=$(ls -t "$work"/smoke/logs/*.log 2>/dev/null | head -n 1)
         tail -n 20 "$log" ${stage_log:+"$stage_log"} | sed 's/^/    /'
