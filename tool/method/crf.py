@@ -141,7 +141,7 @@ def _pydensecrf(
             crf = densecrf.DenseCRF2D(width, height, labels)
             compats = (preset.gaussian_compat, preset.bilateral_compat)
             for features, compat in zip(_features(image, preset), compats):
-                # where labels differ in weight the package takes a diagonal, which it does not negate
+                # labels of different weights need a diagonal, which the package does not negate
                 weight = -_label_weights(compat, labels, absent) if absent else compat
                 crf.addPairwiseEnergy(features, compat=weight)
         energies = np.ascontiguousarray(unary.reshape(labels, -1), dtype=np.float32)
