@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from tool.files.atomic import need_folder
-from tool.files.pictures import image_size, read_image, read_mask
+from tool.files.pictures import check_size, image_size, read_image, read_mask
 from tool.run.errors import UserError
 from tool.train.random_numbers import sample_rng
 from voc12.classes import IGNORE, VOC
@@ -47,13 +47,9 @@ class VOCDataset(Dataset):
         )
         for name in names:
             path = self.mask_path(name)
-            mask = image_size(path, 'check DATA_PSEUDO_GT and the image list')
-            picture = image_size(image_path(config['DATA_ROOT'], name))
-            if mask != picture:
-                raise UserError(
-                    f'{path}: the mask is {mask[1]}x{mask[0]}, its picture '
-                    f'{picture[1]}x{picture[0]}; make the mask again from this picture'
-                )
+            mask_size = image_size(path, 'check DATA_PSEUDO_GT and the image list')
+            picture_size = image_size(image_path(config['DATA_ROOT'], name))
+            check_size(path, mask_size, picture_size, what='the mask is')
 
     def mask_path(self, name: str) -> str:
         return os.path.join(self.config['DATA_PSEUDO_GT'], name + '.png')

@@ -5,10 +5,9 @@ import os
 
 import numpy as np
 
-from tool.files.pictures import read_mask, write_mask
+from tool.files.pictures import check_size, read_mask, write_mask
 from tool.method.crf import CrfPreset, crf_from_probs
 from tool.method.metrics import confusion, scores
-from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from voc12.classes import VOC
 
@@ -23,11 +22,13 @@ def write_crf(
 
 def _confusion(paths: tuple[str, str]) -> np.ndarray:
     prediction, truth = (read_mask(path, VOC) for path in paths)
-    if prediction.shape != truth.shape:
-        raise UserError(
-            f'{paths[0]}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth '
-            f'{truth.shape[1]}x{truth.shape[0]}; use --overwrite'
-        )
+    check_size(
+        paths[0],
+        prediction.shape,
+        truth.shape,
+        of=f'its ground truth {paths[1]}',
+        fix='use --overwrite',
+    )
     return confusion(prediction, truth, VOC.num_classes)
 
 
