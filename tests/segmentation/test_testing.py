@@ -228,7 +228,7 @@ def test_a_faulty_submission_is_refused_and_not_left_behind(devkit, tmp_path):
         write_mask(pngs / f'{name}.png', np.zeros((64, 72), np.uint8))
     pack(f'{names[2]}.png: no such file')
     write_mask(pngs / f'{names[2]}.png', np.zeros((72, 64), np.uint8))
-    pack(f'{names[2]}.png: is P .*expected a palette PNG of 72x64')
+    pack(f'{names[2]}.png: is 64x72, the picture is 72x64')
     write_mask(pngs / f'{names[2]}.png', np.full((64, 72), 255, np.uint8))
     pack(f'{names[2]}.png: holds value 255')
     Image.fromarray(np.zeros((64, 72), np.uint8)).save(pngs / f'{names[2]}.png')
@@ -250,7 +250,7 @@ def test_bad_settings_are_named(devkit, weights, tmp_path):
         run(devkit, weights, tmp_path / 'out', submission=tmp_path / 'results.tgz')
     with pytest.raises(UserError, match='nothing.pth: no such file.*train first'):
         run(devkit, tmp_path / 'nothing.pth', tmp_path / 'out')
-    with pytest.raises(UserError, match='is no deeplabv2 over resnet38: aspp'):
+    with pytest.raises(UserError, match='not a deeplabv2 over resnet38: aspp'):
         run(devkit, weights, tmp_path / 'out', MODEL_NAME='deeplabv2')
     with pytest.raises(UserError, match='SegmentationClass/.*no such mask .3 of 3.*--split test'):
         no_truth = tmp_path / 'VOC2012'

@@ -9,7 +9,7 @@ from network.resnet38d import ResNet38, width_of
 from network.timm_backbone import TimmBackbone, read_description
 from network.timm_weights import load_backbone, read_state, timm_state
 from tool.files.atomic import need_file
-from tool.files.checkpoints import load_checkpoint
+from tool.files.checkpoints import check_state, load_checkpoint
 from tool.run.errors import UserError
 
 BACKBONES = ('resnet38', *BLOCKS)  # any other name is timm's
@@ -44,7 +44,7 @@ def generate_net(config: dict) -> DeepLab:
         counters = {
             key: own[key] for key in own if key.endswith('num_batches_tracked')
         }  # older files lack them
-        _load(net.backbone, {**counters, **weights}, path, config['MODEL_BACKBONE'])
+        _load(net.backbone, {**counters, **weights}, path, f'a {config["MODEL_BACKBONE"]}')
     elif isinstance(net.backbone, ResNet38):
         net.backbone.train_from_scratch()
     return net
@@ -79,7 +79,7 @@ def load_net(config: dict, path: str) -> DeepLab:
             f'{path}: is over {what}; check MODEL_BACKBONE, MODEL_OUTPUT_STRIDE and the file'
         )
     net = _build({**config, **_shape(backbone, config['MODEL_BACKBONE'])})
-    _load(net, state, path, f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}')
+    _load(net, state, path, f'a {config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}')
     return net
 
 
@@ -163,16 +163,7 @@ def _read_backbone(path: str, name: str) -> dict:
 
 def _load(module: nn.Module, state: dict, path: str, what: str) -> None:
     """Strict load_state_dict; a difference is a UserError that names the file and the first key."""
-    own = module.state_dict()
-    for key in [*own, *state]:
-        if key not in state or key not in own:
-            raise UserError(
-                f'{path}: is no {what}: {key} is {"missing" if key in own else "left over"}; '
-                'check MODEL_NAME, MODEL_BACKBONE and the file'
-            )
-        if own[key].shape != state[key].shape:
-            raise UserError(
-                f'{path}: is no {what}: {key} is {tuple(state[key].shape)}, expected '
-                f'{tuple(own[key].shape)}; check MODEL_NAME, MODEL_BACKBONE and the file'
-            )
+    check_state(
+        path, what, module.state_dict(), state, 'check MODEL_NAME, MODEL_BACKBONE and the file'
+    )
     module.load_state_dict(state)
