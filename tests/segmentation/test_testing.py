@@ -14,6 +14,7 @@ from PIL import Image
 from mini import GOLDEN
 from net import generate_net
 from segmentation_toy import config_of, make_devkit, run_script
+from tool.files import picture_stage
 from tool.files.pictures import read_mask, write_mask
 from tool.method.crf import BACKENDS, DEEPLAB_CRF, TEST_CRFS, CrfPreset, crf_from_probs
 from tool.run.errors import UserError
@@ -106,7 +107,7 @@ def test_every_backend_of_the_config_is_the_one_that_runs(devkit, weights, tmp_p
         return probs.argmax(0)
 
     monkeypatch.setattr(predictions, 'crf_from_probs', crf)
-    monkeypatch.setattr(testing, 'check_backend', used.append)
+    monkeypatch.setattr(picture_stage, 'check_backend', used.append)
     for backend in BACKENDS:
         run(devkit, weights, tmp_path / backend, TEST_CRF='seam', TEST_CRF_BACKEND=backend, jobs=0)
     assert used == ['numba'] * 4 + ['pydensecrf'] * 4  # once to check it, then three pictures

@@ -2,6 +2,7 @@
 processes start quickly."""
 
 import os
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,12 +13,39 @@ from tool.run.pool import pool_map
 from voc12.classes import VOC
 
 
-def write_crf(
-    path: str, picture: np.ndarray, probs: np.ndarray, preset: CrfPreset, backend: str
+@dataclass(frozen=True)
+class PredictionOutputs:
+    """Folders to write predictions into, and how."""
+
+    # of the labels as the network gives them; None: not wanted
+    plain: str | None
+    # of the labels after dense CRF; None: not wanted
+    crf: str | None
+    # constants of the CRF; None where there is none
+    preset: CrfPreset | None
+    # one of tool.method.crf.BACKENDS
+    backend: str
+
+
+def write_prediction(
+    name: str,
+    picture: np.ndarray,
+    labels: np.ndarray | None,
+    probs: np.ndarray | None,
+    outputs: PredictionOutputs,
 ) -> None:
-    """Write the labels after dense CRF (`crf_from_probs`) of probabilities [C, H, W] on a picture
-    [H, W, 3] as a palette PNG."""
-    write_mask(path, crf_from_probs(picture, probs, preset, backend))
+    """Write the wanted palette PNGs of one picture.
+
+    Args:
+        picture: uint8 [H, W, 3].
+        labels: uint8 [H, W], where they are wanted.
+        probs: float32 [C, H, W], where the labels after dense CRF are wanted.
+    """
+    if outputs.plain:
+        write_mask(os.path.join(outputs.plain, name + '.png'), labels)
+    if outputs.crf:
+        refined = crf_from_probs(picture, probs, outputs.preset, outputs.backend)
+        write_mask(os.path.join(outputs.crf, name + '.png'), refined)
 
 
 def _confusion(paths: tuple[str, str]) -> np.ndarray:
