@@ -16,27 +16,29 @@ parts would not have.
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from network.backbone import Backbone
 from network.baselines import BASELINES, pick_baseline
 from network.baselines.baseline import Baseline, LossOptions
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
-from tool.files.checkpoints import save_checkpoint
 from tool.files.lists import read_labels, read_list
+from tool.method.class_set import ClassSet
 from tool.method.contrast import PROTOTYPES
 from tool.run import command_line
 from tool.run.errors import UserError
-from tool.train import engine, processes
-from tool.train.log import RunLog
+from tool.train import processes, set_up
+from tool.train.engine import TrainingRun, steps_of
 from tool.train.optimiser import chosen_optimizer, poly, warm_up
-from tool.train.precision import described, fast_forward, grad_scaler, resolved
+from tool.train.precision import resolved
 from tool.train.random_numbers import mixed_seed
-from voc12.classes import VOC
+from tool.train.states import run_settings
 from voc12.data import TrainSet, check_saliency, pick_labels
-from voc12.layout import check_images
+from voc12.layout import check_images, class_set
 
 
 def parse_args():
@@ -152,72 +154,18 @@ def parse_args():
 
 
 def main(args):
-    device = processes.start(args.device)
+    device = set_up.start(args.device, args.seed)
     args.amp = resolved(args.amp, device)
     baseline, why = pick_baseline(args.baseline)
-    names, labels = processes.once(lambda: read_inputs(args, baseline))
-    share = engine.per_process(args.batch_size)
-    schedule = engine.steps_of(
-        len(names), args.batch_size, args.max_epochs or baseline.max_epochs, args.max_steps
-    )
-    steps = args.max_steps or args.max_iters or baseline.max_steps or schedule
+    classes = class_set(args.voc12_root)
+    baseline = baseline.for_classes(classes.num_classes)
+    names, labels = processes.once(lambda: read_inputs(args, baseline, classes))
+    schedule, steps = count_steps(args, baseline, len(names))
+    options = set_up.options_of(args, steps)
 
-    torch.manual_seed(args.seed)  # the initial weights of new layers
-    said = []  # the log opens once nothing can be refused any more
-    net = net_for_training(
-        args.network or baseline.networks,
-        args.weights,
-        args.width,
-        said.append,
-        args.backbone,
-        args.output_stride,
-    )
-    scale_dropout(net, args.dropout)
-    net = processes.sync_norms(net.to(device), device)
-    forward, scaler = (
-        fast_forward(net, device, args.amp, args.compile, args.channels_last),
-        grad_scaler(args.amp),
-    )
-    optimizer = chosen_optimizer(net, args)
-    options, contrast_from = (
-        loss_options(args, labels, baseline, device),
-        round(steps * args.contrast_start),
-    )
-    # a weight of 0 leaves the step's form as it is, which DistributedDataParallel relies on
-    without = dataclasses.replace(
-        options, contrast=options.contrast and {**options.contrast, 'weight': 0.0}
-    )
-    settings = engine.run_settings(
-        args, baseline=baseline.name, steps=steps, weights=weights_fingerprint(args.weights)
-    )
-    states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
-    start = states.resume(net, optimizer, args.no_resume)
-
-    log = RunLog(args.session_name, args.tblog_dir, start) if processes.is_main() else None
-    if log:
-        log.header(
-            baseline=f'{baseline.name} ({why})',
-            seed=args.seed,
-            device=device,
-            amp=described(args.amp, device),
-            images=f'{len(names)} ({args.train_list})',
-            batch=f'{args.batch_size} ({processes.world()} × {share})',
-            steps=f'{start} … {steps}' if start else steps,
-            schedule_steps=schedule,
-        )
-        for line in said:
-            log.say(line)
-    generator = torch.Generator(device)
-
-    def losses(batch, step):
-        generator.manual_seed(mixed_seed(args.seed, step, 1))  # the same in every process
-        return baseline.losses(
-            forward, batch, options if step >= contrast_from else without, generator
-        )
-
-    def lr_factor(step):
-        return warm_up(step, args.warmup_steps) * poly(min(step, schedule - 1), schedule)
-
+    notes = []
+    net, forward = set_up.place(make_net(args, baseline, classes, notes), device, options)
+    losses = make_losses(args, baseline, labels, forward, device, steps)
     dataset = TrainSet(
         args.voc12_root,
         names,
@@ -227,27 +175,70 @@ def main(args):
         args.saliency_root if baseline.saliency else None,
         net.normalisation,
     )
-    engine.fit(
-        net,
-        optimizer,
-        losses,
-        dataset,
-        batch_size=args.batch_size,
-        max_steps=steps,
-        lr_factor=lr_factor,
-        device=device,
-        seed=args.seed,
-        num_workers=args.num_workers,
-        log=log,
-        start_step=start,
-        states=states,
-        scaler=scaler,
+
+    def lr_factor(step: int) -> float:
+        return warm_up(step, args.warmup_steps) * poly(min(step, schedule - 1), schedule)
+
+    set_up.train(
+        TrainingRun(
+            net=net,
+            optimizer=chosen_optimizer(net, args),
+            losses=losses,
+            dataset=dataset,
+            lr_factor=lr_factor,
+            device=device,
+            options=options,
+            settings=run_settings(
+                args, baseline=baseline.name, steps=steps, weights=weights_fingerprint(args.weights)
+            ),
+            facts={
+                'baseline': f'{baseline.name} ({why})',
+                'images': f'{len(names)} ({args.train_list})',
+                'schedule_steps': schedule,
+            },
+            notes=notes,
+            classes=classes,
+        )
     )
-    if log:
-        save_checkpoint(args.session_name + '.pth', net.state_dict())
-        states.clear()
-        log.say(f'wrote {args.session_name}.pth')
-        log.close()
+
+
+def read_inputs(
+    args: argparse.Namespace, baseline: Baseline, classes: ClassSet
+) -> tuple[list[str], np.ndarray]:
+    """(names, labels [N, K]) of the images to train on, once all their files are known to be
+    there."""
+    names = read_list(args.train_list)
+    labels = pick_labels(read_labels(args.cls_labels, classes), names, args.cls_labels)
+    check_images(args.voc12_root, names)
+    if baseline.saliency:
+        check_saliency(args.saliency_root, args.voc12_root, names)
+    return names, labels
+
+
+def count_steps(args: argparse.Namespace, baseline: Baseline, images: int) -> tuple[int, int]:
+    """(steps of the learning-rate schedule, steps of the run), which may end before the schedule
+    does."""
+    epochs = args.max_epochs or baseline.max_epochs
+    schedule = steps_of(images, args.batch_size, epochs, args.max_steps)
+    steps = args.max_steps or args.max_iters or baseline.max_steps or schedule
+    return schedule, steps
+
+
+def make_net(
+    args: argparse.Namespace, baseline: Baseline, classes: ClassSet, notes: list[str]
+) -> Backbone:
+    """The network to train, on the CPU; what it starts from is added to the notes."""
+    net = net_for_training(
+        args.network or baseline.networks,
+        args.weights,
+        args.width,
+        notes.append,
+        args.backbone,
+        args.output_stride,
+        classes,
+    )
+    scale_dropout(net, args.dropout)
+    return net
 
 
 def scale_dropout(net: torch.nn.Module, factor: float) -> None:
@@ -257,15 +248,29 @@ def scale_dropout(net: torch.nn.Module, factor: float) -> None:
             module.p *= factor
 
 
-def read_inputs(args: argparse.Namespace, baseline: Baseline) -> tuple[list[str], np.ndarray]:
-    """(names, labels [N, 20]) of the images to train on, once all their files are known to be
-    there."""
-    names = read_list(args.train_list)
-    labels = pick_labels(read_labels(args.cls_labels, VOC), names, args.cls_labels)
-    check_images(args.voc12_root, names)
-    if baseline.saliency:
-        check_saliency(args.saliency_root, args.voc12_root, names)
-    return names, labels
+def make_losses(
+    args: argparse.Namespace,
+    baseline: Baseline,
+    labels: np.ndarray,
+    forward: Callable,
+    device: torch.device,
+    steps: int,
+) -> Callable[[dict, int], dict[str, torch.Tensor]]:
+    """losses(batch, step) of the run; `forward` calls the network."""
+    options = loss_options(args, labels, baseline, device)
+    without = options
+    if options.contrast is not None:
+        # a weight of 0 leaves the step's form as it is, which DistributedDataParallel relies on
+        without = dataclasses.replace(options, contrast={**options.contrast, 'weight': 0.0})
+    contrast_from = round(steps * args.contrast_start)
+    generator = torch.Generator(device)
+
+    def losses(batch: dict, step: int) -> dict[str, torch.Tensor]:
+        generator.manual_seed(mixed_seed(args.seed, step, 1))  # the same in every process
+        now = options if step >= contrast_from else without
+        return baseline.losses(forward, batch, now, generator)
+
+    return losses
 
 
 def loss_options(

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tool.files.atomic import atomic, write_text
 from tool.files.lists import read_list
 from tool.files.maps import read_cam
-from tool.files.pictures import image_size, read_image, read_mask
+from tool.files.pictures import check_size, image_size, read_image, read_mask
 from tool.method.class_set import IGNORE, ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -103,12 +103,9 @@ def picture_cells(
         cam = read_cam(os.path.join(cam_dir, name + '.npy'), classes, (height, width))
         cells.append(heat_map(picture, cam))
     for folder in columns.values():
-        mask = read_mask(os.path.join(folder, name + '.png'), classes)
-        if mask.shape != (height, width):
-            raise UserError(
-                f'{folder}/{name}.png: is {mask.shape[1]}x{mask.shape[0]}, the picture '
-                f'{width}x{height}; make the mask again from this picture'
-            )
+        mask_path = os.path.join(folder, name + '.png')
+        mask = read_mask(mask_path, classes)
+        check_size(mask_path, mask.shape, (height, width))
         ids |= set(np.unique(mask).tolist())
         cells.append(classes.colour_map[mask])
     size = WIDTH, max(1, round(height * WIDTH / width))

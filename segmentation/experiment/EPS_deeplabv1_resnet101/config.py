@@ -28,7 +28,8 @@ config_dict = {
     'MODEL_BACKBONE_DEEPBASE': True,
     'MODEL_BACKBONE_WIDTH': 1.0,  # of ResNet-38; read from the weights where there are any
     'MODEL_OUTPUT_STRIDE': 8,  # 8 or 16, where dilated
-    'MODEL_NUM_CLASSES': 21,
+    # with the background; False: those of DATA_ROOT (its classes.txt, without one VOC's 21)
+    'MODEL_NUM_CLASSES': False,
     'MODEL_ASPP_OUTDIM': 256,  # deeplabv2, v3, v3plus
     'MODEL_SHORTCUT_DIM': 48,  # deeplabv3plus
     # the backbone's BatchNorm in eval mode (always so in a pretrained ResNet-38)

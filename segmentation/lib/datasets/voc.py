@@ -8,11 +8,11 @@ import torch
 from torch.utils.data import Dataset
 
 from tool.files.atomic import need_folder
-from tool.files.pictures import image_size, read_image, read_mask
+from tool.files.pictures import check_size, image_size, read_image, read_mask
 from tool.run.errors import UserError
 from tool.train.random_numbers import sample_rng
-from voc12.classes import IGNORE, VOC
-from voc12.layout import check_images, image_path
+from voc12.classes import IGNORE
+from voc12.layout import check_images, class_set, image_path
 from voc12.transforms import crop_window, cut, normalise, to_tensor
 
 
@@ -41,19 +41,16 @@ class VOCDataset(Dataset):
 
     def __init__(self, config: dict, names: list[str]):
         self.config, self.names = config, names
+        self.classes = class_set(config['DATA_ROOT'])
         check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
         need_folder(
             config['DATA_PSEUDO_GT'], 'set DATA_PSEUDO_GT to the folder of pseudo masks (PNG)'
         )
         for name in names:
             path = self.mask_path(name)
-            mask = image_size(path, 'check DATA_PSEUDO_GT and the image list')
-            picture = image_size(image_path(config['DATA_ROOT'], name))
-            if mask != picture:
-                raise UserError(
-                    f'{path}: the mask is {mask[1]}x{mask[0]}, its picture '
-                    f'{picture[1]}x{picture[0]}; make the mask again from this picture'
-                )
+            mask_size = image_size(path, 'check DATA_PSEUDO_GT and the image list')
+            picture_size = image_size(image_path(config['DATA_ROOT'], name))
+            check_size(path, mask_size, picture_size, what='the mask is')
 
     def mask_path(self, name: str) -> str:
         return os.path.join(self.config['DATA_PSEUDO_GT'], name + '.png')
@@ -66,7 +63,7 @@ class VOCDataset(Dataset):
         config, name = self.config, self.names[key[1]]
         rng = sample_rng(config['TRAIN_SEED'], *key)
         image = np.asarray(read_image(image_path(config['DATA_ROOT'], name)))
-        mask = read_mask(self.mask_path(name), VOC)
+        mask = read_mask(self.mask_path(name), self.classes)
 
         limits = np.array(
             [config['DATA_RANDOM_H'], config['DATA_RANDOM_S'], config['DATA_RANDOM_V']]

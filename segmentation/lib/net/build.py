@@ -5,12 +5,15 @@ from torch import nn
 
 from net.deeplab import VERSIONS, DeepLab
 from net.resnet import BLOCKS, ResNet
+from network.class_check import check_classes
 from network.resnet38d import ResNet38, width_of
 from network.timm_backbone import TimmBackbone, read_description
 from network.timm_weights import load_backbone, read_state, timm_state
 from tool.files.atomic import need_file
-from tool.files.checkpoints import load_checkpoint
+from tool.files.checkpoints import check_state, load_checkpoint
+from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
+from voc12.classes import VOC
 
 BACKBONES = ('resnet38', *BLOCKS)  # any other name is timm's
 _PRETRAIN_FIX = 'check MODEL_BACKBONE_PRETRAIN (a file of weights, or False to train from scratch)'
@@ -44,21 +47,24 @@ def generate_net(config: dict) -> DeepLab:
         counters = {
             key: own[key] for key in own if key.endswith('num_batches_tracked')
         }  # older files lack them
-        _load(net.backbone, {**counters, **weights}, path, config['MODEL_BACKBONE'])
+        _load(net.backbone, {**counters, **weights}, path, f'a {config["MODEL_BACKBONE"]}')
     elif isinstance(net.backbone, ResNet38):
         net.backbone.train_from_scratch()
     return net
 
 
-def load_net(config: dict, path: str) -> DeepLab:
-    """The network of a config with the weights of a trained checkpoint; stem and width are the
-    checkpoint's own.
+def load_net(config: dict, path: str, classes: ClassSet = VOC) -> DeepLab:
+    """The network of a config with the weights of a trained checkpoint; stem, width and number of
+    classes are the checkpoint's own.
 
     Raises:
-        UserError: the file is missing, damaged or of another network.
+        UserError: the file is missing, damaged, of another network or of other classes than the
+            data's `classes`.
     """
     need_file(path, 'train first (python train.py), or name a checkpoint with --weights')
     state = load_checkpoint(path)
+    check_classes(state, path, classes)
+    config = {**config, 'MODEL_NUM_CLASSES': classes.num_classes}
     backbone = {
         key.removeprefix('backbone.'): value
         for key, value in state.items()
@@ -79,7 +85,7 @@ def load_net(config: dict, path: str) -> DeepLab:
             f'{path}: is over {what}; check MODEL_BACKBONE, MODEL_OUTPUT_STRIDE and the file'
         )
     net = _build({**config, **_shape(backbone, config['MODEL_BACKBONE'])})
-    _load(net, state, path, f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}')
+    _load(net, state, path, f'a {config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}')
     return net
 
 
@@ -125,6 +131,7 @@ def _build(config: dict) -> DeepLab:
         backbone, taps = TimmBackbone(name, stride), ('conv3', 'conv6')
         # nothing is frozen, as in a ResNet; MODEL_FREEZEBN decides on BatchNorm
         backbone.train_from_scratch()
+    config = {**config, 'MODEL_NUM_CLASSES': config['MODEL_NUM_CLASSES'] or VOC.num_classes}
     return VERSIONS[config['MODEL_NAME']](backbone, taps, config, config['MODEL_FREEZEBN'])
 
 
@@ -163,16 +170,7 @@ def _read_backbone(path: str, name: str) -> dict:
 
 def _load(module: nn.Module, state: dict, path: str, what: str) -> None:
     """Strict load_state_dict; a difference is a UserError that names the file and the first key."""
-    own = module.state_dict()
-    for key in [*own, *state]:
-        if key not in state or key not in own:
-            raise UserError(
-                f'{path}: is no {what}: {key} is {"missing" if key in own else "left over"}; '
-                'check MODEL_NAME, MODEL_BACKBONE and the file'
-            )
-        if own[key].shape != state[key].shape:
-            raise UserError(
-                f'{path}: is no {what}: {key} is {tuple(state[key].shape)}, expected '
-                f'{tuple(own[key].shape)}; check MODEL_NAME, MODEL_BACKBONE and the file'
-            )
+    check_state(
+        path, what, module.state_dict(), state, 'check MODEL_NAME, MODEL_BACKBONE and the file'
+    )
     module.load_state_dict(state)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import voc12
 from tool.files.atomic import need_folder
 from tool.files.lists import read_list
+from tool.method.class_set import ClassSet
 from tool.method.crf import BACKENDS, TEST_CRFS
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.classes import NUM_CLASSES
+from voc12.layout import class_set
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ KEYS = {
     'MODEL_BACKBONE_DEEPBASE': Key(bool),
     'MODEL_BACKBONE_WIDTH': Key(float, 1 / 32, 4),
     'MODEL_OUTPUT_STRIDE': Key(int, choices=(8, 16)),
-    'MODEL_NUM_CLASSES': Key(int, NUM_CLASSES, 255),
+    'MODEL_NUM_CLASSES': Key(int, 2, 255, or_false=True),
     'MODEL_ASPP_OUTDIM': Key(int, 1),
     'MODEL_SHORTCUT_DIM': Key(int, 1),
     'MODEL_FREEZEBN': Key(bool),
@@ -167,6 +168,22 @@ def _is_number(value, key: Key) -> bool:
         and (key.low is None or value >= key.low)
         and (key.high is None or value <= key.high)
     )
+
+
+def with_classes(config: dict) -> tuple[dict, ClassSet]:
+    """(the config with the MODEL_NUM_CLASSES of its data folder, the classes of that folder).
+
+    Raises:
+        UserError: the config says another number.
+    """
+    classes = class_set(config['DATA_ROOT'])
+    count = config['MODEL_NUM_CLASSES']
+    if count and count != classes.num_classes:
+        raise UserError(
+            f'MODEL_NUM_CLASSES = {count}: {config["DATA_ROOT"]} has {classes.num_classes} with '
+            'the background; set it to False, then it is that of the data'
+        )
+    return {**config, 'MODEL_NUM_CLASSES': classes.num_classes}, classes
 
 
 def names_of(config: dict, split: str) -> list[str]:
