@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import segmentation_toy
 from tool.files.checkpoints import class_set_of, load_checkpoint
@@ -32,11 +33,30 @@ def count(request):
 
 @pytest.fixture
 def data(tmp_path, run, count):
-    """Generated pictures of that many classes; one has a free name and another ending."""
+    """Generated pictures of that many classes at half their size, with free names and endings."""
     root = tmp_path / 'data'
     flags = ('--out', root, '--images', PICTURES, '--val', 2, '--classes', count, '--jobs', 0)
     assert run('voc12.synth', *flags)[0] == 0
+    for folder in ('JPEGImages', 'SegmentationClass', 'SegmentationClassAug', 'SALImages'):
+        for path in (root / folder).glob('*.*g'):
+            picture = Image.open(path)
+            kind = Image.Resampling.BILINEAR if path.suffix == '.jpg' else Image.Resampling.NEAREST
+            half = picture.resize((picture.width // 2, picture.height // 2), kind)
+            ending = '.PNG' if path.stem.endswith('1') and folder == 'JPEGImages' else path.suffix
+            path.unlink()
+            half.save(root / folder / (free_name(path.stem) + ending))
+    for path in (root / 'ImageSets' / 'Segmentation').iterdir():
+        names = map(free_name, path.read_text().split())
+        path.write_text('\n'.join(names), encoding='utf-8')
+    lists_flags = ('--voc12_root', root, '--out_dir', root / 'lists', '--jobs', 0)
+    assert run('voc12.make_lists', *lists_flags)[0] == 0
     return root
+
+
+def free_name(name):
+    """'train_000003' → 'my picture №3 v1.train'."""
+    split, number = name.split('_')
+    return f'my picture №{int(number)} v1.{split}'
 
 
 @pytest.fixture
