@@ -30,7 +30,8 @@ from tool.train.engine import TrainingRun, TrainOptions, per_process
 from tool.train.log import RunLog
 from tool.train.optimiser import param_groups, poly
 from tool.train.precision import resolved
-from utils.config import NO_DECISION, add_config_flags, names_of, read_config
+from utils.config import add_config_flags, names_of, read_config
+from utils.keys import NO_DECISION
 from voc12.classes import IGNORE, PALETTE
 
 IMAGE_EVERY = 200  # iterations between two pictures in TensorBoard
