@@ -39,7 +39,9 @@ def equation_table() -> list[Row]:
     to function"."""
     rows = []
     module, test_files, header = '', [], []
-    for line in section('From equation to function').splitlines():
+    text = section('From equation to function')
+    text = text.replace(',\n`tests/', ', `tests/')  # the tests of a module over two lines
+    for line in text.splitlines():
         if line.startswith('Module `'):
             module, *test_files = in_backticks(line)
             header = []

@@ -18,8 +18,8 @@ def eps_loss(
     Args:
         cam: [N, 21, h, w].
         saliency: [N, 1, H, W] in [0, 1].
-        tau: a labelled class counts as foreground when at least this share of its area is salient,
-            else as background.
+        tau: a labelled class is foreground if more than this share of its area is salient, else
+            it counts as background.
         alpha: weight of the foreground estimate against the background's.
     """
     saliency = F.interpolate(saliency, cam.shape[2:])
