@@ -39,12 +39,12 @@ def equation_table() -> list[Row]:
     to function"."""
     rows = []
     module, test_files, header = '', [], []
-    text = section('From equation to function')
-    text = text.replace(',\n`tests/', ', `tests/')  # the tests of a module over two lines
-    for line in text.splitlines():
+    for line in section('From equation to function').splitlines():
         if line.startswith('Module `'):
             module, *test_files = in_backticks(line)
             header = []
+        elif line.startswith('`tests/') and not header:  # the list of tests goes on
+            test_files += in_backticks(line)
         elif line.startswith('|') and not header:
             header = cells(line)
         elif line.startswith('|') and not line.startswith('|--'):
