@@ -100,7 +100,7 @@ def make_optimizer(net: nn.Module, config: dict) -> torch.optim.SGD:
 def parse_args(config: dict) -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     add_config_flags(parser)
-    parser.add_argument(
+    parser.run.add_argument(
         '--no_resume',
         action='store_true',
         help='start over instead of continuing from a training state',
