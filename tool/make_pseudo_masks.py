@@ -1,5 +1,6 @@
-"""Pseudo masks from CRF maps: python -m tool.make_pseudo_masks --crf_dir aff_crf/8.00 --out_dir
-pseudo_masks
+"""Pseudo masks from CRF maps.
+
+    python -m tool.make_pseudo_masks --crf_dir aff_crf/8.00 --out_dir pseudo_masks
 
 Reads  <crf_dir>/<name>.npy of aff_prepare.py (dicts of background and present classes, or arrays
        of all maps).
@@ -27,18 +28,20 @@ from voc12.layout import check_files
 
 def parse_args():
     parser = command_line.Parser(__doc__)
-    parser.add_argument(
+    parser.data.add_argument(
         '--crf_dir', required=True, help='folder of CRF maps, one α of aff_prepare.py --out_crf'
     )
-    parser.add_argument('--out_dir', required=True, help='folder for the masks')
-    parser.add_argument('--list', help='images (default: every file of --crf_dir)')
-    parser.add_argument(
+    parser.output.add_argument('--out_dir', required=True, help='folder for the masks')
+    parser.data.add_argument('--list', help='images (default: every file of --crf_dir)')
+    parser.data.add_argument(
         '--classes_txt',
         metavar='FILE',
         help="foreground classes of the maps, one a line (default: VOC's)",
     )
     command_line.add_jobs_flag(parser, 'reading and writing')
-    parser.add_argument('--overwrite', action='store_true', help='replace masks of other maps')
+    parser.output.add_argument(
+        '--overwrite', action='store_true', help='replace masks of other maps'
+    )
     return parser.parse_args()
 
 

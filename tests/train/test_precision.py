@@ -63,7 +63,7 @@ def test_loss_and_gradients_of_bf16():
         terms = BASELINES['seam'].losses(
             precision.fast_forward(net, CPU, amp),
             batch,
-            LossOptions(48, 1),
+            LossOptions(48, 1, contrast=BASELINES['seam'].contrast_options()),
             torch.Generator().manual_seed(0),
         )
         assert all(value.dtype == torch.float32 for value in terms.values())

