@@ -117,7 +117,7 @@ def main(args):
                 la_crf_dir=fingerprint(args.la_crf_dir),
                 ha_crf_dir=fingerprint(args.ha_crf_dir),
             ),
-            facts={'images': f'{len(names)} ({args.train_list})'},
+            facts={'images': f'{len(names)} ({args.train_list})', 'classes': classes},
             notes=notes,
             batch_facts=mean_counts,
             classes=classes,
