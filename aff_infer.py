@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
+from network.device import to_device
 from network.weights import AFFINITY, net_from_checkpoint
 from tool.files.lists import read_list
 from tool.files.manifest import claim_all, fingerprint, missing
@@ -105,7 +106,7 @@ def main(args):
     check_maps(
         args.cam_dir, args.voc12_root, names, 'make the CAMs with contrast_infer.py --out_cam'
     )
-    net = net_from_checkpoint(args.network or AFFINITY, args.weights).to(device)
+    net = to_device(net_from_checkpoint(args.network or AFFINITY, args.weights), device)
 
     settings = {
         'stage': 'aff_infer',

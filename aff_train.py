@@ -15,6 +15,7 @@ import argparse
 
 import torch
 
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
 from tool.files.checkpoints import save_checkpoint
@@ -78,7 +79,7 @@ def main(args):
     net = net_for_training(
         args.network or AFFINITY, args.weights, args.width, said.append, args.backbone
     )
-    net = processes.sync_norms(net.to(device), device)
+    net = processes.sync_norms(to_device(net, device), device)
     forward, scaler = (
         fast_forward(net, device, args.amp, args.compile, args.channels_last),
         grad_scaler(args.amp),

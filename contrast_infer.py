@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from network.baselines import BASELINES, baseline_of
+from network.device import to_device
 from network.weights import net_from_checkpoint
 from tool.files.checkpoints import load_checkpoint
 from tool.files.lists import read_labels, read_list
@@ -125,7 +126,8 @@ def main(args):
                 f'--{flag}: the seeds of the {baseline.name} baseline are not made by the PCM; '
                 'leave the flag out'
             )
-    net = net_from_checkpoint(args.network or baseline.networks, args.weights, state).to(device)
+    net = net_from_checkpoint(args.network or baseline.networks, args.weights, state)
+    net = to_device(net, device)
     del state  # or the weights would be there twice once the network has others
     if dtype is not None:
         hold_convolutions(net, dtype)

@@ -22,6 +22,7 @@ import torch
 
 from network.baselines import BASELINES, pick_baseline
 from network.baselines.baseline import Baseline, LossOptions
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
 from tool.files.checkpoints import save_checkpoint
@@ -173,7 +174,7 @@ def main(args):
         args.output_stride,
     )
     scale_dropout(net, args.dropout)
-    net = processes.sync_norms(net.to(device), device)
+    net = processes.sync_norms(to_device(net, device), device)
     forward, scaler = (
         fast_forward(net, device, args.amp, args.compile, args.channels_last),
         grad_scaler(args.amp),

@@ -96,9 +96,15 @@ class CamHeads(Backbone):
         """Projected features [N, 128, h, w], ≥ 0."""
         return F.relu(getattr(self, self.projection)(feature))
 
+    def cam_and_taps(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """fc8 output [N, 21, h, w], and the taps but conv6, the largest: what inference needs."""
+        taps = self.features(x)
+        cam = self.fc8(taps.pop('conv6'))
+        return cam, taps
+
     def pcm_feature(self, x: torch.Tensor, taps: dict[str, torch.Tensor]) -> torch.Tensor:
         """f9 output [N, 192, h, w] that the correlation is computed on."""
-        small = F.interpolate(x, taps['conv6'].shape[2:], mode='bilinear', align_corners=True)
+        small = F.interpolate(x, taps['conv5'].shape[2:], mode='bilinear', align_corners=True)
         low = F.relu(self.f8_3(taps['conv4'].detach()), inplace=True)
         high = F.relu(self.f8_4(taps['conv5'].detach()), inplace=True)
         return self.f9(torch.cat([small, low, high], 1))
@@ -167,8 +173,9 @@ class SeamHeads(CamHeads):
 
         `gate`: see `refine`; `lifted` [K]: which of them are lifted first.
         """
-        taps = self.features(x, head=self.fc8)
-        cam = taps['conv6'] if lifted is None else lift(taps['conv6'], classes[lifted])
+        cam, taps = self.cam_and_taps(x)
+        if lifted is not None:
+            cam = lift(cam, classes[lifted])
         cam_rv = self.refine(x, taps, cam, classes, gate)
         return F.interpolate(cam_rv, x.shape[2:], mode='bilinear', align_corners=True)
 
@@ -197,4 +204,4 @@ class EpsHeads(CamHeads):
 
     def forward_cam(self, x: torch.Tensor) -> torch.Tensor:
         """The fc8 map [N, 21, h, w] alone: what inference needs (no PCM)."""
-        return self.features(x, head=self.fc8)['conv6']
+        return self.cam_and_taps(x)[0]

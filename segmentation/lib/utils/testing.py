@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from datasets import TestSet
 from net import load_net, own_normalisation
+from network.device import to_device
 from tool.files.manifest import claim_all, fingerprint, missing
 from tool.files.pictures import write_mask
 from tool.method.crf import TEST_CRFS, check_backend
@@ -147,7 +148,7 @@ def main(args: argparse.Namespace) -> None:
             'none); use --split test for pictures without ground truth'
         )
     weights = args.weights or os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME'] + '.pth')
-    net = load_net(config, weights).to(device).eval()
+    net = to_device(load_net(config, weights), device).eval()
     config = own_normalisation(config, net)
     if net.cls_conv.out_channels != NUM_CLASSES:
         raise UserError(

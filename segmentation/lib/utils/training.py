@@ -20,6 +20,7 @@ from torch import nn
 
 from datasets import generate_dataset
 from net import generate_net, own_normalisation
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from tool.files.checkpoints import save_checkpoint
 from tool.run import command_line
@@ -129,7 +130,7 @@ def main(args: argparse.Namespace) -> None:
         )
 
     torch.manual_seed(config['TRAIN_SEED'])  # the new layers' initial weights
-    net = processes.sync_norms(generate_net(config), device).to(device)
+    net = to_device(processes.sync_norms(generate_net(config), device), device)
     dataset.config = config = own_normalisation(config, net)
     optimizer, scaler = make_optimizer(net, config), grad_scaler(config['TRAIN_AMP'])
     forward = fast_forward(
