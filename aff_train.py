@@ -17,6 +17,7 @@ import argparse
 import torch
 
 from network.backbone import Backbone
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
 from tool.files.lists import read_list
@@ -78,7 +79,7 @@ def main(args):
     options = set_up.options_of(args, steps, args.accumulate)
 
     notes = []
-    net, forward = set_up.place(make_net(args, notes), device, options)
+    net, forward = set_up.place(to_device(make_net(args, notes), device), device, options)
     for folder, counts in layouts.items():
         found = ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items())
         notes.append(f'{folder}: {found}')

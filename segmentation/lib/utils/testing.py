@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from datasets import TestSet
 from net import load_net, own_normalisation
+from network.device import to_device
 from tool.files.manifest import claim_all, fingerprint, missing
 from tool.files.picture_stage import Output, PictureStage, lacking
 from tool.method.crf import TEST_CRFS
@@ -177,7 +178,7 @@ def find_truth(config: dict, split: str, names: list[str]) -> str | None:
 
 def make_net(config: dict, weights: str, device: torch.device) -> nn.Module:
     """The trained network on its device; UserError where it has other classes than VOC 2012."""
-    net = load_net(config, weights).to(device).eval()
+    net = to_device(load_net(config, weights), device).eval()
     if net.cls_conv.out_channels != NUM_CLASSES:
         raise UserError(
             f'{weights}: has {net.cls_conv.out_channels} classes; VOC 2012 has {NUM_CLASSES}'
