@@ -34,7 +34,7 @@ def runs(path: Path) -> dict[str, list[str]]:
 
 def show(flags: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines that the pipeline prints on a machine with room for two processes."""
-    monkeypatch.setattr('tool.pipeline.most_processes', lambda device: 2)
+    monkeypatch.setattr('tool.presets.processes.most_processes', lambda device: 2)
     words = [*shlex.split(flags), '--work_dir', WORK, '--show']
     monkeypatch.setattr(sys, 'argv', ['pipeline.py', *words])
     printed = io.StringIO()
