@@ -104,6 +104,7 @@ def test_settings_keep_what_was_asked_for():
         (lambda stages: stages.set_fields('train', processes='2'), 'whole number of at least 1'),
         (lambda stages: stages.set_fields('train', makes='train.*'), 'must be a list'),
         (lambda stages: stages.set_flags('train', lr={'a': 1}), 'stage train: lr = .*not a value'),
+        (lambda stages: stages.set_flags('train', lr=[None]), 'stage train: lr = .*not a value'),
         (lambda stages: stages.set_fields('train', like='warmup'), 'like = .*is like this one'),
         (lambda stages: stages.set_fields('warmup', like='b'), 'like = b: there is no such stage'),
         (lambda stages: stages.set_fields('score', script=''), 'stage score: has no script'),

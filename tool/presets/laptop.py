@@ -18,10 +18,10 @@ def preset(run: RunSettings) -> Preset:
     run = run.defaults(
         voc=os.path.join(os.path.dirname(ROOT), 'shared', 'data', 'VOC2012_animals'),
         lists=f'{run.work}/lists',
-        core=CORE,
     )
     # 437 of the 1,000 pictures: the others would take ten minutes more on a slow processor.
     run = run.defaults(mask_list=f'{run.lists}/train.txt')
+    core = run.core or CORE
     stages = quickstart.small_training(run)
 
     # SEAM alone first: the contrast needs maps that are right already.
@@ -73,8 +73,8 @@ def preset(run: RunSettings) -> Preset:
     )
 
     # The mean over the core classes decides the threshold and the best masks.
-    stages.set_flags('score_seeds', classes=run.core)
-    stages.set_flags('score_crf', classes=run.core)
+    stages.set_flags('score_seeds', classes=core)
+    stages.set_flags('score_crf', classes=core)
 
     stages.set_flags(
         'aff_train',
@@ -108,4 +108,4 @@ def preset(run: RunSettings) -> Preset:
     about = (
         '1,000 real pictures to train on and 145 of val, EfficientNet-Lite0 from ImageNet weights'
     )
-    return Preset(about, stages, run.core)
+    return Preset(about, stages, core)

@@ -11,11 +11,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from tool.presets.stages import FromScores, Preset, RunSettings, Stage, Stages, Value
 from tool.run import command_line
 from tool.run.errors import UserError
 
+FOLDER = os.path.dirname(os.path.abspath(__file__))
 # The presets of this repository: each is a module of this folder.
 NAMES = ('smoke', 'quickstart', 'laptop', 'seam', 'eps')
 # The settings of a run that `--set preset.NAME=VALUE` gives.
@@ -98,7 +100,7 @@ def _find(name: str) -> tuple[Callable[..., Preset], str]:
     """The function of a preset, and the file that defines it."""
     if name in NAMES:
         module = importlib.import_module(f'tool.presets.{name}')
-        return module.preset, module.__file__
+        return module.preset, os.path.join(FOLDER, f'{name}.py')
     path = os.path.abspath(name)
     if not (name.endswith('.py') and os.path.isfile(path)):
         raise UserError(
@@ -116,6 +118,7 @@ def _execute(path: str) -> ModuleType:
     """Run a Python file as a module of its own."""
     name = f'preset_file_{preset_name(path)}'
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
@@ -128,7 +131,7 @@ def _call(path: str, function: Callable):
         return function()
     except UserError as error:
         where = _where(path, error)
-        ours = os.path.dirname(path) == os.path.dirname(os.path.abspath(__file__))
+        ours = os.path.dirname(path) == FOLDER
         raise UserError(str(error) if ours else f'{where}: {error}') from None
     except SyntaxError as error:
         where = f'{path}, line {error.lineno}' if error.filename == path else _where(path, error)
@@ -212,7 +215,7 @@ def _changed(stage: Stage, override: Override) -> Stage:
     return dataclasses.replace(stage, flags=flags)
 
 
-def _field(override: Override) -> str | int | list[str]:
+def _field(override: Override) -> Any:
     """The value that --set gives a field of a stage."""
     if override.option == 'makes':
         return _split(override)

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+from typing import Any
 
 from tool.files.atomic import write_text
 from tool.presets.child import last_line, run_script
@@ -100,7 +101,7 @@ class Runner:
 
         self.forget(index)
         already = before['seconds'] if same else 0.0
-        record = {'command': command, 'seconds': already, 'done': False}
+        record: dict[str, Any] = {'command': command, 'seconds': already, 'done': False}
         self.records[stage.name] = record
         if not same:
             self.clean(stage)

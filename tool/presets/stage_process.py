@@ -12,10 +12,15 @@ import runpy
 import signal
 import sys
 
+from filelock import FileLock
+
 from tool.presets.lock import acquire, stage_lock
 
 # Number of the option of Linux's prctl that sends a signal to a process whose parent has died.
 PR_SET_PDEATHSIG = 1
+
+# The lock that this process holds until it ends. A local one would be released too early.
+held: FileLock | None = None
 
 
 def main(work: str, parent: int, command: list[str]) -> None:
@@ -38,7 +43,7 @@ def end_with_parent() -> None:
 
 def hold_stage_lock(work: str) -> None:
     """Hold the lock of the stage until this process ends."""
-    global held  # a local lock would be released as soon as it goes out of scope
+    global held
     held = stage_lock(work)
     acquire(held, 'waiting for a process that an earlier stage has left behind')
 

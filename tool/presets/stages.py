@@ -15,6 +15,7 @@ import enum
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tool.run.errors import UserError
 
@@ -70,7 +71,7 @@ class RunSettings:
     core: Sequence[str] | None = None
     experiment: str | None = None
 
-    def defaults(self, **values: object) -> 'RunSettings':
+    def defaults(self, **values: Any) -> 'RunSettings':
         """These settings, with the given values where nothing was asked for."""
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
@@ -122,7 +123,10 @@ class Stage:
         if self.processes < 1:
             raise self._bad_processes()
         for name, value in [*self.flags.items(), *self.config.items()]:
-            for part in _parts(value):
+            if value is None:
+                continue
+            parts = value if isinstance(value, (list, tuple)) else [value]
+            for part in parts:
                 if not isinstance(part, (str, int, float, FromScores)):
                     raise UserError(
                         f'stage {self.name}: {name} = {value!r} is not a value of a command '
@@ -167,9 +171,9 @@ def _parts(value: Value) -> list[Word]:
     """The words of a value; None has none."""
     if value is None:
         return []
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    return [value]
+    if isinstance(value, (str, int, float, FromScores)):
+        return [value]
+    return list(value)
 
 
 def _text(part: Word, known: Mapping[FromScores, str]) -> str:
@@ -206,7 +210,7 @@ class Stages:
         """Change the config of a DeepLab stage: `set_config('deeplab_train', TRAIN_LR=0.01)`."""
         self.set_fields(stage, config={**self[stage].config, **config})
 
-    def set_fields(self, stage: str, /, **fields: object) -> None:
+    def set_fields(self, stage: str, /, **fields: Any) -> None:
         """Change other fields of a stage: `set_fields('train', processes=2)`."""
         self.replace(dataclasses.replace(self[stage], **fields))
 
