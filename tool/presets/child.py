@@ -33,7 +33,6 @@ def run_script(
     environment.update(os.environ)
     process: subprocess.Popen | None = None
     signals: list[int] = []
-
     handed_on = False
 
     def hand_on_first() -> None:
