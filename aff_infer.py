@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from network.backbone import Backbone
+from network.device import to_device
 from network.weights import AFFINITY, net_from_checkpoint
 from tool.files.lists import read_list
 from tool.files.manifest import fingerprint
@@ -143,8 +144,8 @@ def check_flags(args) -> None:
 
 def make_net(args, classes: ClassSet, device: torch.device) -> Backbone:
     """The trained AffinityNet on its device."""
-    network = args.network or AFFINITY
-    return net_from_checkpoint(network, args.weights, classes=classes).to(device)
+    net = net_from_checkpoint(args.network or AFFINITY, args.weights, classes=classes)
+    return to_device(net, device)
 
 
 def wanted_outputs(args, plain: str | None, refined: str | None) -> list[Output]:

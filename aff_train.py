@@ -17,6 +17,7 @@ import argparse
 import torch
 
 from network.backbone import Backbone
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
 from tool.files.lists import read_list
@@ -80,7 +81,8 @@ def main(args):
     options = set_up.options_of(args, steps, args.accumulate)
 
     notes = []
-    net, forward = set_up.place(make_net(args, classes, notes), device, options)
+    net = to_device(make_net(args, classes, notes), device)
+    net, forward = set_up.place(net, device, options)
     for folder, counts in layouts.items():
         found = ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items())
         notes.append(f'{folder}: {found}')

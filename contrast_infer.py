@@ -20,6 +20,7 @@ from network import pcm_additions
 from network.backbone import Backbone
 from network.baselines import BASELINES, baseline_of
 from network.baselines.baseline import Baseline
+from network.device import to_device
 from network.pcm_additions import ChangeMaps
 from network.weights import net_from_checkpoint
 from tool.files.checkpoints import load_checkpoint
@@ -175,8 +176,8 @@ def make_net(
                 'leave the flag out'
             )
     baseline = baseline.for_classes(classes.num_classes)
-    network = args.network or baseline.networks
-    net = net_from_checkpoint(network, args.weights, state, classes).to(device)
+    net = net_from_checkpoint(args.network or baseline.networks, args.weights, state, classes)
+    net = to_device(net, device)
     del state  # or the weights would be there twice once the network has others
     if dtype is not None:
         hold_convolutions(net, dtype)

@@ -24,6 +24,7 @@ import torch
 from network.backbone import Backbone
 from network.baselines import BASELINES, pick_baseline
 from network.baselines.baseline import Baseline, LossOptions
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
 from tool.files.lists import read_labels, read_list
@@ -202,7 +203,8 @@ def main(args):
     options = set_up.options_of(args, steps)
 
     notes = []
-    net, forward = set_up.place(make_net(args, baseline, classes, notes), device, options)
+    net = to_device(make_net(args, baseline, classes, notes), device)
+    net, forward = set_up.place(net, device, options)
     losses = make_losses(args, baseline, labels, forward, device, steps)
     dataset = TrainSet(
         args.voc12_root,

@@ -87,9 +87,15 @@ class CamHeads(Backbone):
         """Projected features [N, 128, h, w], ≥ 0."""
         return F.relu(getattr(self, self.projection)(feature))
 
+    def cam_and_taps(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """fc8 output [N, C, h, w], and the taps but conv6, the largest: what inference needs."""
+        taps = self.features(x)
+        cam = self.fc8(taps.pop('conv6'))
+        return cam, taps
+
     def pcm_feature(self, x: torch.Tensor, taps: dict[str, torch.Tensor]) -> torch.Tensor:
         """f9 output [N, 192, h, w] that the correlation is computed on."""
-        small = F.interpolate(x, taps['conv6'].shape[2:], mode='bilinear', align_corners=True)
+        small = F.interpolate(x, taps['conv5'].shape[2:], mode='bilinear', align_corners=True)
         low = F.relu(self.f8_3(taps['conv4'].detach()), inplace=True)
         high = F.relu(self.f8_4(taps['conv5'].detach()), inplace=True)
         return self.f9(torch.cat([small, low, high], 1))
@@ -154,8 +160,7 @@ class SeamHeads(CamHeads):
         `change_maps` is applied to the class maps before the PCM (network/pcm_additions.py); None:
         as published.
         """
-        taps = self.features(x, head=self.fc8)
-        cam = taps['conv6']
+        cam, taps = self.cam_and_taps(x)
         if change_maps is not None:
             cam = change_maps(cam)
         cam_rv = self.refine(x, taps, cam, channels)
@@ -186,4 +191,4 @@ class EpsHeads(CamHeads):
 
     def forward_cam(self, x: torch.Tensor) -> torch.Tensor:
         """The fc8 map [N, C, h, w] alone: what inference needs (no PCM)."""
-        return self.features(x, head=self.fc8)['conv6']
+        return self.cam_and_taps(x)[0]

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from datasets import TestSet
 from net import load_net, own_normalisation
+from network.device import to_device
 from tool.files.manifest import claim_all, fingerprint, missing
 from tool.files.picture_stage import Output, PictureStage, lacking
 from tool.method.class_set import ClassSet
@@ -116,7 +117,7 @@ def main(args: argparse.Namespace) -> None:
     check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
     truth_dir = find_truth(config, args.split, names)
     weights = args.weights or os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME'] + '.pth')
-    net = load_net(config, weights, classes).to(device).eval()
+    net = to_device(load_net(config, weights, classes), device).eval()
     config = own_normalisation(config, net)
 
     outputs = prediction_outputs(args, config)

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from datasets import generate_dataset
 from net import generate_net, own_normalisation
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from tool.files.checkpoints import save_checkpoint
 from tool.run import command_line
@@ -119,7 +120,7 @@ def main(args: argparse.Namespace) -> None:
     options = options_of(config, args.no_resume)
     check_batch(options, len(dataset))
 
-    net, forward = set_up.place(generate_net(config), device, options)
+    net, forward = set_up.place(to_device(generate_net(config), device), device, options)
     dataset.config = config = own_normalisation(config, net)
     pictures = Pictures(config)
 
