@@ -144,8 +144,8 @@ def check_flags(args) -> None:
 
 def make_net(args, classes: ClassSet, device: torch.device) -> Backbone:
     """The trained AffinityNet on its device."""
-    net = net_from_checkpoint(args.network or AFFINITY, args.weights, classes=classes)
-    return to_device(net, device)
+    network = args.network or AFFINITY
+    return to_device(net_from_checkpoint(network, args.weights, classes=classes), device)
 
 
 def wanted_outputs(args, plain: str | None, refined: str | None) -> list[Output]:

@@ -176,8 +176,8 @@ def make_net(
                 'leave the flag out'
             )
     baseline = baseline.for_classes(classes.num_classes)
-    net = net_from_checkpoint(args.network or baseline.networks, args.weights, state, classes)
-    net = to_device(net, device)
+    network = args.network or baseline.networks
+    net = to_device(net_from_checkpoint(network, args.weights, state, classes), device)
     del state  # or the weights would be there twice once the network has others
     if dtype is not None:
         hold_convolutions(net, dtype)

@@ -64,10 +64,10 @@ def _width(path: str, state: dict) -> float:
 def net_for_training(
     network: str | tuple[str, str],
     weights: str,
-    width: float = None,
+    width: float | None = None,
     say: Callable[[str], None] = print,
-    backbone: str = None,
-    output_stride: int = None,
+    backbone: str | None = None,
+    output_stride: int | None = None,
     classes: ClassSet = VOC,
 ) -> Backbone:
     """A network ready to be trained from `weights`.

@@ -84,7 +84,7 @@ class TrainSet(Dataset):
         labels: np.ndarray,
         crop_size: int,
         seed: int,
-        saliency_root: str = None,
+        saliency_root: str | None = None,
         normalisation: tuple = IMAGENET,
     ):
         self.root, self.names, self.labels = voc12_root, names, labels

@@ -81,10 +81,10 @@ def write_walk(
     scores: np.ndarray,
     labels: list[int],
     num_classes: int,
-    mask_dir: str = None,
-    prob_dir: str = None,
-    crf_dir: str = None,
-    image_path: str = None,
+    mask_dir: str | None = None,
+    prob_dir: str | None = None,
+    crf_dir: str | None = None,
+    image_path: str | None = None,
     crf_backend: str = BACKENDS[0],
 ) -> None:
     """Write <mask_dir>/<name>.png, <prob_dir>/<name>.npy and <crf_dir>/<name>.png (after dense

@@ -93,7 +93,7 @@ def iou(matrix: np.ndarray) -> np.ndarray:
 
 
 def scores(
-    matrix: np.ndarray, names: Sequence[str], classes: Sequence[str] = None
+    matrix: np.ndarray, names: Sequence[str], classes: Sequence[str] | None = None
 ) -> dict[str, float]:
     """{class name: IoU %, …, 'mIoU': their mean over `classes`, None: all} of a confusion matrix
     [C, C + 1].

@@ -27,7 +27,7 @@ LOG_EVERY = 20  # steps between two reads of the losses from the device
 FAILED = 1000  # above the number of every signal
 
 
-def steps_of(images: int, batch_size: int, max_epochs: int, max_steps: int = None) -> int:
+def steps_of(images: int, batch_size: int, max_epochs: int, max_steps: int | None = None) -> int:
     """Training steps: `max_steps` where given, else whole batches of an epoch × epochs.
 
     Raises:

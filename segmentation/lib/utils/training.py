@@ -48,7 +48,7 @@ def mean_labelled(batch: dict) -> dict[str, torch.Tensor]:
 
 
 def segmentation_loss(
-    logits: torch.Tensor, mask: torch.Tensor, labelled: torch.Tensor = None
+    logits: torch.Tensor, mask: torch.Tensor, labelled: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Cross-entropy averaged over the labelled pixels.
 
