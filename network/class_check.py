@@ -19,7 +19,7 @@ def known_classes(state: dict, path: str) -> ClassSet:
     for key in CLASS_LAYERS:
         rows = len(state[key]) if key in state else classes.num_classes
         if rows != classes.num_classes:
-            why = 'it names' if named else 'it carries no class names, so it is taken for one of'
+            why = 'it names' if named else 'it carries no class names and is taken for one of the'
             raise UserError(
                 f'{path}: {key} is of {rows} classes, the background included, but {why} {classes}'
             )

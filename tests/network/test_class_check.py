@@ -121,3 +121,14 @@ def test_a_network_of_21_classes_only_is_named(monkeypatch):
     monkeypatch.setattr(resnet38_contrast, 'Net', Fixed)
     with pytest.raises(UserError, match='is made for 21 classes, the data have 4; give its Net'):
         net_for_training(SEAM, 'scratch', SMALL, [].append, classes=PETS)
+
+
+@pytest.mark.parametrize('network', ['network.timm_contrast', 'network.timm_contrast_eps'])
+def test_backbones_of_timm_have_any_number_of_classes(tmp_path, network):
+    path = str(tmp_path / 'net.pth')
+    net = net_for_training(network, 'scratch', None, [].append, 'test_convnext', classes=PETS)
+    assert net.fc8.out_channels == 4
+    save_checkpoint(path, net.state_dict(), PETS)
+    assert net_from_checkpoint(network, path, classes=PETS).fc8.out_channels == 4
+    with pytest.raises(UserError, match='is of 3 classes'):
+        net_from_checkpoint(network, path)

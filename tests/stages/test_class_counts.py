@@ -13,7 +13,7 @@ import segmentation_toy
 from tool.files.checkpoints import class_set_of, load_checkpoint
 from tool.files.lists import read_list
 from tool.files.maps import read_cam, read_maps
-from tool.files.pictures import read_mask
+from tool.files.pictures import read_mask, write_mask
 from tool.run import command_line
 from utils import testing, training
 from voc12.layout import class_set
@@ -154,6 +154,9 @@ def test_every_stage(tmp_path, data, count, run, refused, segment):
     test = ('--device', 'cpu', '--jobs', 0, '--out_dir', tmp_path / 'predicted')
     code, out, err = segment(testing, *test, **config)
     assert code == 0 and f'class{count:02d}' in out, err
+    archive = ('--split', 'test', '--submission', tmp_path / 'results.tgz')
+    code, _, err = segment(testing, *test, *archive, **config)
+    assert code == 2 and 'the server takes the 20 classes of VOC 2012' in err
     wrong = {**config, 'MODEL_NUM_CLASSES': 21}
     code, _, err = segment(training, '--device', 'cpu', **wrong)
     assert code == 2 and f'MODEL_NUM_CLASSES = 21: {data} has {count + 1}' in err
@@ -174,3 +177,26 @@ def test_every_stage(tmp_path, data, count, run, refused, segment):
     code, _, err = segment(testing, *test, **config)
     assert code == 2 and len(err.splitlines()) == 1
     assert str(trained) in err and '(class01' in err and '(thing0' in err
+
+
+def test_eval_knows_the_classes_beside_the_masks_or_of_a_file(tmp_path, run, refused):
+    root = tmp_path / 'data'
+    write_mask(str(root / 'masks' / 'my cat.png'), np.array([[0, 1, 2, 255]], np.uint8))
+    write_mask(str(root / 'predicted' / 'my cat.png'), np.array([[0, 1, 1, 1]], np.uint8))
+    (root / 'list.txt').write_text('my cat')
+    (root / 'classes.txt').write_text('traffic light\nan uncommonly long name\n')
+    flags = ('--list', root / 'list.txt', '--predict_dir', root / 'predicted', '--jobs', 0)
+    flags += ('--gt_dir', root / 'masks', '--json', root / 'scores.json')
+    code, out, err = run('eval', *flags, '--classes', 'background', 'traffic light')
+    assert code == 0, err
+    scores = json.loads((root / 'scores.json').read_text())
+    assert scores['mIoU'] == 75 and scores['traffic light'] == 50
+    assert scores['pixels'] == {'background': 1, 'traffic light': 1, 'an uncommonly long name': 1}
+    assert 'an uncommonly long name   0.00' in out
+    refused('eval', (*flags, '--classes', 'cat'), '--classes cat', 'traffic light')
+    (tmp_path / 'other.txt').write_text('cat\ndog\n')
+    assert run('eval', *flags, '--classes_txt', tmp_path / 'other.txt', '--classes', 'cat')[0] == 0
+    (tmp_path / 'other.txt').write_text('cat\nlist\n')
+    refused('eval', (*flags, '--classes_txt', tmp_path / 'other.txt'), 'the class list has a name')
+    (root / 'classes.txt').write_text('cat\n')
+    refused('eval', flags, 'my cat.png: holds value 2; a mask has class ids 0…1 and 255')

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from tool.files.checkpoints import class_set_of, load_checkpoint
+from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 from tool.train import set_up
 from tool.train.engine import TrainingRun, TrainOptions
@@ -20,7 +22,7 @@ class Noise(torch.utils.data.Dataset):
         return {'x': torch.from_numpy(sample_rng(7, *key).standard_normal(6, dtype='float32'))}
 
 
-def trained(session, stop=None, settings=None, on_log=None, **options):
+def trained(session, stop=None, settings=None, on_log=None, classes=None, **options):
     """A run of `set_up.train`, broken off after `stop` steps; returns its final weights."""
     options = TrainOptions(str(session), batch_size=4, max_steps=6, seed=3, **options)
     device = set_up.start('cpu', options.seed)
@@ -44,6 +46,7 @@ def trained(session, stop=None, settings=None, on_log=None, **options):
             notes=['a note'],
             on_log=on_log,
             after_step=after_step,
+            classes=classes,
         )
     )
     return torch.load(f'{session}.pth', weights_only=True)
@@ -82,3 +85,15 @@ def test_the_log_begins_with_the_facts(tmp_path):
     assert lines[3:10] == ['images: 8', *facts, 'a note']
     assert lines[-1] == f'wrote {tmp_path}/run.pth'
     assert len(logs) == 1 and logs[0].board is None
+
+
+def test_checkpoints_and_states_are_of_the_classes_of_the_run(tmp_path):
+    pets, tools = ClassSet.of(['cat', 'dog']), ClassSet.of(['saw', 'axe'])
+    trained(tmp_path / 'whole', classes=pets)
+    path = str(tmp_path / 'whole.pth')
+    assert class_set_of(load_checkpoint(path), path) == pets
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / 'run', stop=5, save_every=2, classes=pets)
+    with pytest.raises(UserError, match='classes = cat, dog, now classes = saw, axe'):
+        trained(tmp_path / 'run', save_every=2, classes=tools)
+    trained(tmp_path / 'run', save_every=2, classes=pets)
