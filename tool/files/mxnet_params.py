@@ -147,14 +147,12 @@ def _norm(ours: str, theirs: str) -> dict[str, tuple[str, ...]]:
 def resnet38_names() -> dict[str, tuple[str, ...]]:
     """{key of the backbone's state dict: its possible MXNet names}, 191 entries in the state dict's
     order."""
-    table = {'conv1a.weight': ('conv1a_weight',)}
+    table: dict[str, tuple[str, ...]] = {'conv1a.weight': ('conv1a_weight',)}
     for stage, count in _UNITS.items():
         bottleneck = stage in '67'
         for index in range(count):
-            ours, theirs = (
-                f'b{stage}' + f'_{index}' * (index > 0),
-                stage + (f'b{index}' if index else 'a'),
-            )
+            ours = f'b{stage}_{index}' if index else f'b{stage}'
+            theirs = f'{stage}b{index}' if index else f'{stage}a'
             for branch in ('branch2a', 'branch2b1') + ('branch2b2',) * bottleneck:
                 table.update(_norm(f'{ours}.bn_{branch}', f'bn{theirs}_{branch}'))
                 table[f'{ours}.conv_{branch}.weight'] = (f'res{theirs}_{branch}_weight',)

@@ -23,7 +23,7 @@ from typing import Generic, TypeVar
 import torch
 import torch.nn.functional as F
 
-from tool.method.maps import resize, with_background
+from tool.method.maps import resize, spatial_size, with_background
 
 Labels = TypeVar('Labels')  # pseudo labels: [M] here
 
@@ -403,7 +403,7 @@ def contrast_loss(
     Returns:
         'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view', and 'loss_nce', their sum.
     """
-    size = f_proj2.shape[2:]
+    size = spatial_size(f_proj2)
     label = gather(label)
 
     def view_of(f_proj: torch.Tensor, cam_rv: torch.Tensor) -> View[torch.Tensor]:

@@ -16,6 +16,11 @@ def with_background(
     return torch.cat([background, foreground] if bg_index == 0 else [foreground, background], 1)
 
 
+def spatial_size(maps: torch.Tensor) -> tuple[int, int]:
+    """(H, W) of maps [..., H, W]."""
+    return maps.shape[-2], maps.shape[-1]
+
+
 def resize(maps: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
     """[N, C, H, W] upsampled bilinearly (corners aligned) to `size`; as it is where that is
     None."""
