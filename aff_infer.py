@@ -1,13 +1,12 @@
 """Stage 2, inference: pseudo masks from CAMs by a random walk over AffinityNet's affinities.
 
-    python aff_infer.py --weights runs/aff.pth --infer_list voc12/train.txt --voc12_root VOC2012
-    --cam_dir runs/cam \\
-        --out_rw runs/rw
+    python aff_infer.py --weights runs/aff.pth --infer_list voc12/train.txt \\
+        --voc12_root VOC2012 --cam_dir runs/cam --out_rw runs/rw
 
 Reads  the pictures of --infer_list and their CAMs (--cam_dir/<name>.npy).
 Writes <out_rw>/<name>.png (palette masks) and <out_rw_prob>/<name>.npy (the walk's probabilities, a
-dict of background and
-       present classes). What is already there for the same weights and settings is skipped.
+       dict of background and present classes). What is already
+       there for the same weights and settings is skipped.
 """
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from network.backbone import Backbone
+from network.device import to_device
 from network.weights import AFFINITY, net_from_checkpoint
 from tool.files.lists import read_list
 from tool.files.manifest import fingerprint
@@ -32,53 +32,57 @@ from voc12.layout import check_images, check_maps, image_path
 
 def parse_args():
     parser = command_line.Parser(__doc__)
-    parser.add_argument('--weights', required=True, help='AffinityNet checkpoint (aff_train.py)')
-    parser.add_argument(
+    parser.model.add_argument(
+        '--weights', required=True, help='AffinityNet checkpoint (aff_train.py)'
+    )
+    parser.model.add_argument(
         '--network',
         help="module of the network (default: AffinityNet over the checkpoint's backbone)",
     )
-    parser.add_argument('--infer_list', default='voc12/train.txt', help='pictures to make masks of')
-    parser.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
-    parser.add_argument(
+    parser.data.add_argument(
+        '--infer_list', default='voc12/train.txt', help='pictures to make masks of'
+    )
+    parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
+    parser.data.add_argument(
         '--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)'
     )
-    parser.add_argument('--out_rw', help='output folder of the masks')
-    parser.add_argument(
+    parser.output.add_argument('--out_rw', help='output folder of the masks')
+    parser.output.add_argument(
         '--out_rw_prob', help="output folder of the walk's probabilities, before any CRF"
     )
-    parser.add_argument(
+    parser.method.add_argument(
         '--beta',
         type=command_line.number(float, 0),
         default=8,
         help='exponent of the affinities; larger walks less',
     )
-    parser.add_argument(
+    parser.method.add_argument(
         '--logt',
         type=command_line.number(int, 0, 20),
         default=6,
         help='the walk takes 2^logt steps',
     )
-    parser.add_argument(
+    parser.method.add_argument(
         '--bg_score',
         type=command_line.number(float, 0, 1),
         default=0.27,
         help='background score before the walk',
     )
-    parser.add_argument(
+    parser.method.add_argument(
         '--crf', action='store_true', help='refine the masks of --out_rw with dense CRF'
     )
-    parser.add_argument(
+    parser.output.add_argument(
         '--out_rw_crf',
         help='output folder of masks refined with dense CRF, beside those of --out_rw',
     )
     command_line.add_crf_backend_flag(parser)
-    parser.add_argument(
+    parser.method.add_argument(
         '--alpha', type=float, help='unused; accepted because published commands carry it'
     )
     command_line.add_workers_flag(parser)
     command_line.add_jobs_flag(parser, 'CRF and writing')
     command_line.add_device_flag(parser)
-    parser.add_argument(
+    parser.output.add_argument(
         '--overwrite', action='store_true', help='replace output of other weights or settings'
     )
     return parser.parse_args()
@@ -139,7 +143,7 @@ def check_flags(args) -> None:
 
 def make_net(args, device: torch.device) -> Backbone:
     """The trained AffinityNet on its device."""
-    return net_from_checkpoint(args.network or AFFINITY, args.weights).to(device)
+    return to_device(net_from_checkpoint(args.network or AFFINITY, args.weights), device)
 
 
 def wanted_outputs(args, plain: str | None, refined: str | None) -> list[Output]:

@@ -1,13 +1,12 @@
 """Stage 2, preparation: dense CRF turns CAMs into the low-α and high-α maps that AffinityNet learns
 from.
 
-    python aff_prepare.py --infer_list voc12/train_aug.txt --voc12_root VOC2012 --cam_dir runs/cam
-    --out_crf runs/aff_crf
+    python aff_prepare.py --infer_list voc12/train_aug.txt --voc12_root VOC2012 \\
+        --cam_dir runs/cam --out_crf runs/aff_crf
 
 Reads  the pictures of --infer_list and their CAMs (--cam_dir/<name>.npy).
 Writes <out_crf>/4.00/<name>.npy and so on, a folder for each α: dicts of the background and the
-present classes. What is
-       already there is skipped, so the same command again continues.
+       present classes. What is already there is skipped, so the same command again continues.
 """
 
 import os
@@ -30,40 +29,44 @@ from voc12.layout import check_images, check_maps, image_path
 
 def parse_args():
     parser = command_line.Parser(__doc__)
-    parser.add_argument('--infer_list', default='voc12/train_aug.txt', help='pictures to prepare')
-    parser.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
-    parser.add_argument(
+    parser.data.add_argument(
+        '--infer_list', default='voc12/train_aug.txt', help='pictures to prepare'
+    )
+    parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
+    parser.data.add_argument(
         '--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)'
     )
-    parser.add_argument(
+    parser.output.add_argument(
         '--out_crf', required=True, help='output folder; each α gets its own below it'
     )
-    parser.add_argument(
+    parser.method.add_argument(
         '--alpha',
         type=command_line.number(float, 0),
         nargs='+',
         default=[4, 8, 16, 24, 32],
         help='background exponents: (1 − max CAM)^α; aff_train needs a low and a high one',
     )
-    parser.add_argument(
+    parser.method.add_argument(
         '--crf_iters', type=command_line.number(int, 1), default=10, help='mean-field steps'
     )
     command_line.add_crf_backend_flag(parser)
-    parser.add_argument(
+    parser.method.add_argument(
         '--unary',
         choices=('labels', 'probs'),
         default='labels',
         help='CRF unary: from the argmax (published for this method) or the scores (SEAM, PSA, '
         'EPS)',
     )
-    parser.add_argument(
+    parser.output.add_argument(
         '--dtype',
         choices=('float32', 'float16'),
         default='float32',
         help='of the maps on disk; float16 halves them',
     )
     command_line.add_jobs_flag(parser, 'the CRF')
-    parser.add_argument('--overwrite', action='store_true', help='replace output of other settings')
+    parser.output.add_argument(
+        '--overwrite', action='store_true', help='replace output of other settings'
+    )
     return parser.parse_args()
 
 

@@ -2,13 +2,14 @@
 
     python aff_train.py --weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params --voc12_root VOC2012 \\
         --la_crf_dir runs/aff_crf/4.00 --ha_crf_dir runs/aff_crf/24.00 --session_name runs/aff
-    torchrun --nproc_per_node 4 aff_train.py ...      (--batch_size is the batch of all processes
-    together)
+    torchrun --nproc_per_node 4 aff_train.py ...
+        (--batch_size is the batch of all processes together)
 
 Reads  the pictures of --train_list and their low-α and high-α maps (aff_prepare.py; 21-map arrays
-of other tools too). Writes <session_name>.pth (a bare state dict), <session_name>.log,
-<session_name>.jsonl (every loss term of every step) and,
-       while it runs, <session_name>.state-<step>.pth: the same command again continues from there.
+       of other tools too).
+Writes <session_name>.pth (a bare state dict), <session_name>.log, <session_name>.jsonl (every loss
+       term of every step) and, while it runs, <session_name>.state-<step>.pth: the same command
+       again continues from there.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import argparse
 import torch
 
 from network.backbone import Backbone
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
 from tool.files.lists import read_list
@@ -39,29 +41,31 @@ def parse_args():
         width='width of the ResNet-38 for --weights scratch; else it is read from the weights',
     )
     command_line.add_precision_flags(parser)
-    parser.add_argument(
+    parser.run.add_argument(
         '--accumulate',
         type=command_line.number(int, 1),
         default=1,
         help="work on each process's share of a batch in this many parts, to save memory; the same "
         'result',
     )
-    parser.add_argument(
+    parser.model.add_argument(
         '--network', help='module of the network (default: AffinityNet over the backbone)'
     )
-    parser.add_argument('--train_list', default='voc12/train_aug.txt', help='images to train on')
-    parser.add_argument(
+    parser.data.add_argument(
+        '--train_list', default='voc12/train_aug.txt', help='images to train on'
+    )
+    parser.data.add_argument(
         '--la_crf_dir',
         required=True,
         help='maps of the low α (aff_prepare.py), e.g. runs/aff_crf/4.00',
     )
-    parser.add_argument(
+    parser.data.add_argument(
         '--ha_crf_dir', required=True, help='maps of the high α, e.g. runs/aff_crf/24.00'
     )
-    parser.add_argument(
+    parser.optimisation.add_argument(
         '--max_epochs', '--max_epoches', type=command_line.number(int, 1), default=8, help='epochs'
     )
-    parser.add_argument('--tblog_dir', default='', help="TensorBoard folder; '' for none")
+    parser.output.add_argument('--tblog_dir', default='', help="TensorBoard folder; '' for none")
     return parser.parse_args()
 
 
@@ -75,7 +79,7 @@ def main(args):
     options = set_up.options_of(args, steps, args.accumulate)
 
     notes = []
-    net, forward = set_up.place(make_net(args, notes), device, options)
+    net, forward = set_up.place(to_device(make_net(args, notes), device), device, options)
     for folder, counts in layouts.items():
         found = ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items())
         notes.append(f'{folder}: {found}')

@@ -1,23 +1,27 @@
 """Stage 1, inference: seeds (CAMs) of a trained CAM network at several scales with mirror images.
 
-    python contrast_infer.py --weights runs/seam.pth --infer_list voc12/train.txt --voc12_root
-    VOC2012 \\
-        --out_cam cam --out_cam_pred cam_png --out_crf cam_crf
+    python contrast_infer.py --weights runs/seam.pth --infer_list voc12/train.txt \\
+        --voc12_root VOC2012 --out_cam cam --out_cam_pred cam_png --out_crf cam_crf
 
 Reads  the pictures of --infer_list and their image-level labels.
-Writes any of: --out_cam <name>.npy {class 0…19: float32 (H, W)}, --out_cam_pred <name>.png (the
-CAMs against the background
-       score --out_cam_pred_alpha), --out_crf <name>.png (those labels after dense CRF). What is
-       already there from the same weights and settings is skipped.
+Writes any of these. What is already there from the same weights and settings is skipped.
+       --out_cam <name>.npy {class 0…19: float32 (H, W)}
+       --out_cam_pred <name>.png (the CAMs against the background score --out_cam_pred_alpha)
+       --out_crf <name>.png (those labels after dense CRF)
 """
+
+import functools
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from network import pcm_additions
 from network.backbone import Backbone
 from network.baselines import BASELINES, baseline_of
 from network.baselines.baseline import Baseline
+from network.device import to_device
+from network.pcm_additions import ChangeMaps
 from network.weights import net_from_checkpoint
 from tool.files.checkpoints import load_checkpoint
 from tool.files.lists import read_labels, read_list
@@ -45,57 +49,59 @@ PCM_FLAGS = (
 
 def parse_args():
     parser = command_line.Parser(__doc__)
-    parser.add_argument(
+    parser.model.add_argument(
         '--weights', required=True, help='state dict of contrast_train.py or a published one'
     )
-    parser.add_argument(
+    parser.model.add_argument(
         '--baseline',
         choices=sorted(BASELINES),
         help='only to be sure: it is read from the checkpoint',
     )
-    parser.add_argument('--network', help="module of the network (default: the baseline's)")
-    parser.add_argument('--infer_list', default='voc12/train.txt', help='images')
-    parser.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
-    parser.add_argument('--cls_labels', default='voc12/cls_labels.npy', help='image-level labels')
-    parser.add_argument('--out_cam', help='folder for the CAMs (.npy)')
-    parser.add_argument('--out_cam_pred', help='folder for CAM masks (.png)')
-    parser.add_argument(
+    parser.model.add_argument('--network', help="module of the network (default: the baseline's)")
+    parser.data.add_argument('--infer_list', default='voc12/train.txt', help='images')
+    parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
+    parser.data.add_argument(
+        '--cls_labels', default='voc12/cls_labels.npy', help='image-level labels'
+    )
+    parser.output.add_argument('--out_cam', help='folder for the CAMs (.npy)')
+    parser.output.add_argument('--out_cam_pred', help='folder for CAM masks (.png)')
+    parser.method.add_argument(
         '--out_cam_pred_alpha',
         type=command_line.number(float, 0, 1),
         help="background score of the masks and of the CRF's labels (default: seam 0.26, eps 0.22)",
     )
-    parser.add_argument('--out_crf', help='folder for masks after dense CRF (.png)')
-    parser.add_argument(
+    parser.output.add_argument('--out_crf', help='folder for masks after dense CRF (.png)')
+    parser.method.add_argument(
         '--crf_iters',
         type=command_line.number(int, 1),
         default=10,
         help='mean-field iterations of the CRF',
     )
     command_line.add_crf_backend_flag(parser)
-    parser.add_argument(
+    parser.method.add_argument(
         '--scales',
         type=command_line.number(float, 0.1, 8),
         nargs='+',
         default=[0.5, 1.0, 1.5, 2.0],
         help='factors on the image size; each is run with its mirror image',
     )
-    parser.add_argument(
+    parser.additions.add_argument(
         '--gate_pcm',
         action='store_true',
-        help='classes that the image labels do not name take no part in the PCM (not published; '
-        'SEAM only)',
+        help="SEAM: only the classes of a picture's image label take part in the PCM (pixel "
+        'correlation module)',
     )
-    parser.add_argument(
+    parser.additions.add_argument(
         '--fill_empty',
         action='store_true',
-        help='a class of the image labels whose seed would be 0 everywhere '
-        'is inferred again from its CAM without ReLU (not published; SEAM only)',
+        help='SEAM: infer a class of the image label again if its seed would be 0 everywhere, from '
+        'its class map raised until the least value is 0',
     )
     command_line.add_workers_flag(parser)
     command_line.add_amp_flag(parser)
     command_line.add_device_flag(parser)
     command_line.add_jobs_flag(parser, 'writing and the CRF')
-    parser.add_argument(
+    parser.output.add_argument(
         '--overwrite',
         action='store_true',
         help='replace what other weights or settings have written',
@@ -168,7 +174,8 @@ def make_net(
                 f'--{flag}: the seeds of the {baseline.name} baseline are not made by the PCM; '
                 'leave the flag out'
             )
-    net = net_from_checkpoint(args.network or baseline.networks, args.weights, state).to(device)
+    net = net_from_checkpoint(args.network or baseline.networks, args.weights, state)
+    net = to_device(net, device)
     del state  # or the weights would be there twice once the network has others
     if dtype is not None:
         hold_convolutions(net, dtype)
@@ -194,42 +201,44 @@ def wanted_outputs(args, outputs: SeedOutputs) -> list[Output]:
 
 @torch.inference_mode()
 def seeds(
-    net,
-    baseline,
+    net: Backbone,
+    baseline: Baseline,
     item: dict,
     device: torch.device,
-    dtype: torch.dtype = None,
+    dtype: torch.dtype | None = None,
     gate_pcm: bool = False,
     fill_empty: bool = False,
-) -> dict:
-    """CAM dict {class 0…19: float32 [H, W]} of one item of MultiScaleSet; the network computes in
-    `dtype`.
+) -> dict[int, np.ndarray]:
+    """Seeds {class: float32 [H, W]} of one picture (docs/method.md §5).
 
-    With `fill_empty` a class whose map is 0 everywhere gets one of its lifted CAM, from a PCM that
-    knows only the picture's
-    classes: the others may be weak there too, and would win its pixels.
+    Args:
+        net: the network.
+        baseline: the one it belongs to.
+        item: an item of MultiScaleSet.
+        device: where the network runs.
+        dtype: what it computes in; None: float32.
+        gate_pcm, fill_empty: additions of this project, network/pcm_additions.py.
     """
-    if not item['classes']:
+    classes = item['classes']
+    if not classes:
         return {}
+    channels = baseline.channels(classes, device)
 
-    def summed(gate_pcm: bool, lifted: torch.Tensor = None) -> torch.Tensor:
-        return sum(
-            baseline.maps(
-                net,
-                view.to(device, non_blocking=True),
-                item['classes'],
-                item['size'],
-                gate_pcm,
-                lifted,
-            )
-            for view in item['views']
-        )
+    def fused_maps(change_maps: ChangeMaps | None = None) -> torch.Tensor:
+        total = 0
+        for view in item['views']:
+            view = view.to(device, non_blocking=True)
+            total = total + baseline.maps(net, view, classes, item['size'], change_maps)
+        return total
 
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
-        maps = summed(gate_pcm)
-        if fill_empty and (empty := maps.amax((1, 2)) <= 0).any():
-            maps = torch.where(empty.view(-1, 1, 1), summed(True, empty), maps)
-    return dict(zip(item['classes'], baseline.finish(maps).cpu().numpy()))
+        if gate_pcm:
+            maps = fused_maps(functools.partial(pcm_additions.gate, channels=channels))
+        else:
+            maps = fused_maps()
+        if fill_empty:
+            maps = pcm_additions.fill_empty(maps, channels, fused_maps)
+    return dict(zip(classes, baseline.finish(maps).cpu().numpy()))
 
 
 if __name__ == '__main__':

@@ -1,14 +1,14 @@
-"""Stage 1, training: a CAM network over any backbone with the pixel-to-prototype contrast loss,
-from image-level labels.
+"""Stage 1, training: a CAM network with the pixel-to-prototype contrast, from image-level labels.
 
-    python contrast_train.py --weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params --voc12_root VOC2012
-    --session_name runs/seam torchrun --nproc_per_node 4 contrast_train.py ...      (--batch_size is
-    the batch of all processes together)
+    python contrast_train.py --weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params \\
+        --voc12_root VOC2012 --session_name runs/seam
+    torchrun --nproc_per_node 4 contrast_train.py ...
+        (--batch_size is the batch of all processes together)
 
 Reads  the pictures of --train_list, --cls_labels and, for EPS, --saliency_root.
 Writes <session_name>.pth (a bare state dict), <session_name>.log, <session_name>.jsonl (every loss
-term of every step) and,
-       while it runs, <session_name>.state-<step>.pth: the same command again continues from there.
+       term of every step) and, while it runs, <session_name>.state-<step>.pth: the same command
+       again continues from there.
 
 There is no gradient accumulation: prototypes and pixel sampling are those of a whole batch, which
 parts would not have.
@@ -24,10 +24,12 @@ import torch
 from network.backbone import Backbone
 from network.baselines import BASELINES, pick_baseline
 from network.baselines.baseline import Baseline, LossOptions
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
 from tool.files.lists import read_labels, read_list
-from tool.method.contrast import PROTOTYPES
+from tool.method.contrast import ContrastOptions
+from tool.method.label_aware import PROTOTYPES, LabelAwareOptions
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import processes, set_up
@@ -41,116 +43,153 @@ from voc12.data import TrainSet, check_saliency, pick_labels
 from voc12.layout import check_images
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     command_line.add_train_flags(
         parser,
-        width='width of the ResNet-38 for --weights scratch; else it is read from the weights',
+        width='factor on the channels of ResNet-38 with --weights scratch; all other weights tell '
+        'their own width',
     )
     command_line.add_precision_flags(parser)
-    parser.add_argument(
+    add_data_flags(parser)
+    add_model_flags(parser)
+    add_optimisation_flags(parser)
+    add_method_flags(parser)
+    add_ablation_flags(parser)
+    add_addition_flags(parser)
+    parser.output.add_argument(
+        '--tblog_dir', default='runs/tensorboard', help="TensorBoard folder; '' for none"
+    )
+    return parser.parse_args()
+
+
+def add_data_flags(parser: command_line.Parser) -> None:
+    parser.data.add_argument(
+        '--train_list', default='voc12/train_aug.txt', help='images to train on'
+    )
+    parser.data.add_argument(
+        '--cls_labels', default='voc12/cls_labels.npy', help='image-level labels'
+    )
+    parser.data.add_argument(
+        '--saliency_root', default='SALImages', help='folder of saliency PNGs (EPS only)'
+    )
+
+
+def add_model_flags(parser: command_line.Parser) -> None:
+    parser.model.add_argument(
         '--baseline',
         choices=sorted(BASELINES),
         help='what the contrast is added to (default: the git branch if it is called like one, '
         'else seam)',
     )
-    parser.add_argument('--network', help="module of the network (default: the baseline's)")
-    parser.add_argument(
+    parser.model.add_argument('--network', help="module of the network (default: the baseline's)")
+
+
+def add_optimisation_flags(parser: command_line.Parser) -> None:
+    parser.optimisation.add_argument(
+        '--max_epochs',
+        '--max_epoches',
+        type=command_line.number(int, 1),
+        help='epochs of the learning-rate schedule (default: seam 8, eps 15)',
+    )
+    parser.optimisation.add_argument(
+        '--max_iters',
+        type=command_line.number(int, 1),
+        help='end after this many steps of that schedule (default: seam all of it, eps 20000)',
+    )
+
+
+def add_method_flags(parser: command_line.Parser) -> None:
+    parser.method.add_argument(
+        '--view2_size',
+        type=command_line.number(int, 32),
+        help='side of the small second view in pixels (default: half the crop, at most 128)',
+    )
+    parser.method.add_argument(
+        '--bg_threshold',
+        type=command_line.number(float, 0, 1),
+        help='background score of the pseudo labels of pixels, 0…1 (default: seam 0.20, eps 0.10)',
+    )
+    parser.method.add_argument(
+        '--tau',
+        type=command_line.number(float, 0, 1),
+        default=0.4,
+        help='EPS: a class is foreground in a picture if more than this share of its area is '
+        'salient, else it counts as background',
+    )
+
+
+def add_ablation_flags(parser: command_line.Parser) -> None:
+    for flag, effect in (
+        ('contrast', 'train without the contrast'),
+        ('cross_prototype', 'train without the cross-prototype term'),
+        ('cross_cam', 'train without the cross-CAM term'),
+        ('intra_view', 'train without the intra-view term'),
+        ('semi_hard', 'all prototypes are negatives of a pixel in the intra-view term'),
+        ('hard_pixels', 'all pixels of a class enter the intra-view term'),
+        (
+            'seam',
+            'train without the consistency losses of the two views, er and ecr; classification, '
+            "rvmin and EPS's saliency loss stay. With --no_contrast there is no second view, and "
+            "only classification and EPS's saliency loss of its class maps are left",
+        ),
+    ):
+        parser.method.add_argument(f'--no_{flag}', action='store_true', help=f'ablation: {effect}')
+
+
+def add_addition_flags(parser: command_line.Parser) -> None:
+    """The flags of docs/method.md §10 that only this stage has."""
+    parser.additions.add_argument(
+        '--prototypes',
+        choices=PROTOTYPES,
+        default=PROTOTYPES[0],
+        help="label_aware: a class's prototype is made only of pictures that hold the class; "
+        'published: of all pictures of the batch, as in the paper',
+    )
+    parser.additions.add_argument(
+        '--bg_certain',
+        type=command_line.number(float, 0, 1),
+        help='with label_aware: a pixel counts as background only if all its class scores are at '
+        'most this. Pixels whose highest score is between this and --bg_threshold are left out of '
+        'the contrast (default: none is left out)',
+    )
+    parser.additions.add_argument(
+        '--min_class_share',
+        type=command_line.number(float, 0, 1),
+        help='with label_aware: leave classes out of the contrast that occur in less than this '
+        'share of the training pictures, e.g. 0.05 for 5 %% (default: none is left out)',
+    )
+    parser.additions.add_argument(
+        '--contrast_start',
+        type=command_line.number(float, 0, 1),
+        default=0.0,
+        help='fraction of training after which the contrast loss is switched on',
+    )
+    parser.additions.add_argument(
+        '--contrast_weight',
+        type=command_line.number(float, 0),
+        help='weight of each of the three contrast terms (default: 0.1, as in the paper)',
+    )
+    parser.additions.add_argument(
+        '--loss_size',
+        type=command_line.number(int, 8),
+        help="SEAM: side of the square to which both views' maps are upsampled before its losses "
+        "compare them (default: the views' own sizes, as published; 32 is faster)",
+    )
+    parser.additions.add_argument(
         '--output_stride',
         type=int,
         choices=(8, 16),
         help='picture pixels per feature cell of a timm backbone (default: that of the weights, '
         'else 16); ResNet-38 has 8',
     )
-    parser.add_argument('--train_list', default='voc12/train_aug.txt', help='images to train on')
-    parser.add_argument('--cls_labels', default='voc12/cls_labels.npy', help='image-level labels')
-    parser.add_argument(
-        '--saliency_root', default='SALImages', help='folder of saliency PNGs (EPS only)'
-    )
-    parser.add_argument(
-        '--max_epochs',
-        '--max_epoches',
-        type=command_line.number(int, 1),
-        help='epochs of the learning-rate schedule (default: seam 8, eps 15)',
-    )
-    parser.add_argument(
-        '--max_iters',
-        type=command_line.number(int, 1),
-        help='end after this many steps of that schedule (default: seam all of it, eps 20000)',
-    )
-    parser.add_argument(
-        '--view2_size',
-        type=command_line.number(int, 32),
-        help='side of the small second view in pixels (default: half the crop, at most 128)',
-    )
-    parser.add_argument(
+    parser.additions.add_argument(
         '--dropout',
         type=command_line.number(float, 0, 1),
         default=1.0,
         help="factor on the network's dropout rates (1: as published; 0 learns much faster from "
         'scratch)',
     )
-    parser.add_argument(
-        '--loss_size',
-        type=command_line.number(int, 8),
-        help="side of the square grid the two views are compared on (default: the views' own "
-        'pixels; 32 is faster)',
-    )
-    parser.add_argument(
-        '--prototypes',
-        choices=PROTOTYPES,
-        default=PROTOTYPES[0],
-        help="label_aware (not in the paper): a class's prototype is made only of pictures that "
-        'hold it',
-    )
-    parser.add_argument(
-        '--contrast_start',
-        type=command_line.number(float, 0, 1),
-        default=0.0,
-        help='the contrast counts after this part of the steps',
-    )
-    parser.add_argument(
-        '--bg_threshold',
-        type=command_line.number(float, 0, 1),
-        help='background score of the pseudo labels, 0…1 (default: seam 0.20, eps 0.10)',
-    )
-    parser.add_argument(
-        '--bg_certain',
-        type=command_line.number(float, 0, 1),
-        help='label_aware: pixels with a class score between this and --bg_threshold do not count '
-        '(default: all count)',
-    )
-    parser.add_argument(
-        '--min_class_share',
-        type=command_line.number(float, 0, 1),
-        help='label_aware: classes that fewer of the pictures to train on hold (0.05: 5 %%) take '
-        'no part in the contrast (default: all do)',
-    )
-    parser.add_argument(
-        '--contrast_weight',
-        type=command_line.number(float, 0),
-        help='weight of each contrast term (default: 0.1)',
-    )
-    parser.add_argument(
-        '--tau',
-        type=command_line.number(float, 0, 1),
-        default=0.4,
-        help='EPS: a class counts as foreground when this share of its area is salient',
-    )
-    parser.add_argument(
-        '--tblog_dir', default='runs/tensorboard', help="TensorBoard folder; '' for none"
-    )
-    for flag, what in (
-        ('contrast', 'no contrast at all'),
-        ('cross_prototype', 'no cross-prototype term'),
-        ('cross_cam', 'no cross-CAM term'),
-        ('intra_view', 'no intra-view term'),
-        ('semi_hard', 'intra-view negatives are all prototypes'),
-        ('hard_pixels', 'intra-view takes all pixels of a class'),
-        ('seam', "none of the baseline's two-view losses; with --no_contrast plain classification"),
-    ):
-        parser.add_argument(f'--no_{flag}', action='store_true', help=f'ablation: {what}')
-    return parser.parse_args()
 
 
 def main(args):
@@ -162,7 +201,8 @@ def main(args):
     options = set_up.options_of(args, steps)
 
     notes = []
-    net, forward = set_up.place(make_net(args, baseline, notes), device, options)
+    net = to_device(make_net(args, baseline, notes), device)
+    net, forward = set_up.place(net, device, options)
     losses = make_losses(args, baseline, labels, forward, device, steps)
     dataset = TrainSet(
         args.voc12_root,
@@ -250,17 +290,14 @@ def make_losses(
 ) -> Callable[[dict, int], dict[str, torch.Tensor]]:
     """losses(batch, step) of the run; `forward` calls the network."""
     options = loss_options(args, labels, baseline, device)
-    without = options
-    if options.contrast is not None:
-        # a weight of 0 leaves the step's form as it is, which DistributedDataParallel relies on
-        without = dataclasses.replace(options, contrast={**options.contrast, 'weight': 0.0})
+    options_before_contrast = with_weightless_contrast(options)
     contrast_from = round(steps * args.contrast_start)
     generator = torch.Generator(device)
 
     def losses(batch: dict, step: int) -> dict[str, torch.Tensor]:
         generator.manual_seed(mixed_seed(args.seed, step, 1))  # the same in every process
-        now = options if step >= contrast_from else without
-        return baseline.losses(forward, batch, now, generator)
+        options_of_step = options if step >= contrast_from else options_before_contrast
+        return baseline.losses(forward, batch, options_of_step, generator)
 
     return losses
 
@@ -268,53 +305,90 @@ def make_losses(
 def loss_options(
     args: argparse.Namespace, labels: np.ndarray, baseline: Baseline, device: torch.device
 ) -> LossOptions:
-    """The losses' settings from the command line."""
+    """The losses' options from the command line.
+
+    Args:
+        args: the command line.
+        labels: [N, K] of the images to train on.
+        baseline: what the contrast is added to.
+        device: where the losses are computed.
+    Raises:
+        UserError: two flags that exclude each other, or a value that leaves nothing.
+    """
     if args.loss_size and not baseline.upsampled:
         raise UserError(
             f'--loss_size: the {baseline.name} baseline compares its maps at feature size; leave '
             'the flag out'
         )
-    for flag in ('bg_certain', 'min_class_share'):
-        if getattr(args, flag) is not None and args.prototypes != 'label_aware':
-            raise UserError(
-                f'--{flag}: with {args.prototypes} prototypes all pixels count; add --prototypes '
-                'label_aware'
-            )
-    contrast = None
-    if not args.no_contrast:
-        contrast = {
-            term: not getattr(args, f'no_{term}')
-            for term in ('cross_prototype', 'cross_cam', 'intra_view', 'semi_hard', 'hard_pixels')
-        }
-        contrast['prototypes'] = args.prototypes
-        given = {
-            'bg_threshold': args.bg_threshold,
-            'bg_certain': args.bg_certain,
-            'weight': args.contrast_weight,
-        }
-        contrast |= {name: value for name, value in given.items() if value is not None}
-        if args.min_class_share is not None:
-            shares = torch.as_tensor(labels).double().mean(0)
-            if shares.max() < args.min_class_share:
-                raise UserError(
-                    f'--min_class_share {args.min_class_share:g}: the most frequent class of '
-                    f'{args.train_list} is in {shares.max():.3f} of its pictures; no class would '
-                    'take part'
-                )
-            contrast['common'] = (shares >= args.min_class_share).to(device)
     view2_size = args.view2_size or min(128, args.crop_size // 2 // 8 * 8)
+    contrast = contrast_options(args, labels, baseline, device)
     if view2_size > args.crop_size:
         raise UserError(
             f'--view2_size {view2_size}: must not be larger than --crop_size {args.crop_size}'
         )
     return LossOptions(
-        view2_size,
-        max(1, int(labels.sum(1).max())),
-        args.tau,
-        not args.no_seam,
-        contrast,
-        args.loss_size,
+        view2_size=view2_size,
+        max_classes=max(1, int(labels.sum(1).max())),
+        tau=args.tau,
+        consistency=not args.no_seam,
+        contrast=contrast,
+        loss_size=args.loss_size,
     )
+
+
+def contrast_options(
+    args: argparse.Namespace, labels: np.ndarray, baseline: Baseline, device: torch.device
+) -> ContrastOptions | None:
+    """The contrast's options from the command line, see `loss_options`; None without contrast."""
+    label_aware = args.prototypes == 'label_aware'
+    for flag in ('bg_certain', 'min_class_share'):
+        if getattr(args, flag) is not None and not label_aware:
+            raise UserError(
+                f'--{flag}: with {args.prototypes} prototypes all pixels count; add --prototypes '
+                'label_aware'
+            )
+    if args.no_contrast:
+        return None
+    changes = {
+        'cross_prototype': not args.no_cross_prototype,
+        'cross_cam': not args.no_cross_cam,
+        'intra_view': not args.no_intra_view,
+        'semi_hard': not args.no_semi_hard,
+        'hard_pixels': not args.no_hard_pixels,
+    }
+    if args.bg_threshold is not None:
+        changes['bg_threshold'] = args.bg_threshold
+    if args.contrast_weight is not None:
+        changes['weight'] = args.contrast_weight
+    if not label_aware:
+        return baseline.contrast_options(**changes)
+    changes['bg_certain'] = args.bg_certain
+    if args.min_class_share is not None:
+        changes['common'] = common_classes(args, labels).to(device)
+    return baseline.contrast_options(LabelAwareOptions, **changes)
+
+
+def common_classes(args: argparse.Namespace, labels: np.ndarray) -> torch.Tensor:
+    """True, [K], for classes that at least --min_class_share of the images hold
+    (docs/method.md §10.3)."""
+    shares = torch.as_tensor(labels).double().mean(0)
+    if shares.max() < args.min_class_share:
+        raise UserError(
+            f'--min_class_share {args.min_class_share:g}: the most frequent class of '
+            f'{args.train_list} is in {shares.max():.3f} of its pictures; no class would take part'
+        )
+    return shares >= args.min_class_share
+
+
+def with_weightless_contrast(options: LossOptions) -> LossOptions:
+    """The same options with a contrast of weight 0, for the steps before --contrast_start.
+
+    The contrast is still computed: the step keeps its form, which DistributedDataParallel relies
+    on.
+    """
+    if options.contrast is None:
+        return options
+    return dataclasses.replace(options, contrast=dataclasses.replace(options.contrast, weight=0.0))
 
 
 if __name__ == '__main__':

@@ -1,14 +1,14 @@
 """mIoU of any stage's output against ground-truth masks.
 
     python eval.py --list voc12/train.txt --predict_dir cam_crf --gt_dir VOC2012/SegmentationClass
-    python eval.py --list voc12/train.txt --predict_dir cam --gt_dir VOC2012/SegmentationClass
-    --type npy --curve
+    python eval.py --list voc12/train.txt --predict_dir cam --gt_dir VOC2012/SegmentationClass \\
+        --type npy --curve
 
 Reads  <predict_dir>/<name>.png (class ids), or with --type npy CAM dicts that are set against the
-background score --t;
-       --curve scores 60 background scores 0.00 … 0.59 in one pass over the files.
+       background score --t; --curve scores 60 background scores 0.00 … 0.59
+       in one pass over the files.
 Writes per-class IoU and mIoU to the terminal, and on request to --logfile (appended), --json and
---plot. Seeds and pseudo masks are scored on `train` (1,464 pictures in VOC 2012), not on
+       --plot. Seeds and pseudo masks are scored on `train` (1,464 pictures in VOC 2012), not on
 `train_aug`.
 """
 
@@ -48,20 +48,20 @@ OCCURRING = 'occurring'  # a value of --classes
 
 def parse_args():
     parser = command_line.Parser(__doc__)
-    parser.add_argument('--list', required=True, help='images to score')
-    parser.add_argument('--predict_dir', required=True, help='folder of predictions')
-    parser.add_argument(
+    parser.data.add_argument('--list', required=True, help='images to score')
+    parser.data.add_argument('--predict_dir', required=True, help='folder of predictions')
+    parser.data.add_argument(
         '--gt_dir',
         required=True,
         help='folder of ground-truth masks, e.g. VOC2012/SegmentationClass',
     )
-    parser.add_argument(
+    parser.data.add_argument(
         '--type', choices=('png', 'npy'), default='png', help='masks (png) or CAM dicts (npy)'
     )
-    parser.add_argument(
+    parser.method.add_argument(
         '--t', type=command_line.number(float, 0, 1), help='background score for --type npy'
     )
-    parser.add_argument(
+    parser.method.add_argument(
         '--curve',
         type=command_line.boolean,
         nargs='?',
@@ -70,17 +70,17 @@ def parse_args():
         help='score all 60 background scores (--type npy); --curve, --curve True and --curve False '
         'work',
     )
-    parser.add_argument(
+    parser.method.add_argument(
         '--classes',
         nargs='+',
         metavar='CLASS',
         help='classes the mean is over, or "occurring": those with more than 1,000 ground-truth '
         'pixels (default: all 21)',
     )
-    parser.add_argument('--comment', help='a remark for the log')
-    parser.add_argument('--logfile', help='text file the result is appended to')
-    parser.add_argument('--json', help='file for the result as JSON, IoU in percent')
-    parser.add_argument('--plot', help='picture (.png, .pdf) of the curve')
+    parser.output.add_argument('--comment', help='a remark for the log')
+    parser.output.add_argument('--logfile', help='text file the result is appended to')
+    parser.output.add_argument('--json', help='file for the result as JSON, IoU in percent')
+    parser.output.add_argument('--plot', help='picture (.png, .pdf) of the curve')
     command_line.add_jobs_flag(parser, 'reading and counting')
     args = parser.parse_args()
     if args.curve and args.type != 'npy':

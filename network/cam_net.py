@@ -6,42 +6,32 @@ import torch.nn.functional as F
 from torch import nn
 
 from network.backbone import Backbone
+from network.pcm_additions import ChangeMaps
 from voc12.classes import NUM_CLASSES
 
 PROJECTION_DIM = 128
 SLAB = 1 << 23  # affinity entries held at once in inference (32 MB of float32)
 
 
-def pcm_input(cam: torch.Tensor, bg_index: int, gate: torch.Tensor = None) -> torch.Tensor:
-    """The maps the PCM spreads, [N, 21, h, w] without gradient (method §2.1, `m`).
+def pcm_input(cam: torch.Tensor, bg_index: int) -> torch.Tensor:
+    """m̄, the maps that the PCM spreads, [N, C, h, w], without gradient (docs/method.md §2.1).
 
-    Foreground maps are scaled by their spatial maximum; the background becomes 1 − their maximum;
-    then each pixel keeps only its strongest foreground class. `gate` names the foreground channels
-    [K] that may be one (None: all, as published).
+        μ_c = ReLU(a_c − ε) / (max a_c + ε)        a = ReLU(m)
+        m̄_b = 1 − max_k μ_k        m̄_k = μ_k where it is the maximum over the classes, else 0
+
+    Args:
+        cam: m, class maps [N, C, h, w].
+        bg_index: b, the background's channel.
     """
-    cam = F.relu(cam.detach().float())  # in 16 bits classes would tie for a pixel
-    scaled = F.relu(cam - 1e-5) / (cam.amax((2, 3), keepdim=True) + 1e-5)
-    foreground = torch.ones(NUM_CLASSES, dtype=torch.bool, device=cam.device)
-    foreground[bg_index] = False
-    allowed = foreground if gate is None else torch.zeros_like(foreground).index_fill(0, gate, True)
-    masked = scaled * allowed.view(1, -1, 1, 1)
-    strongest = masked.amax(1, keepdim=True)
-    kept = masked * (masked == strongest)
-    return torch.where(foreground.view(1, -1, 1, 1), kept, 1 - strongest)
-
-
-def lift(cam: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
-    """cam [N, 21, h, w] in float32 with the given channels [K] moved so that their least value is
-    0.
-
-    The PCM sees nothing of a class whose CAM is positive nowhere; lifted, it sees where the class
-    is least unlikely.
-    """
-    cam = cam.float()
-    named = torch.zeros(cam.shape[1], dtype=torch.bool, device=cam.device).index_fill(
-        0, channels, True
-    )
-    return torch.where(named.view(1, -1, 1, 1), cam - cam.amin((2, 3), keepdim=True), cam)
+    maps = F.relu(cam.detach().float())  # in 16 bits classes would tie for a pixel
+    scaled = F.relu(maps - 1e-5) / (maps.amax((2, 3), keepdim=True) + 1e-5)
+    is_foreground = torch.ones(cam.shape[1], dtype=torch.bool, device=cam.device)
+    is_foreground[bg_index] = False
+    is_foreground = is_foreground.view(1, -1, 1, 1)
+    foreground = scaled * is_foreground
+    strongest = foreground.amax(1, keepdim=True)
+    strongest_only = foreground * (foreground == strongest)
+    return torch.where(is_foreground, strongest_only, 1 - strongest)
 
 
 def correlate(maps: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
@@ -96,9 +86,15 @@ class CamHeads(Backbone):
         """Projected features [N, 128, h, w], ≥ 0."""
         return F.relu(getattr(self, self.projection)(feature))
 
+    def cam_and_taps(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """fc8 output [N, 21, h, w], and the taps but conv6, the largest: what inference needs."""
+        taps = self.features(x)
+        cam = self.fc8(taps.pop('conv6'))
+        return cam, taps
+
     def pcm_feature(self, x: torch.Tensor, taps: dict[str, torch.Tensor]) -> torch.Tensor:
         """f9 output [N, 192, h, w] that the correlation is computed on."""
-        small = F.interpolate(x, taps['conv6'].shape[2:], mode='bilinear', align_corners=True)
+        small = F.interpolate(x, taps['conv5'].shape[2:], mode='bilinear', align_corners=True)
         low = F.relu(self.f8_3(taps['conv4'].detach()), inplace=True)
         high = F.relu(self.f8_4(taps['conv5'].detach()), inplace=True)
         return self.f9(torch.cat([small, low, high], 1))
@@ -108,17 +104,13 @@ class CamHeads(Backbone):
         x: torch.Tensor,
         taps: dict[str, torch.Tensor],
         cam: torch.Tensor,
-        classes: torch.Tensor = None,
-        gate: bool = False,
+        channels: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """PCM-refined maps at feature size, [N, 21, h, w], or [N, K, h, w] of the K foreground
-        channels asked for.
-
-        With `gate` the other foreground channels take no part.
-        """
-        maps = pcm_input(cam, self.bg_index, classes if gate else None)
-        if classes is not None:
-            maps = maps[:, classes]
+        """PCM-refined maps at feature size, [N, C, h, w], or [N, K', h, w] of the K' channels asked
+        for."""
+        maps = pcm_input(cam, self.bg_index)
+        if channels is not None:
+            maps = maps[:, channels]
         return correlate(maps, self.pcm_feature(x, taps))
 
 
@@ -159,17 +151,18 @@ class SeamHeads(CamHeads):
     def forward_cam_rv(
         self,
         x: torch.Tensor,
-        classes: torch.Tensor,
-        gate: bool = False,
-        lifted: torch.Tensor = None,
+        channels: torch.Tensor,
+        change_maps: ChangeMaps | None = None,
     ) -> torch.Tensor:
-        """cam_rv [N, K, H, W] of the K channels `classes` only: what inference needs.
+        """cam_rv [N, K', H, W] of some channels [K'] only: what inference needs.
 
-        `gate`: see `refine`; `lifted` [K]: which of them are lifted first.
+        `change_maps` is applied to the class maps before the PCM (network/pcm_additions.py); None:
+        as published.
         """
-        taps = self.features(x, head=self.fc8)
-        cam = taps['conv6'] if lifted is None else lift(taps['conv6'], classes[lifted])
-        cam_rv = self.refine(x, taps, cam, classes, gate)
+        cam, taps = self.cam_and_taps(x)
+        if change_maps is not None:
+            cam = change_maps(cam)
+        cam_rv = self.refine(x, taps, cam, channels)
         return F.interpolate(cam_rv, x.shape[2:], mode='bilinear', align_corners=True)
 
 
@@ -197,4 +190,4 @@ class EpsHeads(CamHeads):
 
     def forward_cam(self, x: torch.Tensor) -> torch.Tensor:
         """The fc8 map [N, 21, h, w] alone: what inference needs (no PCM)."""
-        return self.features(x, head=self.fc8)['conv6']
+        return self.cam_and_taps(x)[0]

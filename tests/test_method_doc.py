@@ -43,6 +43,8 @@ def equation_table() -> list[Row]:
         if line.startswith('Module `'):
             module, *test_files = in_backticks(line)
             header = []
+        elif line.startswith('`tests/') and not header:  # the list of tests goes on
+            test_files += in_backticks(line)
         elif line.startswith('|') and not header:
             header = cells(line)
         elif line.startswith('|') and not line.startswith('|--'):

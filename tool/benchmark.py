@@ -20,6 +20,7 @@ import torch
 from network import cam_net
 from network.baselines import BASELINES
 from network.baselines.baseline import LossOptions
+from network.device import to_device
 from network.weights import find_net
 from tool.files.atomic import write_text
 from tool.files.maps import read_cam
@@ -347,15 +348,18 @@ def _run_step(width: float, kind: str) -> Callable:
     optimizer = make_optimizer('sgd', param_groups(net, net.new_layers(), 1e-4, 5e-4), 1e-4, 5e-4)
     batch = {'image': torch.randn(2, 3, 448, 448), 'label': torch.eye(20)[[3, 7]]}
     forward = fast_forward(net, torch.device('cpu'), 'off' if kind == 'plain' else kind)
-    losses_of = BASELINES['seam'].losses
+    seam = BASELINES['seam']
+    options = LossOptions(max_classes=1, contrast=seam.contrast_options())
+    losses_of = seam.losses
     if kind == 'plain':
         losses_of, net.features = _plain_step, functools.partial(plain.resnet38, net)
     else:
+        to_device(net, torch.device('cpu'))
         keep_freed_memory()
 
     def step():
         optimizer.zero_grad()
-        losses_of(forward, batch, LossOptions(max_classes=1))['loss'].backward()
+        losses_of(forward, batch, options)['loss'].backward()
         optimizer.step()
 
     return step
@@ -432,6 +436,7 @@ def _run_inference(kind: str) -> Callable:
     if kind == 'plain':
         cam_net.SLAB = 1 << 60
         return lambda: plain.seam_seeds(net, views, (375, 500), torch.eye(20)[[3, 7]].sum(0))
+    to_device(net, torch.device('cpu'))
     dtype = amp_dtype(kind, torch.device('cpu'))
     if dtype is None:
         return_freed_memory()
@@ -447,8 +452,8 @@ def _run_inference(kind: str) -> Callable:
 
 def parse_args():
     parser = command_line.Parser(__doc__)
-    parser.add_argument('--only', nargs='+', choices=sorted(BENCHMARKS), help='run only these')
-    parser.add_argument('--json', help='file for the rows')
+    parser.run.add_argument('--only', nargs='+', choices=sorted(BENCHMARKS), help='run only these')
+    parser.output.add_argument('--json', help='file for the rows')
     return parser.parse_args()
 
 

@@ -1,11 +1,10 @@
-"""What the stages make of a few pictures, side by side: python -m tool.contact_sheet --voc12_root
-VOC2012 \\
-    --list voc12/train.txt --cam_dir runs/cam --column seed=runs/cam_crf walk=runs/rw --out
-    runs/sheet.jpg
+"""What the stages make of a few pictures, side by side.
+
+    python -m tool.contact_sheet --voc12_root VOC2012 --list voc12/train.txt --cam_dir runs/cam \\
+        --column seed=runs/cam_crf walk=runs/rw --out runs/sheet.jpg
 
 Reads  the pictures, the CAMs of --cam_dir (.npy, shown as a heat map of the strongest class) and
-the masks of every --column
-       folder (.png, in the VOC colours).
+       the masks of every --column folder (.png, in the VOC colours).
 Writes one picture, --out; or, with --out_list, only the names it would show, for a stage that is to
 be run on them first.
 """
@@ -30,16 +29,16 @@ WIDTH, GAP, TITLE = 200, 6, 24  # pixels: a column, between cells, a line of tex
 
 def parse_args():
     parser = command_line.Parser(__doc__)
-    parser.add_argument('--list', required=True, help='pictures to choose from')
-    parser.add_argument(
+    parser.data.add_argument('--list', required=True, help='pictures to choose from')
+    parser.output.add_argument(
         '--rows',
         type=command_line.number(int, 1),
         default=8,
         help='pictures to show, evenly spaced over the list',
     )
-    parser.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
-    parser.add_argument('--cam_dir', help='CAM .npy files, for a column of heat maps')
-    parser.add_argument(
+    parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
+    parser.data.add_argument('--cam_dir', help='CAM .npy files, for a column of heat maps')
+    parser.data.add_argument(
         '--column',
         nargs='+',
         action='extend',
@@ -47,9 +46,9 @@ def parse_args():
         metavar='TITLE=DIR',
         help='a column of masks <name>.png for each',
     )
-    parser.add_argument('--note', default='', help='a line of text below')
-    parser.add_argument('--out', help='the sheet (.png, .jpg)')
-    parser.add_argument('--out_list', help='file for the names of the pictures, one a line')
+    parser.output.add_argument('--note', default='', help='a line of text below')
+    parser.output.add_argument('--out', help='the sheet (.png, .jpg)')
+    parser.output.add_argument('--out_list', help='file for the names of the pictures, one a line')
     return parser.parse_args()
 
 

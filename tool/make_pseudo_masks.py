@@ -1,10 +1,11 @@
-"""Pseudo masks from CRF maps: python -m tool.make_pseudo_masks --crf_dir aff_crf/8.00 --out_dir
-pseudo_masks
+"""Pseudo masks from CRF maps.
+
+    python -m tool.make_pseudo_masks --crf_dir aff_crf/8.00 --out_dir pseudo_masks
 
 Reads  <crf_dir>/<name>.npy of aff_prepare.py (dicts of background and present classes, or 21-map
-arrays). Writes <out_dir>/<name>.png, the most probable class of every pixel. EPS's pseudo masks are
-those of
-       aff_prepare.py --unary probs --alpha 8 --crf_iters 5.
+       arrays).
+Writes <out_dir>/<name>.png, the most probable class of every pixel. EPS's pseudo masks are those
+       of aff_prepare.py --unary probs --alpha 8 --crf_iters 5.
 """
 
 import os
@@ -25,13 +26,15 @@ from voc12.layout import check_files
 
 def parse_args():
     parser = command_line.Parser(__doc__)
-    parser.add_argument(
+    parser.data.add_argument(
         '--crf_dir', required=True, help='folder of CRF maps, one α of aff_prepare.py --out_crf'
     )
-    parser.add_argument('--out_dir', required=True, help='folder for the masks')
-    parser.add_argument('--list', help='images (default: every file of --crf_dir)')
+    parser.output.add_argument('--out_dir', required=True, help='folder for the masks')
+    parser.data.add_argument('--list', help='images (default: every file of --crf_dir)')
     command_line.add_jobs_flag(parser, 'reading and writing')
-    parser.add_argument('--overwrite', action='store_true', help='replace masks of other maps')
+    parser.output.add_argument(
+        '--overwrite', action='store_true', help='replace masks of other maps'
+    )
     return parser.parse_args()
 
 

@@ -1,14 +1,15 @@
 """All stages of a preset one after the other, and the ladder of their scores at the end.
 
     python -m tool.pipeline --preset quickstart
-    python -m tool.pipeline --preset seam --voc12_root VOC2012 --set
-    train.weights=ilsvrc-cls_rna-a1_cls1000_ep-0001.params
+    python -m tool.pipeline --preset seam --voc12_root VOC2012 \\
+        --set train.weights=ilsvrc-cls_rna-a1_cls1000_ep-0001.params
 
 Reads  tool/presets/<preset>.ini (or your own .ini): the stages in order and the flags of their
-scripts. Writes everything into --work_dir: <stage>.log in logs/, pipeline.json (the commands and
-their times), ladder.json, and what
-       the stages write. What is complete is skipped: the same command continues a run that was
-       broken off, and after a change of flags it does the changed stage and all after it anew.
+       scripts.
+Writes everything into --work_dir: <stage>.log in logs/, pipeline.json (the commands and their
+       times), ladder.json, and what the stages write. What is complete is skipped: the same command
+       continues a run that was broken off, and after a change of flags it does the changed stage
+       and all after it anew.
 """
 
 import argparse
@@ -34,31 +35,31 @@ from voc12.classes import CLASSES
 
 def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
-    parser.add_argument(
+    parser.method.add_argument(
         '--preset',
         required=True,
         help='smoke, quickstart, laptop, seam, eps, or the path of an .ini',
     )
-    parser.add_argument(
+    parser.data.add_argument(
         '--voc12_root', help="the devkit's VOC2012 folder (default: what the preset says)"
     )
-    parser.add_argument(
+    parser.output.add_argument(
         '--work_dir', help='folder of everything the run writes (default: runs/<preset>)'
     )
-    parser.add_argument(
+    parser.run.add_argument(
         '--from',
         dest='first',
         metavar='STAGE',
         help='do this stage and all after it anew; those before it are taken as they are',
     )
-    parser.add_argument('--to', dest='last', metavar='STAGE', help='end after this stage')
-    parser.add_argument(
+    parser.run.add_argument('--to', dest='last', metavar='STAGE', help='end after this stage')
+    parser.run.add_argument(
         '--seed',
         type=command_line.number(int, 0),
         default=0,
         help='decides every random choice of the stages',
     )
-    parser.add_argument(
+    parser.method.add_argument(
         '--set',
         nargs='+',
         action='extend',
@@ -66,7 +67,7 @@ def parse_args() -> argparse.Namespace:
         metavar='STAGE.FLAG=VALUE',
         help='change a flag of the preset, e.g. train.max_steps=100 train.no_contrast=yes',
     )
-    parser.add_argument('--show', action='store_true', help='print the commands and do nothing')
+    parser.run.add_argument('--show', action='store_true', help='print the commands and do nothing')
     command_line.add_device_flag(parser)
     return parser.parse_args()
 

@@ -1,13 +1,13 @@
-"""Masks from CAMs at one background score: python -m tool.seed_masks --cam_dir runs/cam --list
-voc12/train_aug.txt \\
-    --voc12_root VOC2012 --t 0.30 --out_crf runs/cam_crf
+"""Masks from CAMs at one background score.
+
+    python -m tool.seed_masks --cam_dir runs/cam --list voc12/train_aug.txt \\
+        --voc12_root VOC2012 --t 0.30 --out_crf runs/cam_crf
 
 Reads  <cam_dir>/<name>.npy of contrast_infer.py --out_cam and, for the CRF, the pictures.
 Writes --out_png <name>.png (the CAMs against the background score --t) and --out_crf <name>.png
-(those labels after dense
-       CRF): what contrast_infer.py writes, without running the network again. So the best
-       background score that eval.py --curve finds can be used. What is already there from the same
-       CAMs and settings is skipped.
+       (those labels after dense CRF): what contrast_infer.py writes, without running the network
+       again. So the best background score that eval.py --curve finds can be used. What is already
+       there from the same CAMs and settings is skipped.
 """
 
 import os
@@ -26,20 +26,20 @@ from voc12.layout import check_files, check_images, image_path
 
 def parse_args():
     parser = command_line.Parser(__doc__)
-    parser.add_argument(
+    parser.data.add_argument(
         '--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)'
     )
-    parser.add_argument('--list', default='voc12/train.txt', help='pictures to make masks of')
-    parser.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
-    parser.add_argument(
+    parser.data.add_argument('--list', default='voc12/train.txt', help='pictures to make masks of')
+    parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
+    parser.method.add_argument(
         '--t',
         type=command_line.number(float, 0, 1),
         required=True,
         help='background score, 0…1; eval.py --curve finds the best',
     )
-    parser.add_argument('--out_png', help='folder for CAM masks (.png)')
-    parser.add_argument('--out_crf', help='folder for masks after dense CRF (.png)')
-    parser.add_argument(
+    parser.output.add_argument('--out_png', help='folder for CAM masks (.png)')
+    parser.output.add_argument('--out_crf', help='folder for masks after dense CRF (.png)')
+    parser.method.add_argument(
         '--crf_iters',
         type=command_line.number(int, 1),
         default=10,
@@ -47,7 +47,7 @@ def parse_args():
     )
     command_line.add_crf_backend_flag(parser)
     command_line.add_jobs_flag(parser, 'reading, the CRF and writing')
-    parser.add_argument(
+    parser.output.add_argument(
         '--overwrite', action='store_true', help='replace masks of other CAMs or settings'
     )
     return parser.parse_args()

@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
 # Sets up the environment where needed, then runs ruff and the tests: bash tool/test.sh [pytest arguments]
+# With --all_pythons or --pythons it tests the installation with several Pythons instead: see tool/test_pythons.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+case "${1:-}" in
+    --all_pythons | --pythons) exec bash tool/test_pythons.sh "$@" ;;
+esac
 . tool/setup.sh
+has_module pytest && has_module ruff || python -m pip install --quiet pytest ruff
 export OMP_WAIT_POLICY=PASSIVE  # threads that wait do not keep the tests' other processes from running
 python -m ruff check .
 python -m ruff format --check .

@@ -109,12 +109,12 @@ def image_label(root: str, name: str) -> tuple[str, np.ndarray, str]:
 
 def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
-    parser.add_argument(
+    parser.data.add_argument(
         '--voc12_root',
         required=True,
         help="the devkit's VOC2012 folder, with ImageSets and masks in it",
     )
-    parser.add_argument(
+    parser.output.add_argument(
         '--out_dir', default='voc12', help='folder for the lists and cls_labels.npy'
     )
     command_line.add_jobs_flag(parser, 'reading annotations and masks')

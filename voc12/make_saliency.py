@@ -1,5 +1,7 @@
-"""Stand-in saliency maps from masks, to try EPS without a saliency network: python -m
-voc12.make_saliency --help
+"""Stand-in saliency maps from masks, to try EPS without a saliency network.
+
+    python -m voc12.make_saliency --mask_dir VOC2012/SegmentationClassAug --out_dir SALImages \\
+        --list voc12/train_aug.txt
 
 Reads  <mask_dir>/<name>.png.
 Writes <out_dir>/<name>.png, 8-bit grey: where the mask holds an object, blurred.
@@ -21,12 +23,12 @@ from voc12.layout import check_files
 
 def parse_args():
     parser = command_line.Parser(__doc__)
-    parser.add_argument(
+    parser.data.add_argument(
         '--mask_dir', required=True, help='folder of masks, e.g. VOC2012/SegmentationClassAug'
     )
-    parser.add_argument('--out_dir', required=True, help='folder for the maps')
-    parser.add_argument('--list', required=True, help='images')
-    parser.add_argument(
+    parser.output.add_argument('--out_dir', required=True, help='folder for the maps')
+    parser.data.add_argument('--list', required=True, help='images')
+    parser.method.add_argument(
         '--blur', type=command_line.number(float, 0), default=5, help='radius of the blur in pixels'
     )
     return parser.parse_args()

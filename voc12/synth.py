@@ -341,25 +341,25 @@ def make_picture(out: str, seed: int, name: str) -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
-    parser.add_argument(
+    parser.output.add_argument(
         '--out', required=True, help="folder to write; it takes the place of the devkit's VOC2012"
     )
-    parser.add_argument(
+    parser.data.add_argument(
         '--images',
         type=command_line.number(int, 1),
         default=800,
         help='training pictures (train and train_aug)',
     )
-    parser.add_argument(
+    parser.data.add_argument(
         '--val',
         type=command_line.number(int, 1),
         help='pictures of val (default: a quarter of --images)',
     )
-    parser.add_argument(
+    parser.run.add_argument(
         '--seed', type=command_line.number(int, 0), default=0, help='decides every random choice'
     )
     command_line.add_jobs_flag(parser, 'drawing')
-    parser.add_argument(
+    parser.output.add_argument(
         '--overwrite', action='store_true', help='replace the pictures of other settings'
     )
     return parser.parse_args()

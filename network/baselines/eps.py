@@ -1,4 +1,4 @@
-"""The EPS baseline: saliency maps as a second supervision (method §2.2, §3.4, §5)."""
+"""The EPS baseline: saliency maps as a second supervision (docs/method.md §2.2, §3.4, §5)."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from network.backbone import Backbone
-from network.baselines.baseline import Baseline, LossOptions
+from network.baselines.baseline import Baseline, LossOptions, ViewMaps
+from network.pcm_additions import ChangeMaps
 from tool.method.eps_losses import eps_loss
 from tool.method.seam_losses import classification_loss, consistency_losses, rvmin_loss
 
@@ -24,58 +25,59 @@ class Eps(Baseline):
     max_steps = 20000
     saliency = True
 
+    def view_maps(self, net: Callable, view: torch.Tensor) -> ViewMaps:
+        pred, cam, _, cam_rv, f_proj = net(view)
+        return ViewMaps(cam, cam_rv, f_proj, pred)
+
     def one_view_losses(
-        self, net: Callable, image: torch.Tensor, batch: dict, options: LossOptions
-    ) -> dict:
-        pred, cam, *_ = net(image)
+        self, net: Callable, batch: dict[str, torch.Tensor], options: LossOptions
+    ) -> dict[str, torch.Tensor]:
+        view = self.view_maps(net, batch['image'])
+        label = batch['label']
         return {
-            'loss_cls': classification_loss(pred[:, : self.bg_index], batch['label']),
-            'loss_sal': eps_loss(cam, batch['saliency'], batch['label'], tau=options.tau),
+            'loss_cls': classification_loss(view.pred[:, : self.bg_index], label),
+            'loss_sal': eps_loss(view.cam, batch['saliency'], label, tau=options.tau),
         }
 
     def two_view_losses(
         self,
-        net: Callable,
-        image: torch.Tensor,
-        small: torch.Tensor,
-        batch: dict,
+        view1: ViewMaps,
+        view2: ViewMaps,
+        batch: dict[str, torch.Tensor],
         options: LossOptions,
-    ) -> tuple[dict, tuple]:
-        label, saliency = batch['label'], batch['saliency']
-        saliency2 = F.interpolate(saliency, small.shape[2:], mode='bilinear', align_corners=True)
-        pred1, cam1, _, cam_rv1, f_proj1 = net(image)
-        pred2, cam2, _, cam_rv2, f_proj2 = net(small)
-        common = {'bg_index': self.bg_index, 'max_classes': options.max_classes}
-        cls = (
-            sum(classification_loss(pred[:, : self.bg_index], label) for pred in (pred1, pred2)) / 2
-        )
-        rvmin = sum(rvmin_loss(cam_rv, label, **common) for cam_rv in (cam_rv1, cam_rv2)) / 2
-        sal = (
-            sum(
-                eps_loss(maps, view, label, tau=options.tau)
-                for maps, view in (
-                    (cam1, saliency),
-                    (cam2, saliency2),
-                    (cam_rv1, saliency),
-                    (cam_rv2, saliency2),
-                )
-            )
-            / 2
-        )
-        terms = {'loss_cls': cls + rvmin, 'loss_sal': sal}
+    ) -> dict[str, torch.Tensor]:
+        label = batch['label']
+        settings = {'bg_index': self.bg_index, 'max_classes': options.max_classes}
+
+        classification1 = classification_loss(view1.pred[:, : self.bg_index], label)
+        classification2 = classification_loss(view2.pred[:, : self.bg_index], label)
+        rvmin1 = rvmin_loss(view1.cam_rv, label, **settings)
+        rvmin2 = rvmin_loss(view2.cam_rv, label, **settings)
+        image_loss = (classification1 + classification2) / 2 + (rvmin1 + rvmin2) / 2
+
+        saliency1 = batch['saliency']
+        size2 = (options.view2_size, options.view2_size)
+        saliency2 = F.interpolate(saliency1, size2, mode='bilinear', align_corners=True)
+        saliency_loss = (
+            eps_loss(view1.cam, saliency1, label, tau=options.tau)
+            + eps_loss(view2.cam, saliency2, label, tau=options.tau)
+            + eps_loss(view1.cam_rv, saliency1, label, tau=options.tau)
+            + eps_loss(view2.cam_rv, saliency2, label, tau=options.tau)
+        ) / 2
+
+        terms = {'loss_cls': image_loss, 'loss_sal': saliency_loss}
         if options.consistency:
             terms['loss_er'], terms['loss_ecr'] = consistency_losses(
-                cam1, cam_rv1, cam2, cam_rv2, label, **common
+                view1.cam, view1.cam_rv, view2.cam, view2.cam_rv, label, **settings
             )
-        return terms, (f_proj1, cam_rv1, f_proj2, cam_rv2)
+        return terms
 
     def pass_maps(
         self,
         net: Backbone,
         view: torch.Tensor,
         channels: torch.Tensor,
-        gate_pcm: bool,
-        lifted: torch.Tensor | None,
+        change_maps: ChangeMaps | None,
     ) -> torch.Tensor:
         return net.forward_cam(view).softmax(1)[:, channels]
 

@@ -1,11 +1,12 @@
-"""The SEAM baseline (method §2.1, §3.2, §5)."""
+"""The SEAM baseline (docs/method.md §2.1, §3.2, §5)."""
 
 from collections.abc import Callable
 
 import torch
 
 from network.backbone import Backbone
-from network.baselines.baseline import Baseline, LossOptions
+from network.baselines.baseline import Baseline, LossOptions, ViewMaps
+from network.pcm_additions import ChangeMaps
 from tool.method.maps import scale_scores
 from tool.method.seam_losses import classification_loss, seam_loss
 
@@ -23,49 +24,49 @@ class Seam(Baseline):
     upsampled = True
     pcm_seeds = True
 
+    def view_maps(self, net: Callable, view: torch.Tensor) -> ViewMaps:
+        cam, cam_rv, f_proj, _ = net(view, upsample=False)
+        return ViewMaps(cam, cam_rv, f_proj)
+
     def one_view_losses(
-        self, net: Callable, image: torch.Tensor, batch: dict, options: LossOptions
-    ) -> dict:
-        return {'loss_cls': classification_loss(net(image, classify=True)[:, 1:], batch['label'])}
+        self, net: Callable, batch: dict[str, torch.Tensor], options: LossOptions
+    ) -> dict[str, torch.Tensor]:
+        scores = net(batch['image'], classify=True)
+        return {'loss_cls': classification_loss(scores[:, 1:], batch['label'])}
 
     def two_view_losses(
         self,
-        net: Callable,
-        image: torch.Tensor,
-        small: torch.Tensor,
-        batch: dict,
+        view1: ViewMaps,
+        view2: ViewMaps,
+        batch: dict[str, torch.Tensor],
         options: LossOptions,
-    ) -> tuple[dict, tuple]:
-        cam1, cam_rv1, f_proj1, cam_rv_down1 = net(image, upsample=False)
-        cam2, cam_rv2, f_proj2, cam_rv_down2 = net(small, upsample=False)
-        sizes = (
-            [(options.loss_size,) * 2] * 2
-            if options.loss_size
-            else [image.shape[2:], small.shape[2:]]
-        )
+    ) -> dict[str, torch.Tensor]:
+        size1 = batch['image'].shape[2:]
+        size2 = (options.view2_size, options.view2_size)
+        if options.loss_size:
+            size1 = size2 = (options.loss_size, options.loss_size)
         terms = seam_loss(
-            cam1,
-            cam_rv1,
-            cam2,
-            cam_rv2,
+            view1.cam,
+            view1.cam_rv,
+            view2.cam,
+            view2.cam_rv,
             batch['label'],
-            size1=sizes[0],
-            size2=sizes[1],
+            size1=size1,
+            size2=size2,
             max_classes=options.max_classes,
         )
         if not options.consistency:
             terms = {'loss_cls': terms['loss_cls']}
-        return terms, (f_proj1, cam_rv_down1, f_proj2, cam_rv_down2)
+        return terms
 
     def pass_maps(
         self,
         net: Backbone,
         view: torch.Tensor,
         channels: torch.Tensor,
-        gate_pcm: bool,
-        lifted: torch.Tensor | None,
+        change_maps: ChangeMaps | None,
     ) -> torch.Tensor:
-        return net.forward_cam_rv(view, channels, gate_pcm, lifted)
+        return net.forward_cam_rv(view, channels, change_maps)
 
     def finish(self, maps: torch.Tensor) -> torch.Tensor:
         return scale_scores(maps)

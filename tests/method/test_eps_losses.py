@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from loss_golden import check, check_gradients, first_half, golden, leaves
 from recipe import uniform
 from tool.method import plain
-from tool.method.contrast import contrast_loss
+from tool.method.contrast import ContrastOptions, contrast_loss
 from tool.method.eps_losses import eps_loss
 from tool.method.seam_losses import classification_loss, consistency_losses, rvmin_loss
 
@@ -43,9 +43,7 @@ def test_eps_total_and_gradients_are_the_published_ones(known):
         x['f_proj2'],
         x['cam_rv2'],
         label,
-        bg_index=20,
-        bg_threshold=0.1,
-        top_fraction=1 / 16,
+        ContrastOptions(bg_index=20, bg_threshold=0.1, top_fraction=1 / 16),
         random_keys=first_half(1024),
     )['loss_nce']
     check({**terms, 'loss': sum(terms.values())}, data)

@@ -9,6 +9,8 @@ from network.baselines.baseline import LossOptions
 from network.resnet38_aff import Net as AffNet
 from network.weights import find_net
 from recipe import fill, normal
+from tool.method.contrast import ContrastOptions
+from tool.method.label_aware import LabelAwareOptions
 from tool.run.errors import UserError
 
 SMALL = 0.0625
@@ -62,15 +64,23 @@ def test_mirrored_pass_is_put_back(name):
     torch.testing.assert_close(maps, mirrored.flip(2), rtol=1e-4, atol=1e-5)
 
 
-def test_the_contrast_is_told_what_is_padding(monkeypatch):
+def test_contrast_options_are_the_papers_for_the_baseline():
+    seam, eps = (BASELINES[name].contrast_options() for name in ('seam', 'eps'))
+    assert seam == ContrastOptions()
+    assert eps == ContrastOptions(bg_index=20, bg_threshold=0.10, top_fraction=1 / 16)
+    changed = BASELINES['eps'].contrast_options(LabelAwareOptions, bg_threshold=0.3, bg_certain=0.2)
+    assert (changed.bg_index, changed.bg_threshold, changed.bg_certain) == (20, 0.3, 0.2)
+
+
+def test_the_label_aware_contrast_is_told_what_is_padding(monkeypatch):
     given = {}
     monkeypatch.setattr(
-        'network.baselines.baseline.contrast_loss',
+        'network.baselines.baseline.label_aware_contrast_loss',
         lambda *_, **named: given.update(named) or {'loss_nce': 0},
     )
     batch = {'image': normal('crop', 2, 3, 64, 64), 'label': torch.eye(20)[:2]}
     batch['image'][:, :, :, 40:] = 0
-    BASELINES['seam'].losses(
-        fill(find_net(BASELINES['seam'].network)(SMALL)), batch, LossOptions(view2_size=32)
-    )
+    seam = BASELINES['seam']
+    options = LossOptions(view2_size=32, contrast=seam.contrast_options(LabelAwareOptions))
+    seam.losses(fill(find_net(seam.network)(SMALL)), batch, options)
     assert (given['inside'] == (torch.arange(64) < 40)).all()

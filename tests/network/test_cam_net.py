@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mini import GOLDEN
-from network import cam_net, resnet38_contrast, resnet38_contrast_eps
+from network import cam_net, pcm_additions, resnet38_contrast, resnet38_contrast_eps
 from recipe import fill, normal
 
 SMALL = 0.0625
@@ -33,8 +33,9 @@ def test_seam_net_is_the_published_one():
     x = normal('x', 2, 3, 65, 81)
     with torch.no_grad():
         cam, cam_rv, f_proj, cam_rv_down = net(x)
-        only = net.forward_cam_rv(x, torch.tensor([3, 7]))
-        gated = net.forward_cam_rv(x, torch.tensor([3, 7]), gate=True)
+        channels = torch.tensor([3, 7])
+        only = net.forward_cam_rv(x, channels)
+        gated = net.forward_cam_rv(x, channels, lambda cam: pcm_additions.gate(cam, channels))
     check(
         {
             'cam': cam[..., ::4, ::4],
@@ -46,30 +47,6 @@ def test_seam_net_is_the_published_one():
     )
     torch.testing.assert_close(only, cam_rv[:, [3, 7]])
     assert (gated.sum((2, 3)) > only.sum((2, 3))).all()  # pixels that other classes had won
-
-
-def test_a_gated_pcm_knows_the_named_classes_only():
-    cam = normal('cam', 2, 21, 6, 7)
-    maps = cam_net.pcm_input(cam, 0, torch.tensor([3, 7]))
-    absent = cam.clone()
-    absent[:, [c for c in range(1, 21) if c not in (3, 7)]] = 0
-    expected = cam_net.pcm_input(absent, 0)
-    torch.testing.assert_close(maps, expected)
-    assert (maps[:, 1:].sum(1) > 0).any() and (maps[:, [1, 2, 20]] == 0).all()
-
-
-def test_a_lifted_class_is_seen_where_it_is_positive_nowhere():
-    cam = normal('cam', 2, 21, 6, 7)
-    cam[:, [3, 5]] -= 100
-    lifted = cam_net.lift(cam.bfloat16(), torch.tensor([3]))
-    kept = [c for c in range(21) if c != 3]
-    assert lifted.dtype == torch.float32 and torch.equal(
-        lifted[:, kept], cam.bfloat16().float()[:, kept]
-    )
-    assert (lifted[:, 3].amin((1, 2)) == 0).all()
-    maps = cam_net.pcm_input(lifted, 0)
-    assert (maps[:, 3].amax((1, 2)) > 0.99).all() and (maps[:, 5] == 0).all()
-    assert (cam_net.pcm_input(cam, 0)[:, 3] == 0).all()
 
 
 def test_eps_net_is_the_published_one():

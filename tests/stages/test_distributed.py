@@ -15,10 +15,11 @@ from launch import agent, context, end, environment, train
 from mini import make_voc
 from network import resnet38_aff
 from network.baselines import BASELINES
-from network.baselines.baseline import LossOptions
+from network.baselines.baseline import Baseline, LossOptions
 from network.weights import find_net
 from recipe import fill, normal, uniform
 from tool.method.affinity import affinity_loss, pair_labels
+from tool.method.label_aware import LabelAwareOptions
 from tool.train import processes
 from tool.train.engine import _Losses, _parts, _update
 from tool.train.optimiser import make_optimizer, param_groups
@@ -26,28 +27,25 @@ from tool.train.precision import grad_scaler
 from tool.train.random_numbers import mixed_seed
 
 WIDTH, CPU = 1 / 16, torch.device('cpu')
-CONTRAST = {'bg_threshold': 0.1}
-OPTIONS = {
-    'all': LossOptions(64, 2, contrast=CONTRAST),
-    'label-aware': LossOptions(
-        64,
-        2,
-        contrast={
-            **CONTRAST,
-            'prototypes': 'label_aware',
-            'bg_certain': 0.05,
-            'common': torch.arange(20) != 3,
-        },
-    ),
-    'no contrast': LossOptions(64, 2, contrast=None),
-    'no consistency': LossOptions(64, 2, consistency=False, contrast=CONTRAST),
-    'classification': LossOptions(64, 2, consistency=False, contrast=None),
-}
+CASES = ('all', 'label-aware', 'no contrast', 'no consistency', 'classification')
 
 
-def contrast_case(name: str, options: LossOptions):
+def options_of(case: str, baseline: Baseline) -> LossOptions:
+    contrast = baseline.contrast_options(bg_threshold=0.1)
+    if case == 'label-aware':
+        contrast = baseline.contrast_options(
+            LabelAwareOptions, bg_threshold=0.1, bg_certain=0.05, common=torch.arange(20) != 3
+        )
+    elif case in ('no contrast', 'classification'):
+        contrast = None
+    consistency = case not in ('no consistency', 'classification')
+    return LossOptions(view2_size=64, max_classes=2, consistency=consistency, contrast=contrast)
+
+
+def contrast_case(name: str, case: str):
     """(net, losses, batch of 8) of a baseline; no dropout, whose masks are a process's own."""
     baseline = BASELINES[name]
+    options = options_of(case, baseline)
     net = fill(find_net(baseline.network)(WIDTH))
     for module in net.modules():
         if isinstance(module, nn.Dropout2d):
@@ -111,9 +109,9 @@ def one_step(case, accumulate=1, whole=None):
 
 def all_cases() -> dict:
     made = {
-        f'{name}, {what}': one_step(contrast_case(name, options))
+        f'{name}, {case}': one_step(contrast_case(name, case))
         for name in BASELINES
-        for what, options in OPTIONS.items()
+        for case in CASES
     }
     made |= {
         f'affinity in {parts}': one_step(affinity_case(), parts, aff_train.mean_counts)
@@ -149,7 +147,7 @@ def halves(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'case',
-    [f'{name}, {what}' for name in BASELINES for what in OPTIONS]
+    [f'{name}, {case}' for name in BASELINES for case in CASES]
     + [f'affinity in {parts}' for parts in (1, 2)],
 )
 def test_two_processes_of_4_equal_one_of_8(halves, case):

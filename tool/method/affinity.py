@@ -1,5 +1,11 @@
-"""Pixel pairs of AffinityNet: their offsets, their labels from CRF maps, and the affinity loss
-(method §2.3, §4)."""
+"""Pixel pairs of AffinityNet: which pairs there are, what their labels are, and the loss.
+
+docs/method.md §2.3 (pairs) and §4 (labels, loss); Ahn, Kwak: "Learning Pixel-level Semantic
+Affinity with Image-level Supervision" (CVPR 2018).
+
+Every pixel is paired with those that follow it within a radius, a half-disc of offsets (dy, dx).
+Only pixels whose whole half-disc lies inside the map take part; they are called "from" pixels.
+"""
 
 import numpy as np
 import torch
@@ -11,62 +17,83 @@ FEATURE_STRIDE = 8  # picture pixels per feature cell
 
 
 def pair_radius(height: int, width: int, radius: int = RADIUS) -> int:
-    """Radius used on a feature map: smaller on maps with an edge below 2·radius + 1; 1 means there
-    are no pairs."""
+    """Radius of the pairs on a feature map of this size.
+
+    It is smaller than `radius` on a map with an edge below 2 · radius + 1. With 1 there are no
+    pairs.
+    """
     edge = min(height, width)
-    return max(1, (edge - 1) // 2) if edge < 2 * radius + 1 else radius
+    if edge >= 2 * radius + 1:
+        return radius
+    return max(1, (edge - 1) // 2)
 
 
 def pair_offsets(radius: int = RADIUS) -> list[tuple[int, int]]:
-    """Offsets (dy, dx) of the half-disc dx² + dy² < radius²: 34 at radius 5, in the published
-    order."""
-    reach = range(-radius + 1, radius)
-    right = [(0, dx) for dx in range(1, radius)]
-    return right + [
-        (dy, dx) for dy in range(1, radius) for dx in reach if dx * dx + dy * dy < radius * radius
-    ]
+    """Offsets (dy, dx) of the half-disc dx² + dy² < radius², in the published order.
+
+    34 at radius 5: those in the pixel's own row first, then row by row.
+    """
+    offsets = [(0, dx) for dx in range(1, radius)]
+    for dy in range(1, radius):
+        for dx in range(-radius + 1, radius):
+            if dx * dx + dy * dy < radius * radius:
+                offsets.append((dy, dx))
+    return offsets
 
 
 def shifted(x: torch.Tensor, radius: int, dy: int = 0, dx: int = 0) -> torch.Tensor:
-    """The pixels at an offset of the "from" pixels (offset 0: these themselves), a view.
+    """The pixels at one offset from the "from" pixels, as a view of x.
 
     Args:
         x: [..., h, w].
         radius: as `pair_radius` gives it.
+        dy, dx: the offset; 0, 0 are the "from" pixels themselves.
     Returns:
-        [..., h − r + 1, w − 2r + 2]: "from" pixels have their whole half-disc inside the map.
+        [..., h − r + 1, w − 2r + 2].
     """
-    rows, columns = x.shape[-2] - radius + 1, x.shape[-1] - 2 * radius + 2
+    rows = x.shape[-2] - radius + 1
+    columns = x.shape[-1] - 2 * radius + 2
     left = radius - 1 + dx
     return x[..., dy : dy + rows, left : left + columns]
 
 
 def neighbours(x: torch.Tensor, radius: int) -> torch.Tensor:
-    """Values at all offsets of every "from" pixel, as one strided gather: [..., h, w] → [...,
-    offsets, pixels]."""
+    """Values at all offsets from every "from" pixel: [..., h, w] → [..., offsets, pixels].
+
+    It is one strided gather: the window of a "from" pixel is radius rows high and 2 · radius − 1
+    columns wide, with the pixel in the middle of its first row.
+    """
     windows = x.unfold(-2, radius, 1).unfold(-2, 2 * radius - 1, 1)  # [..., rows, columns, dy, dx]
-    dy, dx = torch.tensor(pair_offsets(radius), dtype=torch.long, device=x.device).reshape(-1, 2).T
-    return windows[..., dy, dx + radius - 1].flatten(-3, -2).transpose(-1, -2)
+    offsets = torch.tensor(pair_offsets(radius), dtype=torch.long, device=x.device).reshape(-1, 2)
+    window_rows = offsets[:, 0]
+    window_columns = offsets[:, 1] + radius - 1
+    values = windows[..., window_rows, window_columns]  # [..., rows, columns, offsets]
+    return values.flatten(-3, -2).transpose(-1, -2)
 
 
 def pair_indices(
     height: int, width: int, radius: int = RADIUS
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Flat pixel indices of all pairs of a map: "from" int64 [pixels] and "to" int64 [offsets,
-    pixels]."""
+    """Flat pixel numbers of all pairs of a map.
+
+    Returns:
+        "from" int64 [pixels] and "to" int64 [offsets, pixels].
+    """
     radius = pair_radius(height, width, radius)
-    start = shifted(torch.arange(height * width).view(height, width), radius).flatten()
+    numbers = torch.arange(height * width).view(height, width)
+    start = shifted(numbers, radius).flatten()
     steps = torch.tensor([dy * width + dx for dy, dx in pair_offsets(radius)], dtype=torch.long)
     return start, start + steps[:, None]
 
 
 def dense_affinity(pairs: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Pairs [offsets, pixels] of a height × width map → symmetric [h·w, h·w], 1 on the diagonal, 0
-    elsewhere."""
+    """Pairs [offsets, pixels] as a symmetric matrix [h·w, h·w], 1 on its diagonal."""
     start, end = pair_indices(height, width)
+    start = start.expand_as(end).to(pairs.device)
+    end = end.to(pairs.device)
     matrix = torch.eye(height * width, dtype=pairs.dtype, device=pairs.device)
-    start, end = start.expand_as(end).to(pairs.device), end.to(pairs.device)
-    matrix[start, end] = matrix[end, start] = pairs
+    matrix[start, end] = pairs
+    matrix[end, start] = pairs
     return matrix
 
 
@@ -80,10 +107,12 @@ def affinity_label(la: np.ndarray, ha: np.ndarray) -> np.ndarray:
         uint8 [h, w]: 0 where even the high-α map says background, k where the low-α map says its
         k-th class, 255 (ignore) in between and where no map has a score.
     """
-    label, sure_background = la.argmax(0).astype(np.uint8), ha.argmax(0) == 0
+    label = la.argmax(0).astype(np.uint8)
     label[label == 0] = IGNORE
+    sure_background = ha.argmax(0) == 0
     label[sure_background] = 0
-    label[np.maximum(la.max(0), ha.max(0)) < 1e-5] = IGNORE
+    outside = np.maximum(la.max(0), ha.max(0)) < 1e-5
+    label[outside] = IGNORE
     return label
 
 
@@ -97,15 +126,19 @@ def pair_labels(
     Returns:
         bool [N, offsets, pixels] each: background pairs, equal foreground pairs, negative pairs.
     """
-    radius = pair_radius(*label.shape[-2:], radius)
-    start, end = shifted(label, radius).flatten(-2).unsqueeze(-2), neighbours(label, radius)
-    valid, equal = (start != IGNORE) & (end != IGNORE), start == end
-    return equal & (start == 0), equal & (start != 0) & valid, ~equal & valid
+    radius = pair_radius(label.shape[-2], label.shape[-1], radius)
+    start = shifted(label, radius).flatten(-2).unsqueeze(-2)  # [N, 1, pixels]
+    end = neighbours(label, radius)  # [N, offsets, pixels]
+    valid = (start != IGNORE) & (end != IGNORE)
+    equal = start == end
+    background = equal & (start == 0)
+    foreground = equal & (start != 0) & valid
+    negative = ~equal & valid
+    return background, foreground, negative
 
 
 def pair_counts(label: torch.Tensor) -> torch.Tensor:
-    """How many background, equal foreground and negative pairs a batch of labels [N, h, w] has:
-    int64 [3]."""
+    """How many background, equal foreground and negative pairs labels [N, h, w] have: int64 [3]."""
     return torch.stack([mask.sum() for mask in pair_labels(label)])
 
 
@@ -114,28 +147,32 @@ def affinity_loss(
     background: torch.Tensor,
     foreground: torch.Tensor,
     negative: torch.Tensor,
-    counts: torch.Tensor = None,
+    counts: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Cross-entropy of the pair affinities (method §4).
+    """Cross-entropy of the pair affinities a (docs/method.md §4).
+
+    bg  = Σ −log(a + 1e-5) / (n + 1e-5) over the n background pairs, fg likewise over equal
+    foreground pairs, neg = Σ −log(1 + 1e-5 − a) / (n + 1e-5) over negative pairs;
+    loss = bg / 4 + fg / 4 + neg / 2.
 
     Args:
-        pairs: affinities in (0, 1], [N, offsets, pixels].
+        pairs: a, affinities in (0, 1], [N, offsets, pixels].
         background, foreground, negative: bool masks of the same shape, as `pair_labels` gives them.
-        counts: [3], what to divide their sums by: the `pair_counts` of a larger batch that these
-            are a part of.
+        counts: [3], the numbers n: the `pair_counts` of a larger batch that these pairs are a part
+            of; None counts these masks.
     Returns:
-        Scalars 'loss_bg', 'loss_fg', 'loss_neg' (means over their pairs) and 'loss' = bg/4 + fg/4 +
-        neg/2.
+        Scalars 'loss_bg', 'loss_fg', 'loss_neg' and 'loss'.
     """
-    alike, apart = -torch.log(pairs + 1e-5), -torch.log(1 + 1e-5 - pairs)
-    counts = (
-        torch.stack([mask.sum() for mask in (background, foreground, negative)])
-        if counts is None
-        else counts
-    )
-    sums = (alike * background).sum(), (alike * foreground).sum(), (apart * negative).sum()
-    terms = {
-        name: value / (count + 1e-5)
-        for name, value, count in zip(('loss_bg', 'loss_fg', 'loss_neg'), sums, counts)
+    if counts is None:
+        counts = torch.stack([background.sum(), foreground.sum(), negative.sum()])
+    alike = -torch.log(pairs + 1e-5)
+    apart = -torch.log(1 + 1e-5 - pairs)
+    loss_bg = (alike * background).sum() / (counts[0] + 1e-5)
+    loss_fg = (alike * foreground).sum() / (counts[1] + 1e-5)
+    loss_neg = (apart * negative).sum() / (counts[2] + 1e-5)
+    return {
+        'loss_bg': loss_bg,
+        'loss_fg': loss_fg,
+        'loss_neg': loss_neg,
+        'loss': loss_bg / 4 + loss_fg / 4 + loss_neg / 2,
     }
-    return {**terms, 'loss': terms['loss_bg'] / 4 + terms['loss_fg'] / 4 + terms['loss_neg'] / 2}

@@ -1,118 +1,282 @@
-"""The pixel-to-prototype contrast of the paper as pure functions, and its label-aware variant
-(method §3.3).
+"""The pixel-to-prototype contrast of the paper, and nothing else (docs/method.md §3.3).
 
-Maps are [N, 21, h, w] with the background in channel `bg_index` (0 for SEAM, 20 for EPS), image
-labels are multi-hot [N, 20]. Nothing loops over classes or pixels or waits for the device.
+`contrast_loss` is the whole of it. It is made of the functions above it, in the paper's order:
+
+    features_and_scores    f, s    features and scores of a view
+    pseudo_labels          ŷ       the class of every pixel
+    class_prototypes       P       one prototype for each class
+    nce                            pixels against prototypes
+    intra_view_loss                the same inside one view, with two kinds of mining
+    contrast_terms                 L_cp, L_cc and L_iv
+
+Shapes: N images, C channels of a map (K foreground classes and the background), D channels of a
+feature, h × w positions, M = N·h·w pixels in the order (image, row, column). Image labels are
+multi-hot, [N, K]. Nothing loops over classes or pixels, and nothing waits for the device.
+
+What this project adds to the contrast is in tool/method/label_aware.py.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 
-from tool.method.maps import resize, split, with_background
+from tool.method.maps import resize, with_background
 
-PROTOTYPES = ('published', 'label_aware')
+Labels = TypeVar('Labels')  # pseudo labels: [M] here
+
+
+@dataclass(frozen=True)
+class ContrastOptions:
+    """The constants of docs/method.md §3.3; the defaults are the paper's, on SEAM."""
+
+    # b: the background's channel
+    bg_index: int = 0
+    # β_bg: the background's constant score
+    bg_threshold: float = 0.20
+    # ρ: pixels of a prototype, as a share of one image's h·w
+    top_fraction: float = 1 / 8
+    # τ: divides all similarities
+    temperature: float = 0.1
+    # α: weight of each of the three terms
+    weight: float = 0.1
+    # the ablations of the paper; a term that is off is 0
+    # L_cp: pixels against the other view's prototypes
+    cross_prototype: bool = True
+    # L_cc: pixels with the other view's pseudo labels
+    cross_cam: bool = True
+    # L_iv: pixels, pseudo labels and prototypes of one view
+    intra_view: bool = True
+    # semi-hard prototype mining in L_iv; off: all prototypes are negatives
+    semi_hard: bool = True
+    # hard pixel sampling in L_iv; off: all pixels of a class
+    hard_pixels: bool = True
+
+
+@dataclass(frozen=True)
+class View(Generic[Labels]):
+    """What the contrast knows of one view v."""
+
+    # q: projected features of length 1, [M, D]
+    pixels: torch.Tensor
+    # ŷ: pseudo labels, [M]
+    labels: Labels
+    # P: prototypes of length 1, [C, D], without gradient
+    prototypes: torch.Tensor
+
+
+def itself(part: torch.Tensor) -> torch.Tensor:
+    """What `gather` is in a single process, whose part of the batch is all of it."""
+    return part
 
 
 @torch.no_grad()
-def contrast_scores(cam_rv_down: torch.Tensor, bg_index: int, bg_threshold: float) -> torch.Tensor:
-    """Scores s [N, 21, h, w]: scaled maps (the floor is slightly negative, as published), the
-    background a constant."""
-    scores = F.relu(cam_rv_down)
-    low, high = scores.amin((2, 3), keepdim=True), scores.amax((2, 3), keepdim=True)
-    scores = torch.where(scores < low + 1e-5, 0, scores)
-    scores = (scores - low - 1e-5) / (high - low + 1e-5)
+def contrast_scores(cam_rv: torch.Tensor, bg_index: int, bg_threshold: float) -> torch.Tensor:
+    """Scores s, [N, C, h, w], that choose and weight the pixels of prototypes
+    (docs/method.md §3.3).
+
+        a = ReLU(m̂)        a' = a where a ≥ min a + ε, else 0
+        s = (a' − min a − ε) / (max a − min a + ε)        s_b = β_bg
+
+    Minimum and maximum are those of one map of one image. The floor of a map is slightly negative,
+    as published.
+
+    Args:
+        cam_rv: m̂, refined maps [N, C, h, w].
+        bg_index: b.
+        bg_threshold: β_bg.
+    """
+    maps = F.relu(cam_rv)
+    low = maps.amin((2, 3), keepdim=True)
+    high = maps.amax((2, 3), keepdim=True)
+    without_small = torch.where(maps < low + 1e-5, 0, maps)
+    scores = (without_small - low - 1e-5) / (high - low + 1e-5)
     scores[:, bg_index] = bg_threshold
     return scores
 
 
 @torch.no_grad()
-def pseudo_labels(
-    scores: torch.Tensor, label: torch.Tensor, bg_index: int, own_only: bool = False
-) -> torch.Tensor:
-    """Class of every pixel, [N·h·w] in (image, row, column) order: argmax of softmax(s · label).
+def pseudo_labels(scores: torch.Tensor, label: torch.Tensor, bg_index: int) -> torch.Tensor:
+    """Pseudo labels ŷ, [M] (docs/method.md §3.3).
 
-    With `own_only` it is always the background or a class of the picture (else one that ties with
-    it may win).
+        ŷ_i = argmax_c softmax_c(s_c · ỹ_c)
+
+    Args:
+        scores: s, [N, C, h, w].
+        label: y, [N, K]; ỹ, [N, C], is y with a 1 for the background.
+        bg_index: b.
     """
-    own = with_background(label, torch.ones_like(label[:, :1]), bg_index)[..., None, None]
-    scores = scores * own
-    if own_only:
-        scores = scores.masked_fill(own == 0, -torch.inf)
-    return scores.softmax(1).argmax(1).flatten()
-
-
-@torch.no_grad()
-def label_aware_scores(scores: torch.Tensor, label: torch.Tensor, bg_index: int) -> torch.Tensor:
-    """Scores that choose and weight the pixels of label-aware prototypes (not in the paper), ≥ 0,
-    [N, 21, h, w].
-
-    Foreground maps are those of a picture's own classes, zero elsewhere; the background is 1 −
-    their maximum.
-    """
-    foreground = split(scores, bg_index)[1].clamp(min=0) * label[..., None, None]
-    return with_background(foreground, 1 - foreground.amax(1, keepdim=True), bg_index)
-
-
-def mean_nce(
-    logits: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor | None
-) -> torch.Tensor:
-    """Mean of nce(q, y, P) over the pixels `counted` [M] as 1 (None: all); logits [M, 21], labels
-    [M]."""
-    if counted is None:
-        return F.cross_entropy(logits, labels)
-    return (
-        F.cross_entropy(logits, labels, reduction='none') * counted
-    ).sum() / counted.sum().clamp(min=1)
+    label_with_background = with_background(label, torch.ones_like(label[:, :1]), bg_index)
+    own_scores = scores * label_with_background[..., None, None]
+    return own_scores.softmax(1).argmax(1).flatten()
 
 
 @torch.no_grad()
 def class_prototypes(
     feature: torch.Tensor, scores: torch.Tensor, top_fraction: float
 ) -> torch.Tensor:
-    """L2-normalised class prototypes [21, D]: mean of a class's best-scored pixels of the batch,
-    weighted by the scores.
+    """Prototypes P = (p_1, …, p_C), [C, D] (docs/method.md §3.3).
+
+        p̃_c = Σ_{i ∈ T_c} s_{i,c} f_i / Σ_{i ∈ T_c} s_{i,c}        p_c = p̃_c / ‖p̃_c‖
+
+    T_c are the ⌊h·w·ρ⌋ pixels of the whole batch with the highest s_c.
 
     Args:
-        feature: projected features [N·h·w, D], not normalised.
-        scores: [N, 21, h, w].
-        top_fraction: pixels of a class as a share of one picture's h·w.
+        feature: f, projected features [M, D], not normalised.
+        scores: s, [N, C, h, w].
+        top_fraction: ρ.
     """
-    count = int(scores.shape[2] * scores.shape[3] * top_fraction)
-    weight, index = scores.transpose(0, 1).flatten(1).topk(count, dim=1)
+    height, width = scores.shape[2:]
+    count = int(height * width * top_fraction)
+    scores_of_class = scores.transpose(0, 1).flatten(1)  # [C, M]
+    weight, chosen = scores_of_class.topk(count, dim=1)  # T_c: [C, count]
     total = weight.sum(1, keepdim=True)
-    mean = torch.einsum('ck,ckd->cd', weight, feature[index]) / torch.where(total == 0, 1, total)
+    total = torch.where(total == 0, 1, total)
+    mean = torch.einsum('ck,ckd->cd', weight, feature[chosen]) / total
     return F.normalize(mean, dim=1)
 
 
+def nce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """nce(q, ŷ, P) (docs/method.md §3.3).
+
+        −1/M Σ_i log( exp(q_i·p_ŷi / τ) / Σ_c exp(q_i·p_c / τ) )
+
+    Args:
+        logits: q·Pᵀ / τ, [M, C].
+        labels: ŷ, [M].
+    """
+    return F.cross_entropy(logits, labels)
+
+
+def semi_hard_negatives(logits: torch.Tensor) -> torch.Tensor:
+    """Logits of each pixel's semi-hard negatives N_i, [M, ≤ 10] (docs/method.md §3.3).
+
+        N_i = { r_i(j) : 4 ≤ j ≤ min(13, C) }
+
+    r_i(j) is the class at rank j, the most similar prototype first. With fewer than 4 prototypes
+    there are no negatives.
+
+    Args:
+        logits: q·Pᵀ / τ, [M, C].
+    """
+    channels = logits.shape[1]
+    ranked = logits.topk(min(13, channels), dim=1).values
+    return ranked[:, 3:]
+
+
+def pixel_losses(
+    logits: torch.Tensor, labels: torch.Tensor, negatives: torch.Tensor | None
+) -> torch.Tensor:
+    """Value ℓ_i of every pixel in the intra-view term, [M] (docs/method.md §3.3).
+
+        ℓ_i = −log( exp(q_i·p_ŷi / τ) / (exp(q_i·p_ŷi / τ) + Σ_{c ∈ N_i} exp(q_i·p_c / τ)) )
+
+    Args:
+        logits: q·Pᵀ / τ, [M, C].
+        labels: ŷ, [M].
+        negatives: logits of N_i, [M, any]; None: the denominator is the sum over all prototypes,
+            as in `nce`.
+    """
+    positive = logits.gather(1, labels[:, None])  # [M, 1]
+    in_denominator = logits if negatives is None else torch.cat([positive, negatives], 1)
+    return in_denominator.logsumexp(1) - positive[:, 0]
+
+
+def class_sizes(labels: torch.Tensor, channels: int) -> torch.Tensor:
+    """n_c: how many pixels have pseudo label c, [C]; `labels` is ŷ, [M] (docs/method.md §3.3)."""
+    classes = torch.arange(channels, device=labels.device)
+    return (labels[:, None] == classes).sum(0)
+
+
 def rank_in_class(key: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Rank of each pixel among those of its class by ascending key, [M]; equal keys keep their
-    order."""
-    order = key.argsort(stable=True)
-    order = order[labels[order].argsort(stable=True)]  # by class, inside a class by key
-    first = (counts.cumsum(0) - counts)[labels[order]]
+    """Rank of each pixel among those of its class by ascending key, from 0, [M]; equal keys keep
+    their order.
+
+    Args:
+        key: [M].
+        labels: ŷ, [M].
+        counts: n_c, [C].
+    """
+    by_key = key.argsort(stable=True)
+    by_class = labels[by_key].argsort(stable=True)
+    order = by_key[by_class]  # all pixels: by class, inside a class by key
+    start_of_class = counts.cumsum(0) - counts  # in that order, [C]
+    sorted_labels = labels[order]
+    position = torch.arange(len(order), device=order.device)
     ranks = torch.empty_like(order)
-    ranks[order] = torch.arange(len(order), device=order.device) - first
+    ranks[order] = position - start_of_class[sorted_labels]
     return ranks
 
 
-def semi_hard_negatives(
-    logits: torch.Tensor, labels: torch.Tensor, present: torch.Tensor | None
+def mean_of_all_pixels(
+    values: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor
 ) -> torch.Tensor:
-    """Logits [M, K] of each pixel's negatives: the prototypes ranked 4…13 of all 21, as published.
+    """L_intra without hard pixel sampling: mean over classes of the mean over their pixels
+    (docs/method.md §3.3, ablations).
 
-    Of fewer than 13 prototypes they are the ranks from 4 on that there are; of fewer than 4 there
-    is no negative (K = 0).
+        1/|𝒞| Σ_{c ∈ 𝒞} 1/n_c Σ_{i : ŷ_i = c} ℓ_i
 
-    Among the classes `present` [21] only (label-aware prototypes) they are the int(0.6 · (present −
-    1)) most similar ones without the pixel's own; the rest of the columns is −inf.
+    Args:
+        values: ℓ, [M].
+        labels: ŷ, [M].
+        counts: n_c, [C]; 𝒞 are the classes with n_c ≥ 1.
     """
-    if present is None:
-        return logits.topk(min(13, logits.shape[1]), dim=1).values[:, 3:]
-    others = logits.scatter(1, labels[:, None], -torch.inf).sort(1, descending=True).values
-    kept = torch.arange(logits.shape[1], device=logits.device) < (present.sum() - 1) * 6 // 10
-    return others.masked_fill(~kept, -torch.inf)
+    classes = (counts > 0).sum()
+    return (values / counts[labels]).sum() / classes
+
+
+def mean_of_sampled_pixels(
+    values: torch.Tensor,
+    similarity: torch.Tensor,
+    labels: torch.Tensor,
+    counts: torch.Tensor,
+    random_key: torch.Tensor,
+) -> torch.Tensor:
+    """L_intra with hard pixel sampling (docs/method.md §3.3).
+
+        1/|𝒞| Σ_{c ∈ 𝒞, n_c ≥ 2} 1/(2 h_c) [ Σ_{i ∈ R_c} ℓ_i + Σ_{i ∈ H_c} ℓ_i ]
+
+    R_c are h_c = ⌊n_c / 2⌋ random pixels of the class. H_c are the last h_c of the ⌊0.6 n_c⌋ pixels
+    that are least similar to their prototype. A pixel in both counts twice.
+
+    Args:
+        values: ℓ, [M].
+        similarity: q_i·p_ŷi / τ, [M]; its order counts, no gradient passes.
+        labels: ŷ, [M].
+        counts: n_c, [C]; 𝒞 are the classes with n_c ≥ 1.
+        random_key: [M]; R_c are the pixels of the class with the h_c smallest keys.
+    """
+    classes = (counts > 0).sum()
+    half = counts // 2  # h_c
+    least_similar = counts * 6 // 10  # ⌊0.6 n_c⌋
+    half_of_pixel = half[labels]  # h_c of each pixel's class, [M]
+    random_rank = rank_in_class(random_key, labels, counts)
+    similarity_rank = rank_in_class(similarity.detach(), labels, counts)
+    in_random_half = random_rank < half_of_pixel
+    among_least_similar = similarity_rank < least_similar[labels]
+    not_too_dissimilar = similarity_rank >= (least_similar - half)[labels]
+    in_hard_half = among_least_similar & not_too_dissimilar
+    times_taken = in_random_half.to(values.dtype) + in_hard_half.to(values.dtype)
+    shares = values * times_taken / (2 * half_of_pixel).clamp(min=1)
+    return shares.sum() / classes
+
+
+def mean_over_classes(
+    values: torch.Tensor,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    random_key: torch.Tensor,
+    hard_pixels: bool,
+) -> torch.Tensor:
+    """L_intra of the pixels' values ℓ, [M], with or without hard pixel sampling
+    (docs/method.md §3.3)."""
+    counts = class_sizes(labels, logits.shape[1])
+    if not hard_pixels:
+        return mean_of_all_pixels(values, labels, counts)
+    similarity = logits.gather(1, labels[:, None])[:, 0]
+    return mean_of_sampled_pixels(values, similarity, labels, counts, random_key)
 
 
 def intra_view_loss(
@@ -122,85 +286,93 @@ def intra_view_loss(
     *,
     semi_hard: bool = True,
     hard_pixels: bool = True,
-    present: torch.Tensor = None,
-    counted: torch.Tensor = None,
 ) -> torch.Tensor:
-    """Intra-view contrast with semi-hard prototype mining and hard pixel sampling (method §3.3,
-    paper §3.3).
+    """L_intra of one view: contrast with semi-hard prototype mining and hard pixel sampling
+    (docs/method.md §3.3, paper §3.3).
 
     Args:
-        logits: q · Pᵀ / τ, [M, 21]; −inf where there is no prototype.
-        labels: pseudo labels [M].
-        random_key: [M]; in each class the n//2 pixels with the smallest keys are the random half.
-        semi_hard: negatives are those of `semi_hard_negatives` (where there are none, the value is
-            0); off: all prototypes.
-        hard_pixels: a class's value is the mean over its random half and its hard half; off: over
-            all its pixels.
-        present: [21], which classes have a prototype; None: all.
-        counted: [M], 0 for pixels whose value is left out; None: all are 1.
+        logits: q·Pᵀ / τ, [M, C].
+        labels: ŷ, [M].
+        random_key: [M]; see `mean_of_sampled_pixels`.
+        semi_hard: the negatives are those of `semi_hard_negatives`; off: all prototypes.
+        hard_pixels: a class's value is the mean over its sampled pixels; off: over all.
     """
-    positive = logits.gather(1, labels[:, None])
-    negatives = semi_hard_negatives(logits, labels, present) if semi_hard else logits
-    value = (torch.cat([positive, negatives], 1) if semi_hard else negatives).logsumexp(
-        1
-    ) - positive[:, 0]
-    value = value if counted is None else value * counted
-    counts = (labels[:, None] == torch.arange(logits.shape[1], device=labels.device)).sum(0)
-    found = (counts > 0).sum()
-    if not hard_pixels:
-        return (value / counts[labels]).sum() / found
-    half, least = (
-        counts // 2,
-        counts * 6 // 10,
-    )  # int(0.6 n) pixels least like their prototype; the last n//2 are taken
-    random_rank = rank_in_class(random_key, labels, counts)
-    hard_rank = rank_in_class(positive[:, 0].detach(), labels, counts)
-    drawn = (random_rank < half[labels]).to(value.dtype)
-    hard = ((hard_rank < least[labels]) & (hard_rank >= (least - half)[labels])).to(value.dtype)
-    return (value * (drawn + hard) / (2 * half[labels]).clamp(min=1)).sum() / found
+    negatives = semi_hard_negatives(logits) if semi_hard else None
+    values = pixel_losses(logits, labels, negatives)
+    return mean_over_classes(values, logits, labels, random_key, hard_pixels)
 
 
-def gathered_view(
+def features_and_scores(
     f_proj: torch.Tensor,
     cam_rv: torch.Tensor,
-    label: torch.Tensor,
-    present: torch.Tensor | None,
-    inside: torch.Tensor | None,
-    *,
     size: tuple[int, int],
-    bg_index: int,
-    bg_threshold: float,
-    bg_certain: float | None,
-    top_fraction: float,
-    gather: Callable,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """One view of the batch of all processes: unit pixels [M, D], their pseudo labels [M], which
-    count and prototypes [21, D].
+    options: ContrastOptions,
+    gather: Callable[[torch.Tensor], torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features f, [M, D], and scores s, [N, C, h, w], of one view of the batch of all processes
+    (docs/method.md §3.3).
 
-    `f_proj` and `cam_rv` are a process's part, `label` [N, 20] is whole, and so are `present` [21]
-    and `inside` [N, 1, h, w] (published prototypes: None, and all pixels count).
+    Args:
+        f_proj: projected features [n, D, any, any] of this process's part of the batch.
+        cam_rv: m̂, refined maps [n, C, any, any] of the same part.
+        size: (h, w), to which both are resized.
+        options: b and β_bg.
+        gather: see `contrast_loss`.
     """
-    feature = gather(resize(f_proj, size)).permute(0, 2, 3, 1).flatten(0, 2)
-    scores = gather(contrast_scores(resize(cam_rv.detach(), size), bg_index, bg_threshold))
-    labels = pseudo_labels(scores, label, bg_index, own_only=inside is not None)
-    counted = None
-    if inside is not None:
-        scores, counted = label_aware_scores(scores, label, bg_index) * inside, inside.flatten()
-        if bg_certain is not None:
-            highest = split(scores, bg_index)[1].amax(1).flatten()
-            counted = counted * ((highest <= bg_certain) | (highest > bg_threshold))
-        takes_part, left_out = present[labels], (label > 0) & ~split(present[None], bg_index)[1]
-        unsure = (labels == bg_index) & left_out.any(1).repeat_interleave(inside[0].numel())
-        counted, labels = (
-            counted * (takes_part & ~unsure),
-            torch.where(takes_part, labels, bg_index),
-        )
-    return (
-        F.normalize(feature, dim=1),
-        labels,
-        counted,
-        class_prototypes(feature.detach(), scores, top_fraction),
+    feature_maps = gather(resize(f_proj, size))
+    feature = feature_maps.permute(0, 2, 3, 1).flatten(0, 2)
+    part_scores = contrast_scores(
+        resize(cam_rv.detach(), size), options.bg_index, options.bg_threshold
     )
+    return feature, gather(part_scores)
+
+
+def contrast_terms(
+    view1: View[Labels],
+    view2: View[Labels],
+    random_keys: torch.Tensor,
+    options: ContrastOptions,
+    nce: Callable[[torch.Tensor, Labels], torch.Tensor],
+    intra_view_loss: Callable[..., torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """The three terms of the paper and their sum (docs/method.md §3.3, paper §3.2–3.3).
+
+        L_cp = α/2 [ nce(q¹, ŷ¹, P²) + nce(q², ŷ², P¹) ]
+        L_cc = α/2 [ nce(q¹, ŷ², P¹) + nce(q², ŷ¹, P²) ]
+        L_iv = α/2 [ L_intra¹ + L_intra² ]
+
+    Args:
+        view1, view2: q, ŷ and P of the views.
+        random_keys: [2, M]; see `mean_of_sampled_pixels`.
+        options: α, τ and which terms are on; a term that is off is 0.
+        nce, intra_view_loss: those of this file, or others that take the views' labels.
+    Returns:
+        'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view', and 'loss_nce', their sum.
+    """
+    logits_11 = view1.pixels @ view1.prototypes.T / options.temperature  # q¹·P¹ᵀ / τ, [M, C]
+    logits_22 = view2.pixels @ view2.prototypes.T / options.temperature
+    half_weight = options.weight / 2
+    off = logits_11.new_zeros(())
+    cross_prototype, cross_cam, intra_view = off, off, off
+    if options.cross_prototype:
+        logits_12 = view1.pixels @ view2.prototypes.T / options.temperature
+        logits_21 = view2.pixels @ view1.prototypes.T / options.temperature
+        cross_prototype = half_weight * (
+            nce(logits_12, view1.labels) + nce(logits_21, view2.labels)
+        )
+    if options.cross_cam:
+        cross_cam = half_weight * (nce(logits_11, view2.labels) + nce(logits_22, view1.labels))
+    if options.intra_view:
+        mining = {'semi_hard': options.semi_hard, 'hard_pixels': options.hard_pixels}
+        intra1 = intra_view_loss(logits_11, view1.labels, random_keys[0], **mining)
+        intra2 = intra_view_loss(logits_22, view2.labels, random_keys[1], **mining)
+        intra_view = half_weight * (intra1 + intra2)
+    return {
+        'loss_cross_prototype': cross_prototype,
+        'loss_cross_cam': cross_cam,
+        'loss_intra_view': intra_view,
+        'loss_nce': cross_prototype + cross_cam + intra_view,
+    }
 
 
 def contrast_loss(
@@ -209,121 +381,46 @@ def contrast_loss(
     f_proj2: torch.Tensor,
     cam_rv_down2: torch.Tensor,
     label: torch.Tensor,
+    options: ContrastOptions = ContrastOptions(),
     *,
-    bg_index: int = 0,
-    bg_threshold: float = 0.20,
-    bg_certain: float = None,
-    temperature: float = 0.1,
-    weight: float = 0.1,
-    top_fraction: float = 1 / 8,
-    random_keys: torch.Tensor = None,
-    generator: torch.Generator = None,
-    gather: Callable[[torch.Tensor], torch.Tensor] = lambda part: part,
-    cross_prototype: bool = True,
-    cross_cam: bool = True,
-    intra_view: bool = True,
-    semi_hard: bool = True,
-    hard_pixels: bool = True,
-    prototypes: str = 'published',
-    common: torch.Tensor = None,
-    inside: torch.Tensor = None,
+    random_keys: torch.Tensor | None = None,
+    generator: torch.Generator | None = None,
+    gather: Callable[[torch.Tensor], torch.Tensor] = itself,
 ) -> dict[str, torch.Tensor]:
-    """Pixel-to-prototype contrast across and within two views (method §3.3, paper §3.2–3.3).
+    """Pixel-to-prototype contrast across and within two views (docs/method.md §3.3, paper
+    §3.2–3.3).
 
     Args:
-        f_proj1, f_proj2: projected features [N, D, h, w] of the views; view 1 is resized to view
+        f_proj1, f_proj2: f, projected features [N, D, h, w] of the views; view 1 is resized to view
             2's size (16×16).
-        cam_rv_down1, cam_rv_down2: refined maps [N, 21, h, w].
-        label: [N, 20].
-        bg_threshold: the background's constant score.
-        bg_certain: label_aware only: a pixel with a class score above this, but not above
-            `bg_threshold`, does not count: it may well be a part of an object that the maps do not
-            cover yet. None: all pixels count.
-        top_fraction: pixels of a prototype as a share of one picture's h·w.
-        random_keys: [2, N·16·16], see `intra_view_loss`; drawn from `generator` when None.
+        cam_rv_down1, cam_rv_down2: m̂, refined maps [N, C, h, w] of the views, resized likewise.
+        label: y, [N, K].
+        options: the constants.
+        random_keys: [2, M], see `mean_of_sampled_pixels`; drawn from `generator` when None.
         gather: makes of a process's part of a batch [n, …] all of it [N, …], with gradient
             (`tool.train.processes.gather`): prototypes, pixels and pairs are those of the batch of
             all processes, and each of them computes the same loss.
-        cross_prototype, cross_cam, intra_view, semi_hard, hard_pixels: the paper's ablations; a
-            term that is off is 0.
-        prototypes: 'published', or 'label_aware' (not in the paper): a class's prototype is made of
-            pictures that hold it (`label_aware_scores`), and classes that no picture of the batch
-            holds take no part.
-        common: [20], label_aware only: False for classes that take no part. Their pixels do not
-            count, nor does the background of the pictures that hold them, which may well be a part
-            of them. None: all classes take part.
-        inside: [N, 1, H, W], 0 where the crops are padding, whose pixels take no part in the
-            label-aware contrast.
     Returns:
-        'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view' and 'loss_nce', their sum.
+        'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view', and 'loss_nce', their sum.
     """
-    size, label = f_proj2.shape[2:], gather(label)
-    label_aware, present = prototypes == 'label_aware', None
-    if label_aware:
-        held = (label > 0).any(0, True) & (True if common is None else common)
-        present = with_background(held, torch.ones_like(held[:, :1]), bg_index)[0]
-        inside = (
-            label.new_ones(len(label), 1, *size)
-            if inside is None
-            else gather((resize(inside, size) > 0.5).to(label.dtype))
+    size = f_proj2.shape[2:]
+    label = gather(label)
+
+    def view_of(f_proj: torch.Tensor, cam_rv: torch.Tensor) -> View[torch.Tensor]:
+        feature, scores = features_and_scores(f_proj, cam_rv, size, options, gather)
+        return View(
+            pixels=F.normalize(feature, dim=1),
+            labels=pseudo_labels(scores, label, options.bg_index),
+            prototypes=class_prototypes(feature, scores, options.top_fraction),
         )
-    views = [
-        gathered_view(
-            f_proj,
-            cam_rv,
-            label,
-            present,
-            inside if label_aware else None,
-            size=size,
-            gather=gather,
-            bg_index=bg_index,
-            bg_threshold=bg_threshold,
-            bg_certain=bg_certain,
-            top_fraction=top_fraction,
-        )
-        for f_proj, cam_rv in ((f_proj1, cam_rv_down1), (f_proj2, cam_rv_down2))
-    ]
-    pixels, labels, counted, protos = zip(*views)
+
+    view1 = view_of(f_proj1, cam_rv_down1)
+    view2 = view_of(f_proj2, cam_rv_down2)
     if random_keys is None:
-        random_keys = torch.rand(2, len(labels[0]), device=label.device, generator=generator)
+        random_keys = draw_random_keys(view1.pixels, generator)
+    return contrast_terms(view1, view2, random_keys, options, nce, intra_view_loss)
 
-    def logits(pixel_view, prototype_view):
-        values = pixels[pixel_view] @ protos[prototype_view].T / temperature
-        return values.masked_fill(~present, -torch.inf) if label_aware else values
 
-    own = [logits(0, 0), logits(1, 1)]
-    zero = own[0].new_zeros(())
-    terms = {'loss_cross_prototype': zero, 'loss_cross_cam': zero, 'loss_intra_view': zero}
-    if cross_prototype:
-        terms['loss_cross_prototype'] = (
-            weight
-            / 2
-            * (
-                mean_nce(logits(0, 1), labels[0], counted[0])
-                + mean_nce(logits(1, 0), labels[1], counted[1])
-            )
-        )
-    if cross_cam:
-        terms['loss_cross_cam'] = (
-            weight
-            / 2
-            * (mean_nce(own[0], labels[1], counted[1]) + mean_nce(own[1], labels[0], counted[0]))
-        )
-    if intra_view:
-        terms['loss_intra_view'] = (
-            weight
-            / 2
-            * sum(
-                intra_view_loss(
-                    own[view],
-                    labels[view],
-                    random_keys[view],
-                    semi_hard=semi_hard,
-                    hard_pixels=hard_pixels,
-                    present=present,
-                    counted=counted[view],
-                )
-                for view in (0, 1)
-            )
-        )
-    return {**terms, 'loss_nce': sum(terms.values())}
+def draw_random_keys(pixels: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """A uniform random number in [0, 1) for every pixel of both views, [2, M]; `pixels` [M, D]."""
+    return torch.rand(2, len(pixels), device=pixels.device, generator=generator)

@@ -17,12 +17,18 @@ BACKENDS = ('numba', 'pydensecrf')
 
 @dataclass(frozen=True)
 class CrfPreset:
-    """Pairwise kernels: a Gaussian (sxy pixels, weight compat) and a bilateral one (sxy pixels,
-    srgb grey levels, compat).
+    """The pairwise kernels of a CRF and its number of mean-field steps.
 
-    `rows_first` orders a pixel's features (y, x, …) as pydensecrf.utils does instead of (x, y, …).
-    In exact arithmetic the order is irrelevant, but the lattice filter is an approximation and
-    probabilities move by up to 0.5 at edges.
+    Attributes:
+        gaussian_sxy: sigma of the Gaussian kernel in pixels.
+        gaussian_compat: weight of the Gaussian kernel.
+        bilateral_sxy: sigma of the bilateral kernel in pixels.
+        bilateral_srgb: sigma of the bilateral kernel in grey levels.
+        bilateral_compat: weight of the bilateral kernel.
+        iterations: mean-field steps.
+        rows_first: order a pixel's features (y, x, colour), as pydensecrf.utils does, instead of
+            (x, y, colour). In exact arithmetic the order is irrelevant, but the lattice filter is
+            an approximation, and probabilities move by up to 0.5 at edges.
     """
 
     gaussian_sxy: float = 3
@@ -34,14 +40,13 @@ class CrfPreset:
     rows_first: bool = False
 
 
-SEED_CRF = CrfPreset(
-    bilateral_sxy=50, bilateral_srgb=5
-)  # contrast_infer --out_crf, aff_infer --crf
-AFFINITY_CRF = CrfPreset(rows_first=True)  # aff_prepare
-# DeepLab-v2's own constants: the published test script lacks its CRF (Q7)
+# contrast_infer.py --out_crf, tool.seed_masks, and aff_infer.py --crf
+SEED_CRF = CrfPreset(bilateral_sxy=50, bilateral_srgb=5)
+# aff_prepare.py
+AFFINITY_CRF = CrfPreset(rows_first=True)
+# DeepLab-v2's own constants; the published test script lacks its CRF (Q7)
 DEEPLAB_CRF = CrfPreset(gaussian_sxy=1, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4)
-# what TEST_CRF of the segmentation test names; 'seam' has the constants of SEAM's own inference
-# code
+# what TEST_CRF of the segmentation test names; 'seam' has the constants of SEAM's inference code
 TEST_CRFS = {'deeplab': DEEPLAB_CRF, 'seam': CrfPreset(bilateral_sxy=32), 'none': None}
 
 
@@ -104,18 +109,17 @@ def dense_crf(
 def _numba_crf(
     image: np.ndarray, unaries: Iterable[np.ndarray], preset: CrfPreset, absent: int, threads: int
 ) -> list[np.ndarray]:
-    from tool.method.dense_crf import (
-        mean_field,
-        pairwise_kernel,
-    )  # here: loading numba takes half a second
+    """`dense_crf` by this project's own mean field."""
+    # imported here, because loading numba takes half a second
+    from tool.method.dense_crf import mean_field, pairwise_kernel
 
     kernels = [pairwise_kernel(features, threads) for features in _features(image, preset)]
     results = []
     for unary in unaries:
         labels = len(unary)
         weights = [
-            _label_weights(compat, labels, absent)
-            for compat in (preset.gaussian_compat, preset.bilateral_compat)
+            _label_weights(preset.gaussian_compat, labels, absent),
+            _label_weights(preset.bilateral_compat, labels, absent),
         ]
         energies = unary.reshape(labels, -1).astype(np.float32, copy=False)
         probs = mean_field(energies, kernels, weights, preset.iterations, threads)
@@ -126,22 +130,24 @@ def _numba_crf(
 def _pydensecrf(
     image: np.ndarray, unaries: Iterable[np.ndarray], preset: CrfPreset, absent: int, threads: int
 ) -> list[np.ndarray]:
+    """`dense_crf` by the package pydensecrf2, which works with one thread."""
     densecrf = _import_pydensecrf()
     height, width = image.shape[:2]
-    crf, results = None, []
+    crf = None
+    results = []
     for unary in unaries:
         labels = len(unary)
         if crf is None:
             crf = densecrf.DenseCRF2D(width, height, labels)
-            compats = preset.gaussian_compat, preset.bilateral_compat
+            compats = (preset.gaussian_compat, preset.bilateral_compat)
             for features, compat in zip(_features(image, preset), compats):
-                # a diagonal where labels differ; pydensecrf does not negate arrays
+                # labels of different weights need a diagonal, which the package does not negate
                 weight = -_label_weights(compat, labels, absent) if absent else compat
                 crf.addPairwiseEnergy(features, compat=weight)
-        crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(labels, -1), dtype=np.float32))
-        results.append(
-            np.array(crf.inference(preset.iterations), dtype=np.float32).reshape(-1, height, width)
-        )
+        energies = np.ascontiguousarray(unary.reshape(labels, -1), dtype=np.float32)
+        crf.setUnaryEnergy(energies)
+        probs = np.array(crf.inference(preset.iterations), dtype=np.float32)
+        results.append(probs.reshape(-1, height, width))
     return results
 
 
@@ -152,10 +158,9 @@ def _features(image: np.ndarray, preset: CrfPreset) -> tuple[np.ndarray, np.ndar
     if not preset.rows_first:
         position = position[::-1]
     colour = image.reshape(-1, 3).T.astype(np.float32) / np.float32(preset.bilateral_srgb)
-    return (
-        np.ascontiguousarray(position / np.float32(preset.gaussian_sxy)),
-        np.concatenate([position / np.float32(preset.bilateral_sxy), colour]),
-    )
+    gaussian = np.ascontiguousarray(position / np.float32(preset.gaussian_sxy))
+    bilateral = np.concatenate([position / np.float32(preset.bilateral_sxy), colour])
+    return gaussian, bilateral
 
 
 def _label_weights(weight: float, labels: int, absent: int) -> np.ndarray:
@@ -295,21 +300,19 @@ def affinity_maps(
     # CAMs can lie outside [0, 1]: where all are below 0 the background wins at any α, above 1 it
     # never does
     rest = np.clip(1 - seeds[1:].max(0), 0, 1) if classes else 1 - seeds[0]
-    scores = (np.concatenate([rest[None] ** np.float32(alpha), seeds[1:]]) for alpha in alphas)
+    scores = (_with_background(rest ** np.float32(alpha), seeds) for alpha in alphas)
+    preset = AFFINITY_CRF if iterations is None else replace(AFFINITY_CRF, iterations=iterations)
     if kind == 'probs':
-        preset = (
-            AFFINITY_CRF if iterations is None else replace(AFFINITY_CRF, iterations=iterations)
-        )
         probs = dense_crf(image, map(prob_unary, scores), preset, backend=backend)
     else:
         ids = np.asarray(present, np.uint8)
+        labels = (ids[score.argmax(0)] for score in scores)
         probs = crf_from_labels(
-            image,
-            (ids[score.argmax(0)] for score in scores),
-            present,
-            AFFINITY_CRF,
-            iterations,
-            backend=backend,
-            num_labels=num_labels,
+            image, labels, present, preset, backend=backend, num_labels=num_labels
         )
     return [dict(zip(present, prob)) for prob in probs]
+
+
+def _with_background(background: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """The seeds [K + 1, H, W] with this background score [H, W] as their first map."""
+    return np.concatenate([background[None], seeds[1:]])

@@ -46,7 +46,7 @@ def _cache_in_temporary_folder() -> None:
     with contextlib.suppress(OSError):
         folder = tempfile.mkdtemp(prefix='ppc-numba-')
         os.environ['NUMBA_CACHE_DIR'] = folder  # worker processes inherit it
-        numba.config.CACHE_DIR = folder
+        numba.config.reload_config()
         atexit.register(_remove, folder, os.getpid())
 
 

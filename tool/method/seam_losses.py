@@ -1,10 +1,12 @@
-"""SEAM's losses as pure functions (method §3.1, §3.2); EPS takes them over, all but the spatial
-means of `seam_loss`.
+"""SEAM's losses as pure functions of tensors (docs/method.md §3.1, §3.2).
 
-Maps are [N, 21, h, w] with the background in channel `bg_index` (0 for SEAM, 20 for EPS), image
-labels are multi-hot [N, 20]. After × label only a picture's own classes are non-zero, so where
-`max_classes` tells how many a picture has at most, only those channels are upsampled and compared:
-the result is the same, and nothing waits for the device.
+EPS takes over the classification, rvmin and consistency losses; its own saliency loss is in
+eps_losses.py.
+
+Symbols: m are maps [N, C, h, w] (C = K + 1 channels, the background in channel `bg_index`), y are
+image labels [N, K], multi-hot. After m · y only a picture's own classes are non-zero. So where
+`max_classes` tells how many classes a picture has at most, only these channels are resized and
+compared. The values are the same, and nothing waits for the device.
 """
 
 import torch
@@ -12,38 +14,56 @@ import torch.nn.functional as F
 
 from tool.method.maps import resize, scale_maps, split, with_background
 
+Size = tuple[int, int]  # (height, width)
 
-def _spread_mean(maps: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
-    """Spatial mean [N, C] of the maps upsampled to `size`: a fixed weighted mean of the small map,
-    nothing is upsampled."""
+
+def classification_loss(pred: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Multi-label soft margin loss: −mean of y log σ(x) + (1 − y) log(1 − σ(x)).
+
+    Args:
+        pred: class scores x [N, K], without the background.
+        label: y [N, K].
+    """
+    return F.multilabel_soft_margin_loss(pred, label)
+
+
+def mean_of_resized(maps: torch.Tensor, size: Size | None) -> torch.Tensor:
+    """Spatial mean [N, C] that the maps [N, C, h, w] would have after `resize` to `size`.
+
+    Resizing is linear in rows and in columns. So the mean is a weighted mean of the small map, and
+    nothing is resized: mean = Σ_hw m[h, w] · a[h] · b[w].
+    """
     if size is None:
         return maps.mean((2, 3))
-    rows, columns = (
-        F.interpolate(
-            torch.eye(small, device=maps.device, dtype=maps.dtype)[None],
-            big,
-            mode='linear',
-            align_corners=True,
-        )[0].mean(1)
-        for small, big in zip(maps.shape[2:], size)
-    )
-    return torch.einsum('nchw,h,w->nc', maps, rows, columns)
+    row_weights = _share_of_each_cell(maps, maps.shape[2], size[0])
+    column_weights = _share_of_each_cell(maps, maps.shape[3], size[1])
+    return torch.einsum('nchw,h,w->nc', maps, row_weights, column_weights)
 
 
-def _own_classes(label: torch.Tensor, max_classes: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Channels [N, K, 1, 1] that hold each picture's classes and their label [N, K, 1, 1] (0 for
-    padding)."""
+def _share_of_each_cell(maps: torch.Tensor, cells: int, length: int) -> torch.Tensor:
+    """Weights [cells] of the cells of a line in the mean of the line resized to `length`."""
+    unit_lines = torch.eye(cells, device=maps.device, dtype=maps.dtype)[None]
+    resized = F.interpolate(unit_lines, length, mode='linear', align_corners=True)[0]
+    return resized.mean(1)
+
+
+def own_classes(label: torch.Tensor, max_classes: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The foreground channels of each picture's own classes.
+
+    Args:
+        label: y [N, K].
+        max_classes: no picture has more classes than this; None takes all K.
+    Returns:
+        Channel numbers [N, M, 1, 1], and the label of these channels [N, M, 1, 1]. A picture with
+        fewer classes than M gets channels with label 0 besides.
+    """
     value, index = label.topk(max_classes or label.shape[1], dim=1)
     return index[..., None, None], value[..., None, None]
 
 
-def _gather(foreground: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+def take_channels(foreground: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """The channels [N, M, h, w] that `own_classes` names, of foreground maps [N, K, h, w]."""
     return foreground.gather(1, index.expand(-1, -1, *foreground.shape[2:]))
-
-
-def classification_loss(pred: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Multi-label soft margin loss of class scores [N, 20]."""
-    return F.multilabel_soft_margin_loss(pred, label)
 
 
 def rvmin_loss(
@@ -51,18 +71,30 @@ def rvmin_loss(
     label: torch.Tensor,
     *,
     bg_index: int = 0,
-    size: tuple[int, int] = None,
-    max_classes: int = None,
+    size: Size | None = None,
+    max_classes: int | None = None,
 ) -> torch.Tensor:
-    """Mean, over the quarter of the pixels where the strongest labelled class is weakest, of ReLU
-    of it (method §3.2)."""
-    index, own = _own_classes(label, max_classes)
-    maps = resize(_gather(split(cam_rv, bg_index)[1], index) * own, size)
+    """SEAM's rvmin: refined maps should be low somewhere in every picture (docs/method.md §3.2).
+
+    x[p] = max_k y_k · m_k[p] over the foreground; the loss is the mean of ReLU(x) over the quarter
+    of the pixels with the smallest x.
+
+    Args:
+        cam_rv: m, refined maps [N, C, h, w].
+        label: y [N, K].
+        size: the maps are first resized to this (H, W); None takes them as they are.
+        max_classes: see `own_classes`.
+    """
+    _, foreground = split(cam_rv, bg_index)
+    index, own = own_classes(label, max_classes)
+    maps = resize(take_channels(foreground, index) * own, size)
     strongest = maps.amax(1)
     if maps.shape[1] < label.shape[1]:
-        strongest = strongest.clamp(min=0)  # a class that is absent has a map of zeros
+        # the channels that were not taken are zeros, and would be in this maximum
+        strongest = strongest.clamp(min=0)
     strongest = strongest.flatten(1)
-    weakest = strongest.topk(strongest.shape[1] // 4, largest=False, sorted=False).values
+    quarter = strongest.shape[1] // 4
+    weakest = strongest.topk(quarter, largest=False, sorted=False).values
     return F.relu(weakest).mean()
 
 
@@ -74,50 +106,67 @@ def consistency_losses(
     label: torch.Tensor,
     *,
     bg_index: int = 0,
-    size1: tuple[int, int] = None,
-    size2: tuple[int, int] = None,
-    max_classes: int = None,
+    size1: Size | None = None,
+    size2: Size | None = None,
+    max_classes: int | None = None,
     top_share: float = 0.2,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Equivariance losses (er, ecr) of method §3.2, compared at view 2's size.
+    """SEAM's equivariance losses er and ecr between two views (docs/method.md §3.2).
 
-    Q1: the published EPS code takes its one-hot maximum over channels 1…20 although its background
-    is channel 20; here the maximum is over the foreground channels whichever the background is.
+    With a_v = norm(cam_v) · y and b_v = norm(cam_rv_v) · y, all at view 2's size:
+    er  = mean |a_1 − a_2| over the K foreground channels,
+    ecr = top(|onehot(a_2) − b_1|) + top(|onehot(a_1) − b_2|),
+    where onehot keeps the strongest foreground class of each pixel and sets the background to
+    1 − max a, without gradient, and top is the mean of the `top_share` largest differences of a
+    picture over all C channels.
+
+    Q1: the published EPS code takes this maximum over channels 1…K although its background is
+    channel K. Here it is over the foreground channels, whichever the background is.
 
     Args:
-        size1, size2: the maps are first upsampled to these (H, W); None takes them as they are.
-        top_share: share of all 21·H·W differences of a picture that ecr averages.
+        cam1, cam_rv1: maps of view 1 [N, C, h, w]. cam2, cam_rv2: of view 2.
+        label: y [N, K].
+        size1, size2: the maps are first resized to these (H, W); None takes them as they are.
+        max_classes: see `own_classes`.
+    Returns:
+        (er, ecr), scalars.
     """
-    index, own = _own_classes(label, max_classes)
-    height, width = target = size2 or cam2.shape[2:]
+    target = size2 or (cam2.shape[2], cam2.shape[3])
+    height, width = target
+    channels = cam1.shape[1]
+    index, own = own_classes(label, max_classes)
 
-    def foreground(maps, size):
-        return (
-            resize(scale_maps(resize(_gather(split(maps, bg_index)[1], index), size)), target) * own
-        )
+    def at_target(maps: torch.Tensor, size: Size | None) -> torch.Tensor:
+        return resize(scale_maps(resize(maps, size)), target)
 
-    def all_channels(maps, size):
-        background = resize(scale_maps(resize(split(maps, bg_index)[0], size)), target)
-        return with_background(foreground(maps, size), background, bg_index)
+    def own_foreground(maps: torch.Tensor, size: Size | None) -> torch.Tensor:
+        _, foreground = split(maps, bg_index)
+        return at_target(take_channels(foreground, index), size) * own
 
-    def one_hot(maps):
-        maps = maps.detach()
-        strongest = maps.amax(1, keepdim=True)
-        return with_background(maps * (maps == strongest), 1 - strongest, bg_index)
+    def own_channels(maps: torch.Tensor, size: Size | None) -> torch.Tensor:
+        background, _ = split(maps, bg_index)
+        return with_background(own_foreground(maps, size), at_target(background, size), bg_index)
 
-    def top_mean(difference):
-        count = int(cam1.shape[1] * height * width * top_share)
-        difference = difference.abs().flatten(1)
-        if difference.shape[1] > count:
-            difference = difference.topk(count, sorted=False).values
-        return difference.sum() / (len(difference) * count)  # what is not there would be zeros
+    def one_hot(foreground: torch.Tensor) -> torch.Tensor:
+        foreground = foreground.detach()
+        strongest = foreground.amax(1, keepdim=True)
+        kept = foreground * (foreground == strongest)
+        return with_background(kept, 1 - strongest, bg_index)
 
-    first, second = foreground(cam1, size1), foreground(cam2, size2)
-    er = (first - second).abs().sum() / (label.numel() * height * width)
-    ecr = top_mean(one_hot(second) - all_channels(cam_rv1, size1)) + top_mean(
-        one_hot(first) - all_channels(cam_rv2, size2)
-    )
-    return er, ecr
+    def top_mean(difference: torch.Tensor) -> torch.Tensor:
+        count = int(channels * height * width * top_share)
+        largest = difference.abs().flatten(1)
+        if largest.shape[1] > count:
+            largest = largest.topk(count, sorted=False).values
+        # where fewer channels were taken than `count` reaches into, the rest would be zeros
+        return largest.sum() / (len(largest) * count)
+
+    foreground1 = own_foreground(cam1, size1)
+    foreground2 = own_foreground(cam2, size2)
+    er = (foreground1 - foreground2).abs().sum() / (label.numel() * height * width)
+    ecr1 = top_mean(one_hot(foreground2) - own_channels(cam_rv1, size1))
+    ecr2 = top_mean(one_hot(foreground1) - own_channels(cam_rv2, size2))
+    return er, ecr1 + ecr2
 
 
 def seam_loss(
@@ -127,27 +176,32 @@ def seam_loss(
     cam_rv2: torch.Tensor,
     label: torch.Tensor,
     *,
-    size1: tuple[int, int] = None,
-    size2: tuple[int, int] = None,
-    max_classes: int = None,
+    size1: Size | None = None,
+    size2: Size | None = None,
+    max_classes: int | None = None,
 ) -> dict[str, torch.Tensor]:
-    """SEAM's losses on two views (method §3.2).
+    """SEAM's losses on two views, the background in channel 0 (docs/method.md §3.2).
+
+    loss_cls = (cls_1 + cls_2) / 2 + (rvmin_1 + rvmin_2) / 2; er and ecr: `consistency_losses`.
 
     Args:
-        cam1, cam_rv1: maps of view 1 [N, 21, h, w]; cam2, cam_rv2: of view 2. Either already at the
+        cam1, cam_rv1: maps of view 1 [N, C, h, w]. cam2, cam_rv2: of view 2. Either already at the
             views' own size, or at feature size with the views' sizes in `size1` and `size2`, which
             gives the same values and is much faster.
-        label: [N, 20].
-        max_classes: no picture has more classes than this (None: not known, all 20 channels are
-            computed).
+        label: y [N, K].
+        max_classes: no picture has more classes than this; None: not known.
     Returns:
-        'loss_cls', 'loss_er', 'loss_ecr'.
+        Scalars 'loss_cls', 'loss_er', 'loss_ecr'.
     """
-    cls, rvmin = 0, 0
-    for cam, cam_rv, size in ((cam1, cam_rv1, size1), (cam2, cam_rv2, size2)):
-        cls = cls + classification_loss(_spread_mean(cam[:, 1:], size), label)
-        rvmin = rvmin + rvmin_loss(cam_rv, label, size=size, max_classes=max_classes)
+    cls1 = classification_loss(mean_of_resized(cam1[:, 1:], size1), label)
+    cls2 = classification_loss(mean_of_resized(cam2[:, 1:], size2), label)
+    rvmin1 = rvmin_loss(cam_rv1, label, size=size1, max_classes=max_classes)
+    rvmin2 = rvmin_loss(cam_rv2, label, size=size2, max_classes=max_classes)
     er, ecr = consistency_losses(
         cam1, cam_rv1, cam2, cam_rv2, label, size1=size1, size2=size2, max_classes=max_classes
     )
-    return {'loss_cls': cls / 2 + rvmin / 2, 'loss_er': er, 'loss_ecr': ecr}
+    return {
+        'loss_cls': (cls1 + cls2) / 2 + (rvmin1 + rvmin2) / 2,
+        'loss_er': er,
+        'loss_ecr': ecr,
+    }

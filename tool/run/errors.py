@@ -1,14 +1,16 @@
-"""How a run ends early: the one kind of error a user sees, a single line with exit code 2; and a
-stop by signal."""
+"""The two exceptions that end a run early: a user's mistake, and a stop by signal."""
 
 
 class UserError(Exception):
-    """A mistake in what the user gave (a missing file, a corrupt image, a wrong checkpoint, a bad
-    flag).
+    """A mistake in what the user gave: a missing file, a corrupt image, a wrong checkpoint, a bad
+    flag.
 
-    `tool.run.command_line.run` prints its message on one line and exits with 2. A DataLoader
-    re-raises a worker's exception with the worker's traceback pasted into the message; only the
-    line the worker raised is kept.
+    `tool.run.command_line.run` prints the message on one line and exits with code 2.
+
+    Args:
+        message: names the file or the flag, and says how to mend it. A DataLoader re-raises a
+            worker's exception with the worker's traceback pasted into its message. Of such a
+            message only the line that the worker raised is kept.
     """
 
     def __init__(self, message: str):
@@ -19,12 +21,13 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """A run that ended early in good order because a signal asked for it.
+    """A run that ended early, in good order, because a signal asked for it.
 
-    `tool.run.command_line.run` exits with 128 + the signal's number.
+    `tool.run.command_line.run` prints the message and exits with code 128 + `signal`.
 
     Args:
-        message: what to tell the user; '' tells nothing.
+        signal: number of the signal.
+        message: what to tell the user; nothing is printed where it is empty.
     """
 
     def __init__(self, signal: int, message: str):

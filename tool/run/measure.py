@@ -1,4 +1,4 @@
-"""Seconds and megabytes of a call."""
+"""How long a call takes and how much memory it needs."""
 
 import multiprocessing
 import os
@@ -9,18 +9,26 @@ from collections.abc import Callable
 
 
 def seconds(function: Callable, repeats: int = 5) -> float:
-    """Median time of a call after one to warm up (with one repeat, of the only call)."""
+    """Median time of `repeats` calls after one to warm up; with 1, the time of the only call."""
+    if repeats > 1:
+        function()
     times = []
-    for _ in range(repeats + (repeats > 1)):
+    for _ in range(repeats):
         start = time.perf_counter()
         function()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[repeats > 1 :])
+    return statistics.median(times)
 
 
 def in_a_process(function: Callable, *arguments, repeats: int = 1) -> tuple[float, float]:
-    """(`seconds`, MB of memory at its peak) of what function(*arguments) prepares, in a process of
-    its own."""
+    """Measure a call in a process of its own.
+
+    Args:
+        function: function(*arguments) prepares the call and returns it, a function without
+            arguments.
+    Returns:
+        (`seconds` of the call, MB of memory that preparing and calling need at the peak).
+    """
     context = multiprocessing.get_context('spawn')
     queue = context.Queue()
     process = context.Process(target=_measure, args=(queue, function, arguments, repeats))
@@ -31,7 +39,7 @@ def in_a_process(function: Callable, *arguments, repeats: int = 1) -> tuple[floa
 
 
 def _measure(queue, function: Callable, arguments: tuple, repeats: int) -> None:
-    import torch  # here: nothing in this folder loads torch at import
+    import torch  # imported here, because nothing in this folder loads torch at import
 
     torch.set_flush_denormal(True)
     before = peak_memory()  # of Python and torch themselves

@@ -1,4 +1,4 @@
-"""Work on a process pool: bounded, in order of completion, first error stops everything."""
+"""A pool of worker processes that a stage hands work to while it goes on."""
 
 import concurrent.futures
 import multiprocessing
@@ -8,29 +8,34 @@ from tool.run.errors import UserError
 
 
 class Pool:
-    """Processes that run `function(*arguments)` while the caller goes on; at most 2 × jobs calls
-    wait at a time.
+    """Worker processes that run `function(*arguments)`.
 
-    With jobs = 0 the work is done at once in this process. As a context manager it waits for the
-    rest on a clean exit. The processes are not forked from this one (threads and CUDA do not
-    survive a fork).
+    Results come in the order in which they become ready. The first error of a worker is raised in
+    the caller and stops everything. As a context manager the pool waits for the work under way
+    when the block ends well.
+
+    The workers are not forked from this process, because threads and CUDA do not survive a fork.
+
+    Args:
+        jobs: number of workers. At most 2 · jobs calls wait at a time, so that memory is bounded.
+            With 0 there are no workers, and the caller does the work itself.
     """
 
     def __init__(self, jobs: int):
         self.jobs = jobs
         self._waiting: set[concurrent.futures.Future] = set()
-        self._executor = None
+        self._executor: concurrent.futures.ProcessPoolExecutor | None = None
         if jobs:
-            method = (
-                'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
-            )
-            self._executor = concurrent.futures.ProcessPoolExecutor(
-                jobs, multiprocessing.get_context(method)
-            )
+            has_forkserver = 'forkserver' in multiprocessing.get_all_start_methods()
+            context = multiprocessing.get_context('forkserver' if has_forkserver else 'spawn')
+            self._executor = concurrent.futures.ProcessPoolExecutor(jobs, context)
 
     def submit(self, function: Callable, *arguments) -> list:
-        """Hand out one call; returns the results that have become ready meanwhile (in any
-        order)."""
+        """Hand out one call, and return the results that have become ready meanwhile.
+
+        Raises:
+            UserError: a worker was killed.
+        """
         if self._executor is None:
             return [function(*arguments)]
         ready = self._collect(2 * self.jobs - 1)
@@ -41,11 +46,12 @@ class Pool:
         return ready
 
     def finish(self) -> Iterator:
-        """The results still under way, as they become ready."""
+        """Yield the results that are still under way, as they become ready."""
         while self._waiting:
             yield from self._collect(len(self._waiting) - 1)
 
     def _collect(self, leave: int) -> list:
+        """Wait until at most `leave` calls are under way, and return the results of the others."""
         ready = []
         while len(self._waiting) > leave:
             done, self._waiting = concurrent.futures.wait(
@@ -75,7 +81,7 @@ _KILLED = 'a worker process was killed (out of memory?); use fewer --jobs'
 
 
 def pool_map(function: Callable, items: Iterable, jobs: int) -> Iterator:
-    """function(item) for every item on `jobs` processes, results in order of completion."""
+    """Yield function(item) of every item, computed by `jobs` workers, as they become ready."""
     with Pool(jobs) as pool:
         for item in items:
             yield from pool.submit(function, item)

@@ -1,4 +1,4 @@
-"""Progress bars that suit a terminal and a file."""
+"""Progress bars for a terminal, and lines of progress for a file."""
 
 import sys
 from collections.abc import Iterable
@@ -7,27 +7,38 @@ from tqdm import tqdm
 
 
 class _Lines(tqdm):
-    """tqdm where no terminal watches: a line now and then instead of a bar that rewrites itself."""
+    """tqdm for output that is not a terminal: a line now and then, not a bar that is redrawn."""
 
     def display(self, msg=None, pos=None):
         if self.n or msg:
-            self.fp.write(
-                (msg or str(self)).strip() + '\n' * (pos is None)
-            )  # close() gives a pos and ends its line
+            text = (msg or str(self)).strip()
+            if pos is None:  # close() gives a position, and ends its line itself
+                text += '\n'
+            self.fp.write(text)
             self.fp.flush()
         return True
 
 
 def progress(
-    iterable: Iterable = None,
-    total: int = None,
-    desc: str = None,
+    iterable: Iterable | None = None,
+    total: int | None = None,
+    desc: str | None = None,
     unit: str = 'image',
     initial: int = 0,
     quiet: bool = False,
 ) -> tqdm:
-    """A progress bar with rate and ETA on stderr; when stderr is not a terminal, a line every half
-    minute; none if quiet."""
+    """A progress bar on stderr with rate and remaining time.
+
+    Where stderr is not a terminal, it is a line every half minute.
+
+    Args:
+        iterable: what to go through; None if the caller calls update() itself.
+        total: number of its items, where it cannot tell.
+        desc: the word in front.
+        unit: what is counted.
+        initial: items that were done before.
+        quiet: show nothing.
+    """
     if quiet:
         return tqdm(iterable, disable=True)
     if sys.stderr.isatty():

@@ -1,8 +1,8 @@
-"""Pictures shared out over processes that never talk: torchrun ranks, or the tasks of a SLURM array
-(RANK, WORLD_SIZE).
+"""How several processes share out the pictures of a stage.
 
-Pictures are independent, so inference and the CPU stages need no process group: each process takes
-every WORLD_SIZE-th name. No torch here: the CPU stages start quickly.
+Pictures are independent, so inference and the CPU stages need no process group. Each process finds
+its number in RANK and the number of processes in WORLD_SIZE, and takes every WORLD_SIZE-th name.
+torchrun sets these environment variables; in a SLURM array the job script does.
 """
 
 import os
@@ -11,13 +11,13 @@ from tool.run.errors import UserError
 
 
 def shard_index() -> tuple[int, int]:
-    """(number of this process, number of processes) from the environment variables RANK and
-    WORLD_SIZE; (0, 1) without.
+    """(number of this process, number of processes) from RANK and WORLD_SIZE; (0, 1) without them.
 
     Raises:
         UserError: they are no such numbers.
     """
-    rank, world = os.environ.get('RANK', '0'), os.environ.get('WORLD_SIZE', '1')
+    rank = os.environ.get('RANK', '0')
+    world = os.environ.get('WORLD_SIZE', '1')
     if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
         raise UserError(
             f'RANK={rank} WORLD_SIZE={world}: RANK must be a number from 0 to WORLD_SIZE − 1'
@@ -42,5 +42,5 @@ def own_share(names: list[str], overwrite: bool = False) -> list[str]:
 
 
 def is_first() -> bool:
-    """True for the one process that shows its progress."""
+    """True for the one process that shows progress and prints."""
     return shard_index()[0] == 0

@@ -1,4 +1,4 @@
-"""Optimisers, learning-rate schedule and the published parameter groups (method §4)."""
+"""Optimisers, learning-rate schedules and the published parameter groups (docs/method.md §4)."""
 
 import argparse
 from collections.abc import Iterable
@@ -15,39 +15,48 @@ def param_groups(
     norm_affine: bool = False,
     new_factor: float = 10,
 ) -> list[dict]:
-    """The four published groups: backbone weights ×1, backbone biases ×2, new weights ×10, new
-    biases ×20 (biases undecayed).
+    """The four published parameter groups.
+
+    | group            | learning rate  | weight decay |
+    |------------------|----------------|--------------|
+    | backbone weights | lr             | yes          |
+    | backbone biases  | 2 · lr         | no           |
+    | new weights      | 10 · lr        | yes          |
+    | new biases       | 20 · lr        | no           |
 
     Args:
         new: modules that are trained from scratch; everything else trainable is backbone.
-        norm_affine: also give BatchNorm's trainable scale and shift to the groups (training from
-            scratch); published code leaves them out.
-        new_factor: the factor of new weights, twice that for their biases.
+        norm_affine: also give BatchNorm's trainable scale and shift to the groups, as biases.
+            Training from scratch does; the published code leaves them out.
+        new_factor: the factor of new weights in place of 10; their biases take twice that.
+    Returns:
+        Groups for an optimiser; a group without parameters is left out.
     """
-    new_ids = {id(parameter) for module in new for parameter in module.parameters()}
-    weights, biases, new_weights, new_biases = [], [], [], []
+    new_ids = set()
+    for module in new:
+        new_ids |= {id(parameter) for parameter in module.parameters()}
+    # (is new, is a bias) → parameters
+    members: dict[tuple[bool, bool], list[nn.Parameter]] = {
+        (False, False): [],
+        (False, True): [],
+        (True, False): [],
+        (True, True): [],
+    }
     for module in net.modules():
         is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
         if is_norm and not norm_affine:
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                is_bias = name == 'bias' or is_norm  # a norm's scale is not decayed either
-                fresh = id(parameter) in new_ids
-                (new_biases if is_bias else new_weights).append(parameter) if fresh else (
-                    biases if is_bias else weights
-                ).append(parameter)
-    groups = [
-        (weights, 1, weight_decay),
-        (biases, 2, 0.0),
-        (new_weights, new_factor, weight_decay),
-        (new_biases, 2 * new_factor, 0.0),
-    ]
-    return [
-        {'params': params, 'lr': lr * factor, 'weight_decay': decay}
-        for params, factor, decay in groups
-        if params
-    ]
+                is_bias = name == 'bias' or is_norm
+                members[id(parameter) in new_ids, is_bias].append(parameter)
+    groups = []
+    for (is_new, is_bias), parameters in members.items():
+        factor = (new_factor if is_new else 1) * (2 if is_bias else 1)
+        decay = 0.0 if is_bias else weight_decay
+        if parameters:
+            groups.append({'params': parameters, 'lr': lr * factor, 'weight_decay': decay})
+    return groups
 
 
 def make_optimizer(
@@ -84,7 +93,7 @@ def poly(step: int, max_steps: int, power: float = 0.9) -> float:
 
 
 def warm_up(step: int, steps: int) -> float:
-    """Factor that rises in a line over the first `steps` steps, then 1."""
+    """Factor on the learning rate that rises linearly over the first `steps` steps, then 1."""
     return min(1.0, (step + 1) / steps) if steps else 1.0
 
 

@@ -1,5 +1,8 @@
-"""One seed, one result: every random choice is a function of the seed and of what it is for, never
-of who draws it."""
+"""Random numbers: one seed, one result.
+
+Every random choice is a function of the seed and of what it is for, never of the process that draws
+it. So the number of workers, processes and restarts does not change a run.
+"""
 
 from collections.abc import Iterator
 
@@ -8,8 +11,7 @@ import torch
 
 
 def mixed_seed(*parts: int) -> int:
-    """A 63-bit seed from several numbers, e.g. (seed, step); different parts give unrelated
-    streams."""
+    """A 63-bit seed from several numbers, e.g. (seed, step). Other numbers, unrelated streams."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -19,11 +21,11 @@ def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 
 class StepSampler(torch.utils.data.Sampler):
-    """Batch sampler over a whole training run: yields, for each step, a list of (epoch, index)
-    pairs.
+    """Batch sampler over a whole training run.
 
-    The order of an epoch comes from (seed, epoch) alone and its incomplete last batch is dropped,
-    so a run can start at any step and gives the same batches.
+    It yields a list of (epoch, index) pairs for each step. The order of an epoch comes from (seed,
+    epoch) alone, and its incomplete last batch is dropped. So a run that starts at any step gets
+    the same batches.
 
     Args:
         length: images in the data set.
@@ -43,20 +45,21 @@ class StepSampler(torch.utils.data.Sampler):
         rank: int = 0,
         world: int = 1,
     ):
-        self.length, self.batch_size, self.max_steps, self.seed = (
-            length,
-            batch_size,
-            max_steps,
-            seed,
-        )
-        self.start_step, self.rank, self.world = start_step, rank, world
+        self.length = length
+        self.batch_size = batch_size
+        self.max_steps = max_steps
+        self.seed = seed
+        self.start_step = start_step
+        self.rank = rank
+        self.world = world
         self.steps_per_epoch = length // batch_size
 
     def __len__(self) -> int:
         return self.max_steps - self.start_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order, part = None, self.batch_size // self.world
+        part = self.batch_size // self.world
+        order = None
         for step in range(self.start_step, self.max_steps):
             epoch, position = divmod(step, self.steps_per_epoch)
             if order is None or position == 0:

@@ -1,5 +1,7 @@
-"""DeepLab v1, v2, v3 and v3+ over any backbone (method §8); module names are those of the published
-checkpoints."""
+"""DeepLab v1, v2, v3 and v3+ over any backbone (docs/method.md §8).
+
+Module names are those of the published checkpoints.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from torch import nn
 
 
 def _conv_bn(channels_in: int, channels: int, kernel: int, dilation: int = 1) -> nn.Sequential:
+    """A convolution that keeps the size, BatchNorm and ReLU."""
     padding = dilation * (kernel // 2)
     return nn.Sequential(
         nn.Conv2d(channels_in, channels, kernel, 1, padding, dilation, bias=False),
@@ -30,9 +33,8 @@ class ASPP(nn.Module):
         super().__init__()
         self.branches = len(rates)
         for i, rate in enumerate(rates, 1):
-            setattr(
-                self, f'branch{i}', _conv_bn(channels_in, channels, 1 if rate == 1 else 3, rate)
-            )
+            kernel = 1 if rate == 1 else 3
+            setattr(self, f'branch{i}', _conv_bn(channels_in, channels, kernel, rate))
         self.branch5_conv = nn.Conv2d(channels_in, channels, 1, bias=False)
         self.branch5_bn = nn.BatchNorm2d(channels)
         self.conv_cat = _conv_bn((self.branches + 1) * channels, channels, 1)
@@ -46,19 +48,22 @@ class ASPP(nn.Module):
 
 
 class DeepLab(nn.Module):
-    """What the versions share: a backbone, freshly initialised layers, logits at the size of the
-    input.
+    """What the versions share: a backbone, new layers on top, logits at the size of the input.
+
+    A version defines `build(config)`, which makes its layers, and `head(features)`.
 
     Args:
-        backbone: has `features(x)` → {tap: [N, C, h, w]} and `channels`.
-        taps: its (low-level, last) tap.
-        bn_momentum: of the new layers.
+        backbone: has `features(x)`, which returns {tap: [N, C, h, w]}, and `channels` of its taps.
+        taps: names of its low-level and of its last tap.
+        config: an experiment's config.
         freeze_bn: the backbone's BatchNorm stays in eval mode.
     """
 
     def __init__(self, backbone: nn.Module, taps: tuple[str, str], config: dict, freeze_bn: bool):
         super().__init__()
-        self.backbone, self.low, self.high, self.freeze_bn = backbone, *taps, freeze_bn
+        self.backbone = backbone
+        self.low, self.high = taps
+        self.freeze_bn = freeze_bn
         self.build(config)
         for module in self.new_layers():
             for layer in module.modules():
@@ -66,14 +71,14 @@ class DeepLab(nn.Module):
                     nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')
                 elif isinstance(layer, nn.BatchNorm2d):
                     layer.momentum = config['TRAIN_BN_MOM']
-        if config[
-            'MODEL_CLS_STD'
-        ]:  # kaiming's logits are of a size that takes a thousand iterations to unlearn
+        if config['MODEL_CLS_STD']:
+            # the published kaiming weights give logits of about ±5, which take a thousand
+            # iterations to unlearn
             nn.init.normal_(self.cls_conv.weight, std=config['MODEL_CLS_STD'])
             nn.init.zeros_(self.cls_conv.bias)
 
     def new_layers(self) -> list[nn.Module]:
-        """Everything but the backbone: trained from scratch, at ten times the learning rate."""
+        """Everything but the backbone. It trains at ten times the backbone's learning rate."""
         return [module for module in self.children() if module is not self.backbone]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -90,8 +95,10 @@ class DeepLab(nn.Module):
 
 
 class DeepLabV1(DeepLab):
-    """A 3×3 convolution of dilation 12 (6 at stride 16: as many pixels) and a 1×1, 512 channels
-    each."""
+    """A 3×3 convolution of dilation 12 and a 1×1 convolution, 512 channels each.
+
+    At output stride 16 the dilation is 6, which is as many pixels of the picture.
+    """
 
     def build(self, config: dict) -> None:
         rate = 12 * 8 // config['MODEL_OUTPUT_STRIDE']
@@ -131,8 +138,10 @@ class DeepLabV2(DeepLab):
 
 
 class DeepLabV3(DeepLabV2):
-    """ASPP of a 1×1 and three 3×3 branches: rates 6, 12, 18 at stride 16, twice that at stride
-    8."""
+    """ASPP of a 1×1 branch and three 3×3 branches.
+
+    Rates 6, 12, 18 at output stride 16, twice that at stride 8.
+    """
 
     def rates(self, config: dict) -> tuple[int, ...]:
         factor = 2 if config['MODEL_OUTPUT_STRIDE'] == 8 else 1
@@ -143,7 +152,8 @@ class DeepLabV3Plus(DeepLabV3):
     """DeepLab v3 with a decoder that joins the low-level features at stride 4."""
 
     def build(self, config: dict) -> None:
-        channels, shortcut = config['MODEL_ASPP_OUTDIM'], config['MODEL_SHORTCUT_DIM']
+        channels = config['MODEL_ASPP_OUTDIM']
+        shortcut = config['MODEL_SHORTCUT_DIM']
         self.aspp = ASPP(self.backbone.channels[self.high], channels, self.rates(config))
         self.shortcut_conv = _conv_bn(self.backbone.channels[self.low], shortcut, 1)
         self.cat_conv = nn.Sequential(

@@ -1,5 +1,5 @@
-"""ResNet backbones at output stride 8, 16 or 32, with torchvision's names and either stem (method
-§8)."""
+"""ResNet backbones at output stride 8, 16 or 32, with torchvision's names and either stem
+(docs/method.md §8)."""
 
 import torch
 import torch.nn.functional as F
@@ -106,38 +106,29 @@ class ResNet(nn.Module):
         else:
             self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels_in)
-        for i, (blocks, layer_stride, dilation) in enumerate(zip(BLOCKS[name], *STAGES[stride])):
-            channels = 64 << i
-            layer = []
-            for j in range(blocks):
-                first = j == 0
-                downsample = None
-                if first and (layer_stride > 1 or channels_in != channels * block.expansion):
-                    downsample = nn.Sequential(
-                        nn.Conv2d(
-                            channels_in, channels * block.expansion, 1, layer_stride, bias=False
-                        ),
-                        nn.BatchNorm2d(channels * block.expansion),
-                    )
-                layer.append(
-                    block(
-                        channels_in,
-                        channels,
-                        layer_stride if first else 1,
-                        max(1, dilation // 2) if first else dilation,
-                        downsample,
-                    )
+        strides, dilations = STAGES[stride]
+        for i, blocks in enumerate(BLOCKS[name]):
+            channels = 64 * 2**i
+            channels_out = channels * block.expansion
+            downsample = None
+            if strides[i] > 1 or channels_in != channels_out:
+                downsample = nn.Sequential(
+                    nn.Conv2d(channels_in, channels_out, 1, strides[i], bias=False),
+                    nn.BatchNorm2d(channels_out),
                 )
-                channels_in = channels * block.expansion
+            half_dilation = max(1, dilations[i] // 2)
+            layer = [block(channels_in, channels, strides[i], half_dilation, downsample)]
+            for _ in range(blocks - 1):
+                layer.append(block(channels_out, channels, 1, dilations[i], None))
             setattr(self, f'layer{i + 1}', nn.Sequential(*layer))
+            channels_in = channels_out
         self.channels = {'layer1': 64 * block.expansion, 'layer4': channels_in}
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Taps of a normalised image [N, 3, H, W]: layer1 (stride 4) and layer4 (the output
-        stride)."""
+        """Taps of a normalised image [N, 3, H, W]: layer1 (stride 4), layer4 (output stride)."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         low = self.layer1(F.max_pool2d(x, 3, 2, 1))
         return {'layer1': low, 'layer4': self.layer4(self.layer3(self.layer2(low)))}

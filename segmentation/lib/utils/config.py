@@ -117,7 +117,7 @@ def names_of(config: dict, split: str) -> list[str]:
 def add_config_flags(parser: command_line.Parser) -> None:
     """The flags train.py and test.py share, --set and --device; --help ends with all keys."""
     parser.epilog = describe_keys()
-    parser.add_argument(
+    parser.method.add_argument(
         '--set',
         nargs='+',
         action='extend',

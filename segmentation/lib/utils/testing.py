@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from datasets import TestSet
 from net import load_net, own_normalisation
+from network.device import to_device
 from tool.files.manifest import claim_all, fingerprint, missing
 from tool.files.picture_stage import Output, PictureStage, lacking
 from tool.method.crf import TEST_CRFS
@@ -75,26 +76,28 @@ def predict(
 def parse_args(config: dict) -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     add_config_flags(parser)
-    parser.add_argument(
+    parser.data.add_argument(
         '--split', choices=('val', 'train', 'test'), default='val', help='pictures to test'
     )
-    parser.add_argument('--list', help='an image list to test instead of all pictures of the split')
-    parser.add_argument(
+    parser.data.add_argument(
+        '--list', help='an image list to test instead of all pictures of the split'
+    )
+    parser.model.add_argument(
         '--weights', help='checkpoint to test (default: MODEL_SAVE_DIR/EXP_NAME.pth)'
     )
-    parser.add_argument(
+    parser.output.add_argument(
         '--out_dir',
         help='folder of the PNGs (default: TEST_SAVE_DIR/EXP_NAME/<split>_crf_<TEST_CRF>)',
     )
-    parser.add_argument(
+    parser.output.add_argument(
         '--out_no_crf', metavar='DIR', help='also write the predictions as they are before the CRF'
     )
-    parser.add_argument(
+    parser.output.add_argument(
         '--submission',
         metavar='FILE.tgz',
         help='with --split test: also write and check this archive',
     )
-    parser.add_argument(
+    parser.output.add_argument(
         '--overwrite',
         action='store_true',
         help='replace what other weights or settings have written',
@@ -176,7 +179,7 @@ def find_truth(config: dict, split: str, names: list[str]) -> str | None:
 
 def make_net(config: dict, weights: str, device: torch.device) -> nn.Module:
     """The trained network on its device; UserError where it has other classes than VOC 2012."""
-    net = load_net(config, weights).to(device).eval()
+    net = to_device(load_net(config, weights), device).eval()
     if net.cls_conv.out_channels != NUM_CLASSES:
         raise UserError(
             f'{weights}: has {net.cls_conv.out_channels} classes; VOC 2012 has {NUM_CLASSES}'

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from datasets import generate_dataset
 from net import generate_net, own_normalisation
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from tool.files.checkpoints import save_checkpoint
 from tool.run import command_line
@@ -100,7 +101,7 @@ def make_optimizer(net: nn.Module, config: dict) -> torch.optim.SGD:
 def parse_args(config: dict) -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     add_config_flags(parser)
-    parser.add_argument(
+    parser.run.add_argument(
         '--no_resume',
         action='store_true',
         help='start over instead of continuing from a training state',
@@ -118,7 +119,7 @@ def main(args: argparse.Namespace) -> None:
     options = options_of(config, args.no_resume)
     check_batch(options, len(dataset))
 
-    net, forward = set_up.place(generate_net(config), device, options)
+    net, forward = set_up.place(to_device(generate_net(config), device), device, options)
     dataset.config = config = own_normalisation(config, net)
     pictures = Pictures(config)
 
