@@ -55,8 +55,8 @@ def write_seed(
     image_path: str,
     outputs: SeedOutputs,
 ) -> None:
-    """Write the wanted outputs of one picture; `cam` is {class 0…19: float32 [H, W]}, `size` (H,
-    W)."""
+    """Write the wanted outputs of one picture; `cam` is {class 0…K−1: float32 [H, W]}, `size`
+    (H, W)."""
     if outputs.cam:
         write_npy(os.path.join(outputs.cam, name + '.npy'), cam)
     if not (outputs.png or outputs.crf):

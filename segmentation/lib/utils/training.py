@@ -31,7 +31,7 @@ from tool.train.engine import TrainingRun, TrainOptions, per_process
 from tool.train.log import RunLog
 from tool.train.optimiser import param_groups, poly
 from tool.train.precision import resolved
-from utils.config import add_config_flags, names_of, read_config
+from utils.config import add_config_flags, names_of, read_config, with_classes
 from utils.keys import NO_DECISION
 from voc12.classes import IGNORE, PALETTE
 
@@ -115,6 +115,7 @@ def main(args: argparse.Namespace) -> None:
     config = args.config
     device = set_up.start(args.device, config['TRAIN_SEED'])
     config = {**config, 'TRAIN_AMP': resolved(config['TRAIN_AMP'], device)}
+    config, classes = with_classes(config)
     dataset = read_inputs(config)
     options = options_of(config, args.no_resume)
     check_batch(options, len(dataset))
@@ -134,7 +135,7 @@ def main(args: argparse.Namespace) -> None:
     def after_step(done: int) -> None:
         due = options.save_every and done % options.save_every == 0 and done < options.max_steps
         if processes.is_main() and due:
-            save_checkpoint(f'{options.session}_itr{done}.pth', net.state_dict())
+            save_checkpoint(f'{options.session}_itr{done}.pth', net.state_dict(), classes)
 
     set_up.train(
         TrainingRun(
@@ -154,6 +155,7 @@ def main(args: argparse.Namespace) -> None:
             batch_facts=mean_labelled,
             on_log=pictures.write_to,
             after_step=after_step,
+            classes=classes,
         )
     )
 
