@@ -45,9 +45,8 @@ def correlate(maps: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
     feature = feature.flatten(2)
     feature = feature / (feature.norm(dim=1, keepdim=True) + 1e-5)
     rows = feature.transpose(1, 2)
-    maps = torch.cat(
-        [maps.flatten(2), maps.new_ones(n, 1, h * w)], 1
-    )  # the last row gives the columns' sums
+    # a row of ones besides the maps gives the columns' sums
+    maps = torch.cat([maps.flatten(2), maps.new_ones(n, 1, h * w)], 1)
     columns = h * w if torch.is_grad_enabled() else max(1, SLAB // (n * h * w))
     slabs = [maps @ F.relu(rows @ part, inplace=True) for part in feature.split(columns, dim=2)]
     spread, sums = torch.cat(slabs, 2).split(channels, 1)

@@ -64,9 +64,8 @@ class _Reader:
             code = 'q'
         else:  # V0 has no magic number: its first word is the number of dimensions
             dims, code = first, 'I'
-        if dims > _MAX_DIMS or (
-            dims == 0 and first != _V3
-        ):  # before V3, 0 dimensions mean 'never filled'
+        never_filled = dims == 0 and first != _V3  # from V3 on, an array may have 0 dimensions
+        if dims > _MAX_DIMS or never_filled:
             raise self.fail(f'{what} has {dims} dimensions')
         shape = self.numbers(code, dims, what)
         _, _, number = self.numbers('i', 3, what)

@@ -40,9 +40,10 @@ def numeric_array(file: BinaryIO) -> np.ndarray:
     shape, dtype = header(file)
     if dtype.kind not in 'biuf':
         raise ValueError(f'an array of {dtype}, not of numbers')
-    if (
-        math.prod(shape) * dtype.itemsize > os.fstat(file.fileno()).st_size - file.tell()
-    ):  # checked before it is allocated
+    # the sizes are compared before anything is allocated
+    claimed = math.prod(shape) * dtype.itemsize
+    available = os.fstat(file.fileno()).st_size - file.tell()
+    if claimed > available:
         raise ValueError(f'too short for an array of shape {shape}')
     file.seek(0)
     return np.load(file, allow_pickle=False)

@@ -38,13 +38,16 @@ def scale_maps(maps: torch.Tensor) -> torch.Tensor:
 
 
 def scale_scores(maps: torch.Tensor) -> torch.Tensor:
-    """Scores of maps [..., H, W]: ReLU, then scaled by each map's own spatial minimum and maximum.
+    """Scores of maps m [..., H, W], each scaled by its own spatial minimum and maximum, as the
+    contrast and SEAM's seeds have them (docs/method.md §3.3, §5).
 
-    As published (method §3.3, §5) the floor is not 0 but slightly negative: what lies within 1e-5
-    of the minimum is set to 0 first, and the minimum is subtracted from it all the same.
+        a = ReLU(m)        a' = a where a ≥ min a + ε, else 0
+        s = (a' − min a − ε) / (max a − min a + ε)
+
+    The floor is slightly negative, as published.
     """
     maps = F.relu(maps)
     low = maps.amin((-2, -1), keepdim=True)
     high = maps.amax((-2, -1), keepdim=True)
-    maps = torch.where(maps < low + 1e-5, 0, maps)
-    return (maps - low - 1e-5) / (high - low + 1e-5)
+    without_small = torch.where(maps < low + 1e-5, 0, maps)
+    return (without_small - low - 1e-5) / (high - low + 1e-5)

@@ -196,8 +196,7 @@ def sync_norms(net: nn.Module, device: torch.device) -> nn.Module:
     """
     if world() == 1 or device.type != 'cuda':
         return net
-    from timm.layers import (
-        convert_sync_batchnorm,
-    )  # PyTorch's would drop the activations inside timm's BatchNorm layers
+    # PyTorch's own would drop the activations inside timm's BatchNorm layers
+    from timm.layers import convert_sync_batchnorm
 
     return convert_sync_batchnorm(net)
