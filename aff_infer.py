@@ -14,17 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
+from network.backbone import Backbone
 from network.weights import AFFINITY, net_from_checkpoint
 from tool.files.lists import read_list
-from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.manifest import fingerprint
+from tool.files.picture_stage import Output, PictureStage
 from tool.files.stage_outputs import write_walk
-from tool.method.crf import check_backend
 from tool.method.random_walk import random_walk
 from tool.run import command_line
 from tool.run.errors import UserError
-from tool.run.pool import Pool
-from tool.run.progress import progress
-from tool.run.shard import is_first, own_share
+from tool.run.shard import is_first
 from voc12.aff_data import WalkSet
 from voc12.classes import NUM_CLASSES
 from voc12.layout import check_images, check_maps, image_path
@@ -89,6 +88,44 @@ def parse_args():
 
 
 def main(args):
+    check_flags(args)
+    device = command_line.pick_device(args.device)
+    names = read_list(args.infer_list)
+    check_images(args.voc12_root, names)
+    stage = PictureStage('aff_infer', names, args.overwrite)
+    fix = 'make the CAMs with contrast_infer.py --out_cam'
+    check_maps(args.cam_dir, args.voc12_root, stage.names, fix)
+    net = make_net(args, device)
+    plain, refined = (None, args.out_rw) if args.crf else (args.out_rw, args.out_rw_crf)
+    outputs = wanted_outputs(args, plain, refined)
+    stage.claim(outputs, args.crf_backend if refined else None)
+
+    loader = DataLoader(
+        WalkSet(args.voc12_root, list(stage.todo), args.cam_dir, args.bg_score, net.normalisation),
+        batch_size=None,
+        num_workers=args.num_workers,
+        pin_memory=device.type == 'cuda',
+    )
+    with stage.writers(args.jobs) as submit:
+        for sample in loader:
+            scores = walk(net, sample, device, args.beta, args.logt)
+            submit(
+                write_walk,
+                sample['name'],
+                scores,
+                sample['labels'],
+                NUM_CLASSES,
+                plain,
+                args.out_rw_prob,
+                refined,
+                image_path(args.voc12_root, sample['name']),
+                args.crf_backend,
+            )
+    stage.report(f' ({args.infer_list})')
+
+
+def check_flags(args) -> None:
+    """UserError for flags that contradict each other; says which one has no effect."""
     if not (args.out_rw or args.out_rw_prob or args.out_rw_crf):
         raise UserError('nothing to write: give --out_rw, --out_rw_crf or --out_rw_prob')
     if args.crf and (args.out_rw_crf or not args.out_rw):
@@ -101,15 +138,15 @@ def main(args):
             f'--alpha {args.alpha:g} is unused here: the walk takes its background from --bg_score '
             f'{args.bg_score}'
         )
-    device = command_line.pick_device(args.device)
-    names = read_list(args.infer_list)
-    check_images(args.voc12_root, names)
-    names = own_share(names, args.overwrite)
-    check_maps(
-        args.cam_dir, args.voc12_root, names, 'make the CAMs with contrast_infer.py --out_cam'
-    )
-    net = net_from_checkpoint(args.network or AFFINITY, args.weights).to(device)
 
+
+def make_net(args, device: torch.device) -> Backbone:
+    """The trained AffinityNet on its device."""
+    return net_from_checkpoint(args.network or AFFINITY, args.weights).to(device)
+
+
+def wanted_outputs(args, plain: str | None, refined: str | None) -> list[Output]:
+    """The folders of masks without and with dense CRF, and of probabilities, that are asked for."""
     settings = {
         'stage': 'aff_infer',
         'weights': fingerprint(args.weights),
@@ -118,56 +155,13 @@ def main(args):
         'logt': args.logt,
         'bg_score': args.bg_score,
     }
-    plain, refined = (None, args.out_rw) if args.crf else (args.out_rw, args.out_rw_crf)
     with_crf = {**settings, 'crf': True, 'crf_backend': args.crf_backend}
-    wanted = [
-        (folder, extension, decides)
-        for folder, extension, decides in (
-            (plain, '.png', {**settings, 'crf': False}),
-            (refined, '.png', with_crf),
-            (args.out_rw_prob, '.npy', settings),
-        )
-        if folder
+    outputs = [
+        Output(plain, '.png', {**settings, 'crf': False}),
+        Output(refined, '.png', with_crf),
+        Output(args.out_rw_prob, '.npy', settings),
     ]
-    claim_all([(folder, decides) for folder, _, decides in wanted], args.overwrite)
-    outputs = [(folder, extension) for folder, extension, _ in wanted]
-    todo = missing(names, outputs)
-    if todo and refined:
-        check_backend(args.crf_backend)
-    bar = progress(
-        total=len(names), initial=len(names) - len(todo), desc='aff_infer', quiet=not is_first()
-    )
-    loader = DataLoader(
-        WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score, net.normalisation),
-        batch_size=None,
-        num_workers=args.num_workers,
-        pin_memory=device.type == 'cuda',
-    )
-    with Pool(args.jobs) as pool:
-        for sample in loader:
-            scores = walk(net, sample, device, args.beta, args.logt)
-            finished = pool.submit(
-                write_walk,
-                sample['name'],
-                scores,
-                sample['labels'],
-                NUM_CLASSES,
-                plain,
-                args.out_rw_prob,
-                refined,
-                image_path(args.voc12_root, sample['name']),
-                args.crf_backend,
-            )
-            bar.update(len(finished))
-        for _ in pool.finish():
-            bar.update()
-    bar.close()
-    if is_first():
-        print(
-            f'{len(names)} pictures ({args.infer_list}): {len(todo)} made, '
-            f'{len(names) - len(todo)} were there; in '
-            + ' and '.join(folder for folder, _ in outputs)
-        )
+    return [output for output in outputs if output.folder]
 
 
 @torch.inference_mode()

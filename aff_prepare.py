@@ -10,20 +10,19 @@ Writes <out_crf>/4.00/<name>.npy and so on, a folder for each α: dicts of the b
 """
 
 import os
+from dataclasses import dataclass
 
 import numpy as np
 
 from tool.files.lists import read_list
-from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.manifest import fingerprint
 from tool.files.maps import read_cam
 from tool.files.npy import write_npy
+from tool.files.picture_stage import Output, PictureStage
 from tool.files.pictures import read_image
-from tool.method.crf import affinity_maps, check_backend
+from tool.method.crf import affinity_maps
 from tool.run import command_line
 from tool.run.errors import UserError
-from tool.run.pool import pool_map
-from tool.run.progress import progress
-from tool.run.shard import is_first, own_share
 from voc12.classes import NUM_CLASSES, VOC
 from voc12.layout import check_images, check_maps, image_path
 
@@ -75,16 +74,38 @@ def parse_args():
 
 
 def main(args):
-    folders = {f'{alpha:.2f}': alpha for alpha in args.alpha}
-    if any(float(folder) != alpha for folder, alpha in folders.items()):
-        raise UserError('--alpha: at most two decimals, the folders are named by them')
+    folders = folders_of(args.alpha)
     names = read_list(args.infer_list)
     check_images(args.voc12_root, names)
-    names = own_share(names, args.overwrite)
-    check_maps(
-        args.cam_dir, args.voc12_root, names, 'make the CAMs with contrast_infer.py --out_cam'
-    )
+    stage = PictureStage('aff_prepare', names, args.overwrite)
+    fix = 'make the CAMs with contrast_infer.py --out_cam'
+    check_maps(args.cam_dir, args.voc12_root, stage.names, fix)
+    stage.claim(wanted_outputs(args, folders), args.crf_backend)
 
+    options = MapOptions(args.unary, args.crf_iters, args.dtype, args.crf_backend)
+    tasks = [
+        (
+            image_path(args.voc12_root, name),
+            os.path.join(args.cam_dir, name + '.npy'),
+            {output.path(name): output.settings['alpha'] for output in lacked},
+            options,
+        )
+        for name, lacked in stage.todo.items()
+    ]
+    stage.map(prepare, tasks, args.jobs)
+    stage.report(f' ({args.infer_list}), α {" ".join(folders)}', where=args.out_crf)
+
+
+def folders_of(alphas: list[float]) -> dict[str, float]:
+    """{name of the folder: α}, for example {'4.00': 4}."""
+    folders = {f'{alpha:.2f}': alpha for alpha in alphas}
+    if any(float(folder) != alpha for folder, alpha in folders.items()):
+        raise UserError('--alpha: at most two decimals, the folders are named by them')
+    return folders
+
+
+def wanted_outputs(args, folders: dict[str, float]) -> list[Output]:
+    """A folder for each α."""
     settings = {
         'stage': 'aff_prepare',
         'cam_dir': fingerprint(args.cam_dir),
@@ -93,55 +114,41 @@ def main(args):
         'dtype': args.dtype,
         'crf_backend': args.crf_backend,
     }
-    todo: dict[str, dict[str, float]] = {}  # name → output file → α
-    claim_all(
-        [
-            (os.path.join(args.out_crf, folder), {**settings, 'alpha': alpha})
-            for folder, alpha in folders.items()
-        ],
-        args.overwrite,
-    )
-    for folder, alpha in folders.items():
-        folder = os.path.join(args.out_crf, folder)
-        for name in missing(names, [(folder, '.npy')]):
-            todo.setdefault(name, {})[os.path.join(folder, name + '.npy')] = alpha
-    if todo:
-        check_backend(args.crf_backend)
-    tasks = [
-        (
-            image_path(args.voc12_root, name),
-            os.path.join(args.cam_dir, name + '.npy'),
-            outputs,
-            args.unary,
-            args.crf_iters,
-            args.dtype,
-            args.crf_backend,
-        )
-        for name, outputs in todo.items()
+    return [
+        Output(os.path.join(args.out_crf, folder), '.npy', {**settings, 'alpha': alpha})
+        for folder, alpha in folders.items()
     ]
-    bar = progress(
-        total=len(names), initial=len(names) - len(todo), desc='aff_prepare', quiet=not is_first()
-    )
-    for _ in pool_map(prepare, tasks, args.jobs):
-        bar.update()
-    bar.close()
-    if is_first():
-        print(
-            f'{len(names)} pictures ({args.infer_list}), α {" ".join(folders)}: {len(todo)} made, '
-            f'{len(names) - len(todo)} were there; in {args.out_crf}'
-        )
 
 
-def prepare(task: tuple) -> None:
-    """One picture: its maps for every α that is still to be made."""
-    image_file, cam_file, outputs, unary, iterations, dtype, backend = task
+@dataclass(frozen=True)
+class MapOptions:
+    """How the maps of a picture are made."""
+
+    # 'labels' or 'probs'
+    unary: str
+    # mean-field steps of the CRF
+    crf_iters: int
+    # of the maps on disk
+    dtype: str
+    # one of tool.method.crf.BACKENDS
+    crf_backend: str
+
+
+def prepare(image_file: str, cam_file: str, outputs: dict[str, float], options: MapOptions) -> None:
+    """Write the maps of one picture; `outputs` are {file: α}."""
     image = np.array(read_image(image_file))
     cam = read_cam(cam_file, VOC, image.shape[:2])
     every_map = affinity_maps(
-        image, cam, outputs.values(), unary, iterations, backend, num_labels=NUM_CLASSES
+        image,
+        cam,
+        outputs.values(),
+        options.unary,
+        options.crf_iters,
+        options.crf_backend,
+        num_labels=NUM_CLASSES,
     )
     for path, maps in zip(outputs, every_map):
-        write_npy(path, {label: prob.astype(dtype) for label, prob in maps.items()})
+        write_npy(path, {label: prob.astype(options.dtype) for label, prob in maps.items()})
 
 
 if __name__ == '__main__':

@@ -16,18 +16,19 @@ import argparse
 
 import torch
 
+from network.backbone import Backbone
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
-from tool.files.checkpoints import save_checkpoint
 from tool.files.lists import read_list
 from tool.files.manifest import fingerprint
 from tool.method.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
 from tool.run import command_line
 from tool.run.errors import UserError
-from tool.train import engine, processes
-from tool.train.log import RunLog
+from tool.train import processes, set_up
+from tool.train.engine import TrainingRun, steps_of
 from tool.train.optimiser import chosen_optimizer, poly, warm_up
-from tool.train.precision import described, fast_forward, grad_scaler, resolved
+from tool.train.precision import resolved
+from tool.train.states import run_settings
 from voc12.aff_data import AffinityTrainSet
 from voc12.layout import check_images, check_maps
 
@@ -75,54 +76,17 @@ def parse_args():
 def main(args):
     if args.crop_size % FEATURE_STRIDE:
         raise UserError(f'--crop_size {args.crop_size}: must be a multiple of {FEATURE_STRIDE}')
-    device = processes.start(args.device)
+    device = set_up.start(args.device, args.seed)
     args.amp = resolved(args.amp, device)
     names, layouts = processes.once(lambda: read_inputs(args))
-    share = engine.per_process(args.batch_size, args.accumulate)
-    steps = engine.steps_of(len(names), args.batch_size, args.max_epochs, args.max_steps)
+    steps = steps_of(len(names), args.batch_size, args.max_epochs, args.max_steps)
+    options = set_up.options_of(args, steps, args.accumulate)
 
-    torch.manual_seed(args.seed)  # the initial weights of new layers
-    said = []  # the log opens once nothing can be refused any more
-    net = net_for_training(
-        args.network or AFFINITY, args.weights, args.width, said.append, args.backbone
-    )
-    net = processes.sync_norms(net.to(device), device)
-    forward, scaler = (
-        fast_forward(net, device, args.amp, args.compile, args.channels_last),
-        grad_scaler(args.amp),
-    )
-    optimizer = chosen_optimizer(net, args)
-    settings = engine.run_settings(
-        args,
-        steps=steps,
-        weights=weights_fingerprint(args.weights),
-        la_crf_dir=fingerprint(args.la_crf_dir),
-        ha_crf_dir=fingerprint(args.ha_crf_dir),
-    )
-    states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
-    start = states.resume(net, optimizer, args.no_resume)
-
-    log = RunLog(args.session_name, args.tblog_dir, start) if processes.is_main() else None
-    if log:
-        log.header(
-            seed=args.seed,
-            device=device,
-            amp=described(args.amp, device),
-            images=f'{len(names)} ({args.train_list})',
-            batch=f'{args.batch_size} ({processes.world()} × {share}, {args.accumulate} parts)',
-            steps=f'{start} … {steps}' if start else steps,
-        )
-        for folder, counts in layouts.items():
-            said.append(
-                f'{folder}: '
-                + ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items())
-            )
-        for line in said:
-            log.say(line)
-
-    def losses(batch, step):
-        return affinity_loss(forward(batch['image']), *pair_labels(batch['label']), batch['counts'])
-
+    notes = []
+    net, forward = set_up.place(make_net(args, notes), device, options)
+    for folder, counts in layouts.items():
+        found = ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items())
+        notes.append(f'{folder}: {found}')
     dataset = AffinityTrainSet(
         args.voc12_root,
         names,
@@ -132,29 +96,42 @@ def main(args):
         args.seed,
         net.normalisation,
     )
-    engine.fit(
-        net,
-        optimizer,
-        losses,
-        dataset,
-        batch_size=args.batch_size,
-        max_steps=steps,
-        lr_factor=lambda step: warm_up(step, args.warmup_steps) * poly(step, steps),
-        device=device,
-        seed=args.seed,
-        num_workers=args.num_workers,
-        log=log,
-        start_step=start,
-        states=states,
-        accumulate=args.accumulate,
-        whole=mean_counts,
-        scaler=scaler,
+
+    def losses(batch: dict, step: int) -> dict[str, torch.Tensor]:
+        affinities = forward(batch['image'])
+        return affinity_loss(affinities, *pair_labels(batch['label']), batch['counts'])
+
+    def lr_factor(step: int) -> float:
+        return warm_up(step, args.warmup_steps) * poly(step, steps)
+
+    set_up.train(
+        TrainingRun(
+            net=net,
+            optimizer=chosen_optimizer(net, args),
+            losses=losses,
+            dataset=dataset,
+            lr_factor=lr_factor,
+            device=device,
+            options=options,
+            settings=run_settings(
+                args,
+                steps=steps,
+                weights=weights_fingerprint(args.weights),
+                la_crf_dir=fingerprint(args.la_crf_dir),
+                ha_crf_dir=fingerprint(args.ha_crf_dir),
+            ),
+            facts={'images': f'{len(names)} ({args.train_list})'},
+            notes=notes,
+            batch_facts=mean_counts,
+        )
     )
-    if log:
-        save_checkpoint(args.session_name + '.pth', net.state_dict())
-        states.clear()
-        log.say(f'wrote {args.session_name}.pth')
-        log.close()
+
+
+def make_net(args: argparse.Namespace, notes: list[str]) -> Backbone:
+    """The network to train, on the CPU; what it starts from is added to the notes."""
+    return net_for_training(
+        args.network or AFFINITY, args.weights, args.width, notes.append, args.backbone
+    )
 
 
 def mean_counts(batch: dict) -> dict[str, torch.Tensor]:

@@ -24,14 +24,12 @@ from network.pcm_additions import ChangeMaps
 from network.weights import net_from_checkpoint
 from tool.files.checkpoints import load_checkpoint
 from tool.files.lists import read_labels, read_list
-from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.manifest import fingerprint
+from tool.files.picture_stage import Output, PictureStage
 from tool.files.stage_outputs import SeedOutputs, write_seed
-from tool.method.crf import check_backend
 from tool.run import command_line
 from tool.run.errors import UserError
-from tool.run.pool import Pool
-from tool.run.progress import progress
-from tool.run.shard import is_first, own_share
+from tool.run.shard import is_first
 from tool.train.memory import return_freed_memory
 from tool.train.precision import amp_dtype, hold_convolutions, resolved
 from voc12.classes import NUM_CLASSES, VOC
@@ -116,15 +114,57 @@ def main(args):
     device = command_line.pick_device(args.device)
     args.amp = resolved(args.amp, device)
     dtype = amp_dtype(args.amp, device)
+    names, labels = read_inputs(args)
+    stage = PictureStage('infer', names, args.overwrite)
+    net, baseline, why = make_net(args, device, dtype)
+    outputs = SeedOutputs(
+        args.out_cam,
+        args.out_cam_pred,
+        args.out_crf,
+        baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha,
+        args.crf_iters,
+        args.crf_backend,
+        NUM_CLASSES,
+    )
+    stage.claim(wanted_outputs(args, outputs), args.crf_backend if args.out_crf else None)
+    if is_first():
+        print(
+            f'{baseline.name} baseline ({why}), {net.description}, {device}; {len(stage.names)} of '
+            f'{len(names)} images here, {len(stage.names) - len(stage.todo)} already complete',
+            flush=True,
+        )
+
+    views = MultiScaleSet(args.voc12_root, names, labels, args.scales, net.normalisation)
+    todo = [index for index, name in enumerate(names) if name in stage.todo]
+    loader = DataLoader(
+        Subset(views, todo),
+        batch_size=None,
+        num_workers=args.num_workers,
+        pin_memory=device.type == 'cuda',
+    )
+    with stage.writers(args.jobs) as submit:
+        for item in loader:
+            cam = seeds(net, baseline, item, device, dtype, args.gate_pcm, args.fill_empty)
+            path = image_path(args.voc12_root, item['name'])
+            submit(write_seed, item['name'], cam, item['size'], path, outputs)
+    stage.report(f' ({args.infer_list})')
+
+
+def read_inputs(args) -> tuple[list[str], np.ndarray]:
+    """(names, labels [N, 20]) of the images, once all of them are known to be there."""
     names = read_list(args.infer_list)
     labels = pick_labels(read_labels(args.cls_labels, VOC), names, args.cls_labels)
     check_images(args.voc12_root, names)
+    return names, labels
+
+
+def make_net(
+    args, device: torch.device, dtype: torch.dtype | None
+) -> tuple[Backbone, Baseline, str]:
+    """(the trained network on its device and in its precision, its baseline, why it is that)."""
     state = load_checkpoint(args.weights)
-    if (
-        device.type == 'cpu'
-        and dtype is None
-        and sum(value.numel() for value in state.values()) > WIDE
-    ):
+    wide = sum(value.numel() for value in state.values()) > WIDE
+    if device.type == 'cpu' and dtype is None and wide:
         return_freed_memory()
     baseline, why = baseline_of(state, args.weights, args.baseline)
     for flag in PCM_FLAGS:
@@ -139,48 +179,22 @@ def main(args):
         hold_convolutions(net, dtype)
     elif args.channels_last:
         net.to(memory_format=torch.channels_last)
-    threshold = (
-        baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha
-    )
-    outputs = SeedOutputs(
-        args.out_cam,
-        args.out_cam_pred,
-        args.out_crf,
-        threshold,
-        args.crf_iters,
-        args.crf_backend,
-        NUM_CLASSES,
-    )
-    share = own_share(names, args.overwrite)
-    claim_outputs(args, outputs)
-    wanted = set(missing(share, outputs.files()))
-    todo = [index for index, name in enumerate(names) if name in wanted]
-    if is_first():
-        print(
-            f'{baseline.name} baseline ({why}), {net.description}, {device}; {len(share)} of '
-            f'{len(names)} images here, {len(share) - len(todo)} already complete',
-            flush=True,
-        )
+    return net, baseline, why
 
-    if todo and args.out_crf:
-        check_backend(args.crf_backend)
-    dataset = Subset(
-        MultiScaleSet(args.voc12_root, names, labels, args.scales, net.normalisation), todo
-    )
-    loader = DataLoader(
-        dataset, batch_size=None, num_workers=args.num_workers, pin_memory=device.type == 'cuda'
-    )
-    with Pool(args.jobs) as pool:
-        for item in progress(loader, desc='infer', quiet=not is_first()):
-            cam = seeds(net, baseline, item, device, dtype, args.gate_pcm, args.fill_empty)
-            pool.submit(
-                write_seed,
-                item['name'],
-                cam,
-                item['size'],
-                image_path(args.voc12_root, item['name']),
-                outputs,
-            )
+
+def wanted_outputs(args, outputs: SeedOutputs) -> list[Output]:
+    """The folders asked for, with what decides their files."""
+    settings = {
+        'stage': 'contrast_infer',
+        'weights': fingerprint(args.weights),
+        'scales': args.scales,
+    }
+    if args.amp != 'off':
+        settings['amp'] = args.amp
+    if args.channels_last:
+        settings['channels_last'] = True
+    settings |= {flag: True for flag in PCM_FLAGS if getattr(args, flag)}
+    return outputs.wanted(settings, {**settings, 'alpha': outputs.threshold})
 
 
 @torch.inference_mode()
@@ -223,27 +237,6 @@ def seeds(
         if fill_empty:
             maps = pcm_additions.fill_empty(maps, channels, fused_maps)
     return dict(zip(classes, baseline.finish(maps).cpu().numpy()))
-
-
-def claim_outputs(args, outputs: SeedOutputs) -> None:
-    """Make the output folders this run's own, or refuse."""
-    settings = {
-        'stage': 'contrast_infer',
-        'weights': fingerprint(args.weights),
-        'scales': args.scales,
-    }
-    if args.amp != 'off':
-        settings['amp'] = args.amp
-    if args.channels_last:
-        settings['channels_last'] = True
-    settings |= {flag: True for flag in PCM_FLAGS if getattr(args, flag)}
-    masks = {**settings, 'alpha': outputs.threshold}
-    folders = (
-        (outputs.cam, settings),
-        (outputs.png, masks),
-        (outputs.crf, {**masks, **outputs.crf_settings()}),
-    )
-    claim_all([(folder, decides) for folder, decides in folders if folder], args.overwrite)
 
 
 if __name__ == '__main__':

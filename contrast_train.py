@@ -16,25 +16,27 @@ parts would not have.
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from network.backbone import Backbone
 from network.baselines import BASELINES, pick_baseline
 from network.baselines.baseline import Baseline, LossOptions
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
-from tool.files.checkpoints import save_checkpoint
 from tool.files.lists import read_labels, read_list
 from tool.method.contrast import ContrastOptions
 from tool.method.label_aware import PROTOTYPES, LabelAwareOptions
 from tool.run import command_line
 from tool.run.errors import UserError
-from tool.train import engine, processes
-from tool.train.log import RunLog
+from tool.train import processes, set_up
+from tool.train.engine import TrainingRun, steps_of
 from tool.train.optimiser import chosen_optimizer, poly, warm_up
-from tool.train.precision import described, fast_forward, grad_scaler, resolved
+from tool.train.precision import resolved
 from tool.train.random_numbers import mixed_seed
+from tool.train.states import run_settings
 from voc12.classes import VOC
 from voc12.data import TrainSet, check_saliency, pick_labels
 from voc12.layout import check_images
@@ -190,68 +192,16 @@ def add_addition_flags(parser: command_line.Parser) -> None:
 
 
 def main(args):
-    device = processes.start(args.device)
+    device = set_up.start(args.device, args.seed)
     args.amp = resolved(args.amp, device)
     baseline, why = pick_baseline(args.baseline)
     names, labels = processes.once(lambda: read_inputs(args, baseline))
-    share = engine.per_process(args.batch_size)
-    schedule = engine.steps_of(
-        len(names), args.batch_size, args.max_epochs or baseline.max_epochs, args.max_steps
-    )
-    steps = args.max_steps or args.max_iters or baseline.max_steps or schedule
+    schedule, steps = count_steps(args, baseline, len(names))
+    options = set_up.options_of(args, steps)
 
-    torch.manual_seed(args.seed)  # the initial weights of new layers
-    said = []  # the log opens once nothing can be refused any more
-    net = net_for_training(
-        args.network or baseline.networks,
-        args.weights,
-        args.width,
-        said.append,
-        args.backbone,
-        args.output_stride,
-    )
-    scale_dropout(net, args.dropout)
-    net = processes.sync_norms(net.to(device), device)
-    forward, scaler = (
-        fast_forward(net, device, args.amp, args.compile, args.channels_last),
-        grad_scaler(args.amp),
-    )
-    optimizer = chosen_optimizer(net, args)
-    options, contrast_from = (
-        loss_options(args, labels, baseline, device),
-        round(steps * args.contrast_start),
-    )
-    options_before_contrast = with_weightless_contrast(options)
-    settings = engine.run_settings(
-        args, baseline=baseline.name, steps=steps, weights=weights_fingerprint(args.weights)
-    )
-    states = engine.States(args.session_name, settings, args.save_every, scaler=scaler)
-    start = states.resume(net, optimizer, args.no_resume)
-
-    log = RunLog(args.session_name, args.tblog_dir, start) if processes.is_main() else None
-    if log:
-        log.header(
-            baseline=f'{baseline.name} ({why})',
-            seed=args.seed,
-            device=device,
-            amp=described(args.amp, device),
-            images=f'{len(names)} ({args.train_list})',
-            batch=f'{args.batch_size} ({processes.world()} × {share})',
-            steps=f'{start} … {steps}' if start else steps,
-            schedule_steps=schedule,
-        )
-        for line in said:
-            log.say(line)
-    generator = torch.Generator(device)
-
-    def losses(batch, step):
-        generator.manual_seed(mixed_seed(args.seed, step, 1))  # the same in every process
-        options_of_step = options if step >= contrast_from else options_before_contrast
-        return baseline.losses(forward, batch, options_of_step, generator)
-
-    def lr_factor(step):
-        return warm_up(step, args.warmup_steps) * poly(min(step, schedule - 1), schedule)
-
+    notes = []
+    net, forward = set_up.place(make_net(args, baseline, notes), device, options)
+    losses = make_losses(args, baseline, labels, forward, device, steps)
     dataset = TrainSet(
         args.voc12_root,
         names,
@@ -261,34 +211,30 @@ def main(args):
         args.saliency_root if baseline.saliency else None,
         net.normalisation,
     )
-    engine.fit(
-        net,
-        optimizer,
-        losses,
-        dataset,
-        batch_size=args.batch_size,
-        max_steps=steps,
-        lr_factor=lr_factor,
-        device=device,
-        seed=args.seed,
-        num_workers=args.num_workers,
-        log=log,
-        start_step=start,
-        states=states,
-        scaler=scaler,
+
+    def lr_factor(step: int) -> float:
+        return warm_up(step, args.warmup_steps) * poly(min(step, schedule - 1), schedule)
+
+    set_up.train(
+        TrainingRun(
+            net=net,
+            optimizer=chosen_optimizer(net, args),
+            losses=losses,
+            dataset=dataset,
+            lr_factor=lr_factor,
+            device=device,
+            options=options,
+            settings=run_settings(
+                args, baseline=baseline.name, steps=steps, weights=weights_fingerprint(args.weights)
+            ),
+            facts={
+                'baseline': f'{baseline.name} ({why})',
+                'images': f'{len(names)} ({args.train_list})',
+                'schedule_steps': schedule,
+            },
+            notes=notes,
+        )
     )
-    if log:
-        save_checkpoint(args.session_name + '.pth', net.state_dict())
-        states.clear()
-        log.say(f'wrote {args.session_name}.pth')
-        log.close()
-
-
-def scale_dropout(net: torch.nn.Module, factor: float) -> None:
-    """Multiply the rates of all dropout layers."""
-    for module in net.modules():
-        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
-            module.p *= factor
 
 
 def read_inputs(args: argparse.Namespace, baseline: Baseline) -> tuple[list[str], np.ndarray]:
@@ -300,6 +246,58 @@ def read_inputs(args: argparse.Namespace, baseline: Baseline) -> tuple[list[str]
     if baseline.saliency:
         check_saliency(args.saliency_root, args.voc12_root, names)
     return names, labels
+
+
+def count_steps(args: argparse.Namespace, baseline: Baseline, images: int) -> tuple[int, int]:
+    """(steps of the learning-rate schedule, steps of the run), which may end before the schedule
+    does."""
+    epochs = args.max_epochs or baseline.max_epochs
+    schedule = steps_of(images, args.batch_size, epochs, args.max_steps)
+    steps = args.max_steps or args.max_iters or baseline.max_steps or schedule
+    return schedule, steps
+
+
+def make_net(args: argparse.Namespace, baseline: Baseline, notes: list[str]) -> Backbone:
+    """The network to train, on the CPU; what it starts from is added to the notes."""
+    net = net_for_training(
+        args.network or baseline.networks,
+        args.weights,
+        args.width,
+        notes.append,
+        args.backbone,
+        args.output_stride,
+    )
+    scale_dropout(net, args.dropout)
+    return net
+
+
+def scale_dropout(net: torch.nn.Module, factor: float) -> None:
+    """Multiply the rates of all dropout layers."""
+    for module in net.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.p *= factor
+
+
+def make_losses(
+    args: argparse.Namespace,
+    baseline: Baseline,
+    labels: np.ndarray,
+    forward: Callable,
+    device: torch.device,
+    steps: int,
+) -> Callable[[dict, int], dict[str, torch.Tensor]]:
+    """losses(batch, step) of the run; `forward` calls the network."""
+    options = loss_options(args, labels, baseline, device)
+    options_before_contrast = with_weightless_contrast(options)
+    contrast_from = round(steps * args.contrast_start)
+    generator = torch.Generator(device)
+
+    def losses(batch: dict, step: int) -> dict[str, torch.Tensor]:
+        generator.manual_seed(mixed_seed(args.seed, step, 1))  # the same in every process
+        options_of_step = options if step >= contrast_from else options_before_contrast
+        return baseline.losses(forward, batch, options_of_step, generator)
+
+    return losses
 
 
 def loss_options(

@@ -22,7 +22,7 @@ import numpy as np
 from tool.files.atomic import atomic, write_text
 from tool.files.lists import read_list
 from tool.files.maps import read_cam
-from tool.files.pictures import read_mask
+from tool.files.pictures import check_size, read_mask
 from tool.method.metrics import (
     THRESHOLDS,
     cam_prediction,
@@ -196,12 +196,13 @@ def count_chunk(
             )
         else:
             prediction = read_mask(path, VOC)
-            if prediction.shape != truth.shape:
-                raise UserError(
-                    f'{path}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth '
-                    f'{truth_path} {truth.shape[1]}x{truth.shape[0]}; make the prediction at the '
-                    'size of the picture'
-                )
+            check_size(
+                path,
+                prediction.shape,
+                truth.shape,
+                of=f'its ground truth {truth_path}',
+                fix='make the prediction at the size of the picture',
+            )
             total = total + confusion(prediction, truth, NUM_CLASSES)
     return total, len(names)
 

@@ -5,7 +5,7 @@ import torch
 
 from network.timm_backbone import KEY, TimmBackbone, import_timm, read_description
 from tool.files.atomic import need_file
-from tool.files.checkpoints import load_checkpoint
+from tool.files.checkpoints import check_state, fitting, load_checkpoint
 from tool.files.manifest import fingerprint
 from tool.run.errors import UserError
 
@@ -156,23 +156,32 @@ def load_backbone(net: TimmBackbone, state: dict, weights: str) -> dict:
         UserError: names a tensor of the backbone that is missing or of another shape.
     """
     own = net.state_dict()
-    used = {
+    backbone = {
         key: value
-        for key, value in state.items()
-        if key in own and own[key].shape == value.shape and key != KEY
+        for key, value in _without_prefix(own).items()
+        if not key.endswith('num_batches_tracked')
     }
-    lost = [
-        key
-        for key in own
-        if key.startswith('model.') and key not in used and not key.endswith('num_batches_tracked')
-    ]
-    if lost:
-        raise UserError(
-            f'{weights}: no weights of {net.name}: it lacks {lost[0].removeprefix("model.")} or '
-            f'has it in another shape ({len(lost)} of them)'
-        )
+    check_state(
+        weights,
+        f'weights of {net.name}',
+        backbone,
+        _without_prefix(state),
+        'check --weights and --backbone',
+        exact=False,
+    )
+    used = fitting(own, state)
+    used.pop(KEY, None)  # the network has its own description
     net.load_state_dict(used, strict=False)
     return used
+
+
+def _without_prefix(state: dict) -> dict:
+    """The tensors of timm's model under timm's own keys."""
+    return {
+        key.removeprefix('model.'): value
+        for key, value in state.items()
+        if key.startswith('model.')
+    }
 
 
 def _prefixed(state: dict) -> dict:

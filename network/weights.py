@@ -11,7 +11,7 @@ from network.backbone import Backbone
 from network.resnet38d import ResNet38, width_of
 from network.timm_backbone import TimmBackbone, read_description
 from network.timm_weights import is_of_timm, load_backbone, read_state, timm_state
-from tool.files.checkpoints import load_checkpoint
+from tool.files.checkpoints import check_state, fitting, load_checkpoint
 from tool.files.mxnet_params import resnet38_from_mxnet
 from tool.run.errors import UserError
 
@@ -118,20 +118,15 @@ def _resnet38_for_training(
             'the weights'
         )
     net = make(found)
-    own = net.state_dict()
-    used = {
-        key: value for key, value in state.items() if key in own and own[key].shape == value.shape
+    backbone = {
+        key: value
+        for key, value in ResNet38(found).state_dict().items()
+        if not key.endswith('num_batches_tracked')
     }
-    lost = [
-        key
-        for key in ResNet38(found).state_dict()
-        if key not in used and not key.endswith('num_batches_tracked')
-    ]
-    if lost:
-        raise UserError(
-            f'{weights}: lacks the backbone tensor {lost[0]} or has it in another shape '
-            f'({len(lost)} of them); it is of another network'
-        )
+    what = f'weights of ResNet-38 at width {found:g}'
+    check_state(weights, what, backbone, state, 'check --weights', exact=False)
+    own = net.state_dict()
+    used = fitting(own, state)
     net.load_state_dict(used, strict=False)
     say(
         f'weights: {weights} at width {found}, fine-tuned: BatchNorm and the first blocks stay '
@@ -224,19 +219,9 @@ def net_from_checkpoint(
         ):  # neither initialised nor in memory twice: it takes the checkpoint's own tensors
             net = make(_width(weights, state))
     own = net.state_dict()
-    wrong = [f'lacks {key}' for key in own if key not in state] + [
-        f'has {key} too many' for key in state if key not in own
-    ]
-    wrong += [
-        f'{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}'
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if wrong:
-        raise UserError(
-            f'{weights}: not a checkpoint of {make.__module__}: it {wrong[0]}'
-            + (f' (and {len(wrong) - 1} more differences)' if len(wrong) > 1 else '')
-        )
+    check_state(
+        weights, f'a checkpoint of {make.__module__}', own, state, 'check --weights and --network'
+    )
     net.load_state_dict(
         {key: value.to(own[key].dtype) for key, value in state.items()}, assign=True
     )

@@ -15,8 +15,15 @@ sys.path.insert(0, str(ROOT / 'segmentation' / 'lib'))
 
 
 def config_of(experiment: str, **changes) -> dict:
-    """The `config_dict` of an experiment with some keys changed."""
-    return {**runpy.run_path(str(EXPERIMENTS / experiment / 'config.py'))['config_dict'], **changes}
+    """The config of an experiment with all defaults and some keys changed."""
+    from utils.keys import with_defaults
+
+    return with_defaults({**config_dict_of(experiment), **changes})
+
+
+def config_dict_of(experiment: str) -> dict:
+    """The `config_dict` of an experiment as it is written."""
+    return runpy.run_path(str(EXPERIMENTS / experiment / 'config.py'))['config_dict']
 
 
 def run_script(

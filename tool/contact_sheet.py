@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tool.files.atomic import atomic, write_text
 from tool.files.lists import read_list
 from tool.files.maps import read_cam
-from tool.files.pictures import image_size, read_image, read_mask
+from tool.files.pictures import check_size, image_size, read_image, read_mask
 from tool.run import command_line
 from tool.run.errors import UserError
 from voc12.classes import CLASSES, IGNORE, PALETTE, VOC
@@ -102,12 +102,9 @@ def picture_cells(
             heat_map(picture, read_cam(os.path.join(cam_dir, name + '.npy'), VOC, (height, width)))
         )
     for folder in columns.values():
-        mask = read_mask(os.path.join(folder, name + '.png'), VOC)
-        if mask.shape != (height, width):
-            raise UserError(
-                f'{folder}/{name}.png: is {mask.shape[1]}x{mask.shape[0]}, the picture '
-                f'{width}x{height}; make the mask again from this picture'
-            )
+        mask_path = os.path.join(folder, name + '.png')
+        mask = read_mask(mask_path, VOC)
+        check_size(mask_path, mask.shape, (height, width))
         classes |= set(np.unique(mask).tolist())
         cells.append(PALETTE[mask])
     size = WIDTH, max(1, round(height * WIDTH / width))

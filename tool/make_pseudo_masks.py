@@ -14,14 +14,12 @@ import numpy as np
 
 from tool.files.atomic import need_folder
 from tool.files.lists import read_list
-from tool.files.manifest import claim, fingerprint, missing
+from tool.files.manifest import fingerprint
 from tool.files.maps import read_maps
+from tool.files.picture_stage import Output, PictureStage
 from tool.files.pictures import write_mask
 from tool.run import command_line
 from tool.run.errors import UserError
-from tool.run.pool import pool_map
-from tool.run.progress import progress
-from tool.run.shard import is_first, own_share
 from voc12.classes import VOC
 from voc12.layout import check_files
 
@@ -41,43 +39,32 @@ def parse_args():
 
 
 def main(args):
+    stage = PictureStage('pseudo masks', read_names(args), args.overwrite)
+    settings = {'stage': 'make_pseudo_masks', 'crf_dir': fingerprint(args.crf_dir)}
+    masks = Output(args.out_dir, '.png', settings)
+    stage.claim([masks])
+
+    tasks = [(os.path.join(args.crf_dir, name + '.npy'), masks.path(name)) for name in stage.todo]
+    stage.map(make_mask, tasks, args.jobs)
+    stage.report()
+
+
+def read_names(args) -> list[str]:
+    """The pictures to make masks of, once their maps are known to be there."""
     fix = 'make the maps with aff_prepare.py'
     need_folder(args.crf_dir, fix)
     if args.list:
         names = read_list(args.list)
         check_files(args.crf_dir, names, '.npy', fix)
-    else:
-        names = sorted(name[:-4] for name in os.listdir(args.crf_dir) if name.endswith('.npy'))
-        if not names:
-            raise UserError(f'{args.crf_dir}: holds no .npy file; {fix}')
-    names = own_share(names, args.overwrite)
-    claim(
-        args.out_dir,
-        {'stage': 'make_pseudo_masks', 'crf_dir': fingerprint(args.crf_dir)},
-        args.overwrite,
-    )
-    todo = missing(names, [(args.out_dir, '.png')])
-    tasks = [
-        (os.path.join(args.crf_dir, name + '.npy'), os.path.join(args.out_dir, name + '.png'))
-        for name in todo
-    ]
-    for _ in progress(
-        pool_map(make_mask, tasks, args.jobs),
-        total=len(tasks),
-        desc='pseudo masks',
-        quiet=not is_first(),
-    ):
-        pass
-    if is_first():
-        print(
-            f'{len(names)} pictures: {len(todo)} made, {len(names) - len(todo)} were there; in '
-            f'{args.out_dir}'
-        )
+        return names
+    names = sorted(name[:-4] for name in os.listdir(args.crf_dir) if name.endswith('.npy'))
+    if not names:
+        raise UserError(f'{args.crf_dir}: holds no .npy file; {fix}')
+    return names
 
 
-def make_mask(task: tuple[str, str]) -> None:
+def make_mask(source: str, target: str) -> None:
     """One picture: CRF maps file → mask file."""
-    source, target = task
     maps = read_maps(source, VOC)
     if not maps:
         raise UserError(f'{source}: holds no map; make it again with aff_prepare.py')

@@ -10,20 +10,16 @@ Writes --out_png <name>.png (the CAMs against the background score --t) and --ou
        there from the same CAMs and settings is skipped.
 """
 
-import functools
 import os
 
 from tool.files.lists import read_list
-from tool.files.manifest import claim_all, fingerprint, missing
+from tool.files.manifest import fingerprint
 from tool.files.maps import read_cam
+from tool.files.picture_stage import PictureStage
 from tool.files.pictures import image_size
 from tool.files.stage_outputs import SeedOutputs, write_seed
-from tool.method.crf import check_backend
 from tool.run import command_line
 from tool.run.errors import UserError
-from tool.run.pool import pool_map
-from tool.run.progress import progress
-from tool.run.shard import is_first, own_share
 from voc12.classes import NUM_CLASSES, VOC
 from voc12.layout import check_files, check_images, image_path
 
@@ -58,39 +54,29 @@ def parse_args():
 
 
 def main(args):
-    outputs = SeedOutputs(
-        None, args.out_png, args.out_crf, args.t, args.crf_iters, args.crf_backend, NUM_CLASSES
-    )
-    if not outputs.files():
+    if not (args.out_png or args.out_crf):
         raise UserError('nothing to write: give --out_png, --out_crf or both')
     names = read_list(args.list)
     check_images(args.voc12_root, names)
     check_files(args.cam_dir, names, '.npy', 'make the CAMs with contrast_infer.py --out_cam')
-    names = own_share(names, args.overwrite)
-    settings = {'stage': 'seed_masks', 'cam_dir': fingerprint(args.cam_dir), 't': args.t}
-    folders = ((args.out_png, settings), (args.out_crf, {**settings, **outputs.crf_settings()}))
-    claim_all([(folder, decides) for folder, decides in folders if folder], args.overwrite)
-    todo = missing(names, outputs.files())
-    if todo and args.out_crf:
-        check_backend(args.crf_backend)
-    made = pool_map(
-        functools.partial(make_masks, args.voc12_root, args.cam_dir, outputs), todo, args.jobs
+    stage = PictureStage('seed masks', names, args.overwrite)
+    outputs = SeedOutputs(
+        None, args.out_png, args.out_crf, args.t, args.crf_iters, args.crf_backend, NUM_CLASSES
     )
-    for _ in progress(made, total=len(todo), desc='seed masks', quiet=not is_first()):
-        pass
-    if is_first():
-        print(
-            f'{len(names)} pictures ({args.list}), background score {args.t}: {len(todo)} made, '
-            f'{len(names) - len(todo)} were there; in '
-            + ' and '.join(folder for folder, _ in outputs.files())
-        )
+    settings = {'stage': 'seed_masks', 'cam_dir': fingerprint(args.cam_dir), 't': args.t}
+    stage.claim(outputs.wanted({}, settings), args.crf_backend if args.out_crf else None)
+
+    tasks = [(args.voc12_root, args.cam_dir, outputs, name) for name in stage.todo]
+    stage.map(make_masks, tasks, args.jobs)
+    stage.report(f' ({args.list}), background score {args.t}')
 
 
 def make_masks(root: str, cam_dir: str, outputs: SeedOutputs, name: str) -> None:
     """One picture: its CAM file → the wanted masks."""
     path = image_path(root, name)
     size = image_size(path)
-    write_seed(name, read_cam(os.path.join(cam_dir, name + '.npy'), VOC, size), size, path, outputs)
+    cam = read_cam(os.path.join(cam_dir, name + '.npy'), VOC, size)
+    write_seed(name, cam, size, path, outputs)
 
 
 if __name__ == '__main__':

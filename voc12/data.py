@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from tool.files.atomic import need_folder
-from tool.files.pictures import image_size, read_gray, read_image
+from tool.files.pictures import check_size, image_size, read_gray, read_image
 from tool.run.errors import UserError
 from tool.train.random_numbers import sample_rng
 from voc12.layout import image_path
@@ -55,15 +55,9 @@ def check_saliency(saliency_root: str, voc12_root: str, names: list[str]) -> Non
     )
     for name in names:
         path = saliency_path(saliency_root, name)
-        size, expected = (
-            image_size(path, 'check --saliency_root', gray=True),
-            image_size(image_path(voc12_root, name)),
-        )
-        if size != expected:
-            raise UserError(
-                f'{path}: saliency map is {size[1]}x{size[0]}, its picture '
-                f'{expected[1]}x{expected[0]}; make the map again from this picture'
-            )
+        size = image_size(path, 'check --saliency_root', gray=True)
+        picture_size = image_size(image_path(voc12_root, name))
+        check_size(path, size, picture_size, what='saliency map is')
 
 
 class TrainSet(Dataset):

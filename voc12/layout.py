@@ -6,7 +6,7 @@ from collections import Counter
 
 from tool.files.atomic import need_folder
 from tool.files.maps import maps_size
-from tool.files.pictures import image_size
+from tool.files.pictures import check_size, image_size
 from tool.run.errors import UserError
 from tool.run.progress import progress
 from tool.run.shard import is_first
@@ -46,12 +46,9 @@ def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
         path = os.path.join(folder, name + '.npy')
         size, layout = maps_size(path, VOC)
         layouts[layout] += 1
-        expected = image_size(image_path(root, name))
-        if size is not None and tuple(size) != expected:
-            raise UserError(
-                f'{path}: maps are {size[1]}x{size[0]}, the picture is '
-                f'{expected[1]}x{expected[0]}; {fix}'
-            )
+        picture_size = image_size(image_path(root, name))
+        if size is not None:
+            check_size(path, size, picture_size, what='maps are', fix=fix)
     return layouts
 
 

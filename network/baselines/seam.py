@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 
 from network.backbone import Backbone
 from network.baselines.baseline import Baseline, LossOptions, ViewMaps
 from network.pcm_additions import ChangeMaps
+from tool.method.maps import scale_scores
 from tool.method.seam_losses import classification_loss, seam_loss
 
 
@@ -69,10 +69,7 @@ class Seam(Baseline):
         return net.forward_cam_rv(view, channels, change_maps)
 
     def finish(self, maps: torch.Tensor) -> torch.Tensor:
-        maps = F.relu(maps)
-        low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-        maps = torch.where(maps < low + 1e-5, 0, maps)
-        return (maps - low - 1e-5) / (high - low + 1e-5)
+        return scale_scores(maps)
 
 
 BASELINE = Seam()

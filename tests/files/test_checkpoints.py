@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from tool.files.checkpoints import load_checkpoint, save_checkpoint
+from tool.files.checkpoints import check_state, fitting, load_checkpoint, save_checkpoint
 from tool.run.errors import UserError
 
 
@@ -64,3 +64,26 @@ def test_truncated_checkpoint(tmp_path):
         path.write_bytes(data[:end])
         with pytest.raises(UserError, match='net.pth: not a PyTorch checkpoint'):
             load_checkpoint(str(path))
+
+
+@pytest.mark.parametrize(
+    'state, difference',
+    [
+        ({'b': (3,)}, r'a is missing'),
+        ({}, r'a is missing \(and 1 more differences\)'),
+        ({'a': (2,), 'b': (4,)}, r'b is \(4,\), expected \(3,\)'),
+        ({'a': (2,), 'b': (3,), 'c': (1,)}, r'c is left over'),
+    ],
+)
+def test_a_difference_from_the_network_is_named(state, difference):
+    expected = {'a': torch.zeros(2), 'b': torch.zeros(3)}
+    state = {key: torch.zeros(shape) for key, shape in state.items()}
+    with pytest.raises(UserError, match=f'^w.pth: not a net: {difference}; check it$'):
+        check_state('w.pth', 'a net', expected, state, 'check it')
+
+
+def test_what_fits_may_be_a_part():
+    expected = {'a': torch.zeros(2), 'b': torch.zeros(3)}
+    state = {'c': torch.ones(1), 'b': torch.ones(4), 'a': torch.ones(2)}
+    check_state('w.pth', 'a net', expected, expected | {'c': state['c']}, 'check it', exact=False)
+    assert list(fitting(expected, state)) == ['a']

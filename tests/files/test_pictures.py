@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tool.files.pictures import image_size, read_image, read_mask, write_mask
+from tool.files.pictures import check_size, image_size, read_image, read_mask, write_mask
 from tool.run.errors import UserError
 from voc12.classes import PALETTE, VOC
 
@@ -80,3 +80,14 @@ def test_masks_palette_grey_and_colour(tmp_path):
     assert image_size(path, gray=True) == (1, 2)
     with pytest.raises(UserError, match='holds value 21'):
         read_mask(path, VOC)
+
+
+def test_another_size_is_said_as_width_and_height():
+    check_size('a.png', (4, 5), (4, 5))
+    with pytest.raises(
+        UserError,
+        match='^a.png: is 5x4, the picture is 6x4; make it again from this picture$',
+    ):
+        check_size('a.png', (4, 5), (4, 6))
+    with pytest.raises(UserError, match='^a.npy: maps are 5x4, its truth is 6x4; do it$'):
+        check_size('a.npy', (4, 5), (4, 6), what='maps are', of='its truth', fix='do it')

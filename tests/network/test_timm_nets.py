@@ -316,7 +316,7 @@ def test_contradictions_are_one_line(tmp_path):
         ('--output_stride 16: ResNet-38 has 8 only', resnet38, {'output_stride': 16}),
         ('plain.pth: no ResNet-38 in this checkpoint.*--backbone', plain, {}),
         (
-            'plain.pth: no weights of test_resnet: it lacks conv1.0.weight',
+            'plain.pth: not weights of test_resnet: conv1.0.weight is missing',
             plain,
             {'backbone': TINY},
         ),

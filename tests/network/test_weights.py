@@ -64,7 +64,7 @@ def test_other_networks_are_refused(tmp_path):
     path = str(tmp_path / 'net.pth')
     save_checkpoint(path, AffNet(SMALL).state_dict())
     with pytest.raises(
-        UserError, match='not a checkpoint of network.resnet38_contrast: it lacks fc8.weight'
+        UserError, match='not a checkpoint of network.resnet38_contrast: fc8.weight is missing'
     ):
         net_from_checkpoint('network.resnet38_contrast', path)
     save_checkpoint(path, torch.nn.Linear(2, 2).state_dict())
@@ -74,7 +74,10 @@ def test_other_networks_are_refused(tmp_path):
     state = resnet38_contrast.Net(SMALL).state_dict()
     del state['b5.conv_branch1.weight']
     save_checkpoint(path, state)
-    with pytest.raises(UserError, match='lacks the backbone tensor b5.conv_branch1.weight'):
+    with pytest.raises(
+        UserError,
+        match='not weights of ResNet-38 at width 0.0625: b5.conv_branch1.weight is missing',
+    ):
         net_for_training('network.resnet38_contrast', path)
     with pytest.raises(UserError, match='no such network'):
         find_net('network.resnet39')

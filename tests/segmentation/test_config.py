@@ -2,9 +2,58 @@
 
 import pytest
 
-from segmentation_toy import EXPERIMENTS, config_of
+from net import generate_net
+from segmentation_toy import EXPERIMENTS, config_dict_of, config_of
 from tool.run.errors import UserError
-from utils.config import KEYS, names_of, read_config
+from utils.config import names_of, read_config
+from utils.keys import KEYS, describe_keys
+
+# what every experiment's config.py held in full, until the defaults moved into utils/keys.py
+PUBLISHED = {
+    'DATA_NAME': 'VOCDataset',
+    'DATA_ROOT': '../../../VOC2012',
+    'DATA_PSEUDO_GT': '',
+    'DATA_TRAIN_LIST': 'train_aug',
+    'DATA_WORKERS': 4,
+    'DATA_MEAN': [0.485, 0.456, 0.406],
+    'DATA_STD': [0.229, 0.224, 0.225],
+    'DATA_RANDOMCROP': 448,
+    'DATA_RANDOMSCALE': [0.5, 1.5],
+    'DATA_RANDOM_H': 10,
+    'DATA_RANDOM_S': 10,
+    'DATA_RANDOM_V': 10,
+    'DATA_RANDOMFLIP': 0.5,
+    'MODEL_BACKBONE_PRETRAIN': False,
+    'MODEL_BACKBONE_DILATED': True,
+    'MODEL_BACKBONE_DEEPBASE': True,
+    'MODEL_BACKBONE_WIDTH': 1.0,
+    'MODEL_OUTPUT_STRIDE': 8,
+    'MODEL_NUM_CLASSES': 21,
+    'MODEL_ASPP_OUTDIM': 256,
+    'MODEL_SHORTCUT_DIM': 48,
+    'MODEL_FREEZEBN': False,
+    'MODEL_CLS_STD': False,
+    'MODEL_SAVE_DIR': 'model',
+    'TRAIN_LR': 0.001,
+    'TRAIN_MOMENTUM': 0.9,
+    'TRAIN_WEIGHT_DECAY': 0.0005,
+    'TRAIN_BN_MOM': 0.0003,
+    'TRAIN_POWER': 0.9,
+    'TRAIN_BATCHES': 10,
+    'TRAIN_ITERATION': 20000,
+    'TRAIN_ACCUMULATE': 1,
+    'TRAIN_AMP': 'off',
+    'TRAIN_CHANNELS_LAST': False,
+    'TRAIN_COMPILE': False,
+    'TRAIN_SAVE_ITERS': 5000,
+    'TRAIN_TBLOG': True,
+    'TRAIN_SEED': 0,
+    'TEST_MULTISCALE': [0.5, 0.75, 1.0, 1.25, 1.5, 1.75],
+    'TEST_FLIP': True,
+    'TEST_CRF': 'deeplab',
+    'TEST_CRF_BACKEND': 'numba',
+    'TEST_SAVE_DIR': 'result',
+}
 
 NAMES = sorted(path.name for path in EXPERIMENTS.iterdir() if (path / 'config.py').exists())
 
@@ -42,6 +91,52 @@ def test_the_experiments_hold_the_published_values():
             config['TEST_MULTISCALE'] == [0.5, 0.75, 1, 1.25, 1.5, 1.75]
             and config['TEST_CRF'] == 'deeplab'
         )
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_merged_config_is_the_one_that_was_written_out(name):
+    _, model, backbone = name.split('_')
+    written_out = {
+        **PUBLISHED,
+        'EXP_NAME': name,
+        'MODEL_NAME': model,
+        'MODEL_BACKBONE': backbone,
+    }
+    merged = read_config(config_dict_of(name))
+    assert set(merged) == set(written_out)
+    for key, value in written_out.items():
+        assert merged[key] == value and type(merged[key]) is type(value), key
+    assert read_config(written_out) == merged  # a config.py of before, with every key
+
+
+def test_a_config_py_holds_what_differs_and_what_is_to_be_set():
+    to_set = {'DATA_ROOT', 'DATA_PSEUDO_GT', 'MODEL_BACKBONE_PRETRAIN'}
+    without_default = {name for name, key in KEYS.items() if key.default is None}
+    for name in NAMES:
+        assert set(config_dict_of(name)) == to_set | without_default
+
+
+def test_a_network_is_made_of_a_config_dict_with_or_without_all_keys():
+    changes = {'MODEL_BACKBONE': 'resnet18', 'MODEL_ASPP_OUTDIM': 8}
+    partial = {**config_dict_of('EPS_deeplabv2_resnet101'), **changes}
+    shapes = [
+        {key: value.shape for key, value in generate_net(config).state_dict().items()}
+        for config in (partial, {**PUBLISHED, **partial})
+    ]
+    assert shapes[0] == shapes[1]
+
+
+def test_defaults_are_not_shared():
+    config = config_of(NAMES[0])
+    config['TEST_MULTISCALE'].append(2.0)
+    assert config_of(NAMES[0])['TEST_MULTISCALE'] == PUBLISHED['TEST_MULTISCALE']
+
+
+def test_every_key_is_explained():
+    text = describe_keys()
+    assert all(f'  {name}: ' in text and key.meaning in text for name, key in KEYS.items())
+    assert 'TRAIN_BATCHES: a whole number of at least 1; default 10' in text
+    assert 'EXP_NAME: a text; no default' in text
 
 
 def test_overrides_have_the_keys_type():
@@ -117,7 +212,9 @@ def test_a_wrong_config_file_is_refused():
     with pytest.raises(UserError, match='TRAIN_GPUS: no such config key'):
         read_config({**config, 'TRAIN_GPUS': 4})
     config.pop('TRAIN_LR')
-    with pytest.raises(UserError, match='TRAIN_LR is missing'):
+    assert read_config(config)['TRAIN_LR'] == PUBLISHED['TRAIN_LR']
+    config.pop('MODEL_NAME')
+    with pytest.raises(UserError, match='MODEL_NAME is missing'):
         read_config(config)
 
 

@@ -107,7 +107,7 @@ def test_every_pseudo_mask_is_checked_before_training(devkit, tmp_path):
     with pytest.raises(UserError, match=f'{names[1]}: no such file; check DATA_PSEUDO_GT'):
         generate_dataset(config, names_of(config, 'train'))
     cv2.imwrite(str(masks / names[1]), np.zeros((64, 64), np.uint8))
-    with pytest.raises(UserError, match=f'{names[1]}: the mask is 64x64, its picture 72x64'):
+    with pytest.raises(UserError, match=f'{names[1]}: the mask is 64x64, the picture is 72x64'):
         generate_dataset(config, names_of(config, 'train'))
     with pytest.raises(UserError, match='DATA_PSEUDO_GT'):
         generate_dataset(

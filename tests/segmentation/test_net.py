@@ -136,7 +136,7 @@ def test_a_trained_checkpoint_brings_its_own_stem_and_width(tmp_path):
 @pytest.mark.parametrize(
     'backbone, match',
     [
-        ('resnet34', r'w\.pth: is no resnet34: layer1\.2\.conv1\.weight is missing'),
+        ('resnet34', r'w\.pth: not a resnet34: layer1\.2\.conv1\.weight is missing'),
         ('resnet50', r'layer1\.0\.conv1\.weight is \(64, 64, 3, 3\), expected'),
         ('resnet38', r'conv1a\.weight is missing'),
     ],

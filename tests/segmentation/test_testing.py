@@ -14,6 +14,7 @@ from PIL import Image
 from mini import GOLDEN
 from net import generate_net
 from segmentation_toy import config_of, make_devkit, run_script
+from tool.files import picture_stage
 from tool.files.pictures import read_mask, write_mask
 from tool.method.crf import BACKENDS, DEEPLAB_CRF, TEST_CRFS, CrfPreset, crf_from_probs
 from tool.run.errors import UserError
@@ -106,7 +107,7 @@ def test_every_backend_of_the_config_is_the_one_that_runs(devkit, weights, tmp_p
         return probs.argmax(0)
 
     monkeypatch.setattr(predictions, 'crf_from_probs', crf)
-    monkeypatch.setattr(testing, 'check_backend', used.append)
+    monkeypatch.setattr(picture_stage, 'check_backend', used.append)
     for backend in BACKENDS:
         run(devkit, weights, tmp_path / backend, TEST_CRF='seam', TEST_CRF_BACKEND=backend, jobs=0)
     assert used == ['numba'] * 4 + ['pydensecrf'] * 4  # once to check it, then three pictures
@@ -228,7 +229,7 @@ def test_a_faulty_submission_is_refused_and_not_left_behind(devkit, tmp_path):
         write_mask(pngs / f'{name}.png', np.zeros((64, 72), np.uint8))
     pack(f'{names[2]}.png: no such file')
     write_mask(pngs / f'{names[2]}.png', np.zeros((72, 64), np.uint8))
-    pack(f'{names[2]}.png: is P .*expected a palette PNG of 72x64')
+    pack(f'{names[2]}.png: is 64x72, the picture is 72x64')
     write_mask(pngs / f'{names[2]}.png', np.full((64, 72), 255, np.uint8))
     pack(f'{names[2]}.png: holds value 255')
     Image.fromarray(np.zeros((64, 72), np.uint8)).save(pngs / f'{names[2]}.png')
@@ -250,7 +251,7 @@ def test_bad_settings_are_named(devkit, weights, tmp_path):
         run(devkit, weights, tmp_path / 'out', submission=tmp_path / 'results.tgz')
     with pytest.raises(UserError, match='nothing.pth: no such file.*train first'):
         run(devkit, tmp_path / 'nothing.pth', tmp_path / 'out')
-    with pytest.raises(UserError, match='is no deeplabv2 over resnet38: aspp'):
+    with pytest.raises(UserError, match='not a deeplabv2 over resnet38: aspp'):
         run(devkit, weights, tmp_path / 'out', MODEL_NAME='deeplabv2')
     with pytest.raises(UserError, match='SegmentationClass/.*no such mask .3 of 3.*--split test'):
         no_truth = tmp_path / 'VOC2012'

@@ -89,7 +89,7 @@ def test_an_interrupted_run_continues_to_the_same_weights(devkit, tmp_path, monk
     with pytest.raises(UserError, match='DATA_RANDOMFLIP = 0.5, now DATA_RANDOMFLIP = 0'):
         run(devkit, tmp_path / 'b', TRAIN_ITERATION=7, TRAIN_SAVE_ITERS=2, DATA_RANDOMFLIP=0)
     resumed = run(devkit, tmp_path / 'b', TRAIN_ITERATION=7, TRAIN_SAVE_ITERS=2, DATA_WORKERS=2)
-    assert 'starts at: 4' in (tmp_path / 'b' / 'e.log').read_text()
+    assert 'steps: 4 … 7' in (tmp_path / 'b' / 'e.log').read_text()
     assert all(torch.equal(resumed[key], value) for key, value in straight.items())
     assert len((tmp_path / 'b' / 'e.jsonl').read_text().splitlines()) == 7
 
@@ -161,9 +161,7 @@ def test_two_processes_train_and_test(devkit, tmp_path):
     flags = settings(devkit, tmp_path, TRAIN_ITERATION=3) + ['--device', 'cpu']
     result = run_script('train.py', *flags, launcher=torchrun)
     assert result.returncode == 0, result.stderr
-    assert (
-        'processes: 2 with 2 pictures each' in result.stdout and result.stdout.count('wrote') == 1
-    )
+    assert 'batch: 4 (2 × 2)' in result.stdout and result.stdout.count('wrote') == 1
     assert len((tmp_path / 'model' / 'e.jsonl').read_text().splitlines()) == 3
 
     flags += ['--jobs', '0', '--out_dir']

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from tool.run.errors import Interrupted, UserError
-from tool.train.engine import LOG_EVERY, States, fit, run_settings, steps_of
+from tool.train.engine import LOG_EVERY, TrainingRun, TrainOptions, fit, steps_of
 from tool.train.log import RunLog
 from tool.train.optimiser import make_optimizer, param_groups, poly
 from tool.train.random_numbers import sample_rng
+from tool.train.states import States, run_settings
 
 STEPS, LR = 23, 0.002
 
@@ -76,22 +77,19 @@ def train(
             raise KeyboardInterrupt
 
     try:
-        fit(
+        run = TrainingRun(
             net,
             optimizer,
             losses,
             Noise(),
-            batch_size=4,
-            max_steps=max_steps,
             lr_factor=lambda step: poly(step, STEPS),
             device=torch.device('cpu'),
-            seed=3,
-            num_workers=workers,
-            log=log,
-            start_step=start,
-            states=states,
+            options=TrainOptions(
+                str(session), batch_size=4, max_steps=max_steps, seed=3, num_workers=workers
+            ),
             after_step=after_step,
         )
+        fit(run, start, states, log)
     finally:
         log.close()
     return net
@@ -290,25 +288,24 @@ def quiet_net():
     return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1))
 
 
-def fitted(session, losses, net, max_steps=STEPS, **options):
+def fitted(session, losses, net, states=None, accumulate=1, batch_facts=None):
     """`fit` of a net without dropout on `Noise`, `losses` given the net's outputs too."""
     optimizer = make_optimizer('sgd', param_groups(net, [net[2]], LR, 5e-4), LR, 0.9)
     log = RunLog(str(session))
     try:
-        fit(
+        run = TrainingRun(
             net,
             optimizer,
             lambda batch, step: losses(net(batch['x'])[:, 0], batch, step),
             Noise(),
-            batch_size=4,
-            max_steps=max_steps,
             lr_factor=lambda step: 1,
             device=torch.device('cpu'),
-            seed=3,
-            num_workers=0,
-            log=log,
-            **options,
+            options=TrainOptions(
+                str(session), batch_size=4, max_steps=STEPS, seed=3, accumulate=accumulate
+            ),
+            batch_facts=batch_facts,
         )
+        fit(run, states=states, log=log)
     finally:
         log.close()
     return net.state_dict()
@@ -329,7 +326,7 @@ def test_parts_of_a_batch_equal_the_whole(tmp_path):
             losses,
             quiet_net(),
             accumulate=parts,
-            whole=lambda batch: {'count': batch['y'].sum() + 1},
+            batch_facts=lambda batch: {'count': batch['y'].sum() + 1},
         )
         for parts in (1, 2, 4)
     ]

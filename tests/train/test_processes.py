@@ -12,7 +12,7 @@ from net import generate_net
 from recipe import fill
 from segmentation_toy import config_of
 from tool.train import processes
-from tool.train.engine import fit
+from tool.train.engine import TrainingRun, TrainOptions, fit
 from tool.train.log import RunLog
 from utils.training import mean_labelled, segmentation_loss
 
@@ -35,22 +35,19 @@ def _train(prefix: str) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 3, padding=2))
     log = RunLog(prefix) if processes.is_main() else None
-    fit(
+    run = TrainingRun(
         net,
         torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9),
         lambda batch, step: {
             'loss': segmentation_loss(net(batch['image']), batch['mask'], batch['labelled'])
         },
         _Random(),
-        batch_size=4,
-        whole=mean_labelled,
-        max_steps=6,
         lr_factor=lambda step: 1,
         device=device,
-        seed=3,
-        num_workers=0,
-        log=log,
+        options=TrainOptions(prefix, batch_size=4, max_steps=6, seed=3),
+        batch_facts=mean_labelled,
     )
+    fit(run, log=log)
     if processes.is_main():
         torch.save(net.state_dict(), prefix + '.pth')
     processes.barrier()

@@ -66,7 +66,7 @@ def test_saliency_is_checked_before_training(voc):
     path = f'{root}/SALImages/{names[1]}.png'
     Image.new('L', (10, 10)).save(path)
     with pytest.raises(
-        UserError, match=f'{names[1]}.png: saliency map is 10x10, its picture 96x87'
+        UserError, match=f'{names[1]}.png: saliency map is 10x10, the picture is 96x87'
     ):
         check_saliency(f'{root}/SALImages', root, names)
     Image.new('RGB', (96, 87)).save(path)

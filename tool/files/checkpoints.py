@@ -1,4 +1,4 @@
-"""Checkpoints: bare state dicts."""
+"""Checkpoints: bare state dicts, and whether one fits a network."""
 
 from tool.files.atomic import atomic, need_file
 from tool.run.errors import UserError
@@ -33,6 +33,42 @@ def load_checkpoint(path: str) -> dict:
     if all(key.startswith('module.') for key in state):
         state = {key[len('module.') :]: value for key, value in state.items()}
     return state
+
+
+def fitting(expected: dict, state: dict) -> dict:
+    """The part of a state dict that a network whose own state dict is `expected` can take: the
+    tensors of its keys and shapes."""
+    return {
+        key: value
+        for key, value in state.items()
+        if key in expected and expected[key].shape == value.shape
+    }
+
+
+def check_state(
+    path: str, what: str, expected: dict, state: dict, fix: str, exact: bool = True
+) -> None:
+    """UserError unless a state dict holds every tensor of a network, in its shape.
+
+    Args:
+        path: where the state dict is from. what: what it should be, e.g. 'a checkpoint of …'.
+            fix: what to do about it.
+        expected: the network's own state dict, or the part that has to be there.
+        state: the state dict.
+        exact: it may hold nothing else.
+    """
+    differences = []
+    for key, value in expected.items():
+        if key not in state:
+            differences.append(f'{key} is missing')
+        elif state[key].shape != value.shape:
+            differences.append(f'{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}')
+    if exact:
+        differences += [f'{key} is left over' for key in state if key not in expected]
+    if not differences:
+        return
+    more = f' (and {len(differences) - 1} more differences)' if len(differences) > 1 else ''
+    raise UserError(f'{path}: not {what}: {differences[0]}{more}; {fix}')
 
 
 def save_checkpoint(path: str, state: dict) -> None:

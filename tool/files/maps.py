@@ -3,6 +3,7 @@
 import numpy as np
 
 from tool.files.npy import first_shape, open_npy, read_npy
+from tool.files.pictures import check_size
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 
@@ -36,11 +37,9 @@ def read_maps(path: str, classes: ClassSet, size: tuple[int, int] = None) -> dic
     shapes = {value.shape for value in maps.values()}
     if len(shapes) > 1:
         raise UserError(f'{path}: its maps have different sizes {sorted(shapes)}')
-    if size is not None and shapes and shapes != {tuple(size)}:
-        raise UserError(
-            f'{path}: maps are {_wxh(shapes.pop())}, the picture is {_wxh(size)}; '
-            'make them again from this --voc12_root'
-        )
+    if size is not None and shapes:
+        fix = 'make them again from this --voc12_root'
+        check_size(path, shapes.pop(), size, what='maps are', fix=fix)
     return maps
 
 
@@ -71,7 +70,3 @@ def maps_size(path: str, classes: ClassSet) -> tuple[tuple[int, int] | None, str
         return size, 'dict'
     maps = read_maps(path, classes)
     return (next(iter(maps.values())).shape if maps else None), 'dict'
-
-
-def _wxh(size) -> str:
-    return f'{size[1]}x{size[0]}'

@@ -52,6 +52,28 @@ def image_size(
     return size
 
 
+def check_size(
+    path: str,
+    size: tuple[int, int],
+    expected: tuple[int, int],
+    what: str = 'is',
+    of: str = 'the picture',
+    fix: str = 'make it again from this picture',
+) -> None:
+    """UserError unless what a file holds is as large as what it belongs to.
+
+    Args:
+        path: the file.
+        size, expected: (H, W) of what it holds and of what it belongs to.
+        what: the sentence's subject and verb, where the file holds several things.
+        of: name of what it belongs to. fix: what to do about it.
+    """
+    if tuple(size) != tuple(expected):
+        raise UserError(
+            f'{path}: {what} {size[1]}x{size[0]}, {of} is {expected[1]}x{expected[0]}; {fix}'
+        )
+
+
 _GRAY = ('P', 'L')  # PIL's names of the 8-bit one-channel modes
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tool.files.npy import write_npy
+from tool.files.picture_stage import Output
 from tool.files.pictures import read_image, write_mask
 from tool.method.crf import BACKENDS, refine_mask
 from tool.method.metrics import cam_prediction
@@ -31,17 +32,20 @@ class SeedOutputs:
     crf_backend: str
     num_classes: int
 
-    def crf_settings(self) -> dict:
-        """What decides the masks of `crf`, besides what decides those of `png`."""
-        return {'crf_iters': self.crf_iters, 'crf_backend': self.crf_backend}
-
-    def files(self) -> list[tuple[str, str]]:
-        """(folder, extension) of everything wanted."""
-        return [
-            (folder, extension)
-            for folder, extension in ((self.cam, '.npy'), (self.png, '.png'), (self.crf, '.png'))
-            if folder
+    def wanted(self, cam_settings: dict, mask_settings: dict) -> list[Output]:
+        """The folders to write, given what decides the CAMs and the masks at `threshold`; the CRF's
+        own settings are added to those."""
+        crf_settings = {
+            **mask_settings,
+            'crf_iters': self.crf_iters,
+            'crf_backend': self.crf_backend,
+        }
+        outputs = [
+            Output(self.cam, '.npy', cam_settings),
+            Output(self.png, '.png', mask_settings),
+            Output(self.crf, '.png', crf_settings),
         ]
+        return [output for output in outputs if output.folder]
 
 
 def write_seed(

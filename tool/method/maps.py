@@ -30,3 +30,16 @@ def scale_maps(maps: torch.Tensor) -> torch.Tensor:
     maps = F.relu(maps)
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     return F.relu(maps - low - 1e-5) / (high - low + 1e-5)
+
+
+def scale_scores(maps: torch.Tensor) -> torch.Tensor:
+    """Scores of maps [..., H, W]: ReLU, then scaled by each map's own spatial minimum and maximum.
+
+    As published (method §3.3, §5) the floor is not 0 but slightly negative: what lies within 1e-5
+    of the minimum is set to 0 first, and the minimum is subtracted from it all the same.
+    """
+    maps = F.relu(maps)
+    low = maps.amin((-2, -1), keepdim=True)
+    high = maps.amax((-2, -1), keepdim=True)
+    maps = torch.where(maps < low + 1e-5, 0, maps)
+    return (maps - low - 1e-5) / (high - low + 1e-5)

@@ -1,10 +1,11 @@
-"""The training loop of every stage: batches by step, losses kept on the device, poly learning rate,
-training states."""
+"""The training loop of every stage: batches by step, losses kept on the device, a learning rate for
+every step, training states."""
 
 import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -19,9 +20,7 @@ from tool.train.memory import keep_freed_memory
 from tool.train.optimiser import set_lr
 from tool.train.precision import same_bits
 from tool.train.random_numbers import StepSampler, mixed_seed
-from tool.train.states import States, run_settings
-
-__all__ = ['States', 'fit', 'per_process', 'run_settings', 'steps_of']
+from tool.train.states import States
 
 LOG_EVERY = 20  # steps between two reads of the losses from the device
 FAILED = 1000  # above the number of every signal
@@ -56,6 +55,73 @@ def per_process(batch_size: int, accumulate: int = 1, name: str = '--batch_size'
     return batch_size // processes.world()
 
 
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the command line, or a config, decides about a training run of any network."""
+
+    # path prefix of the checkpoint, the logs and the training states
+    session: str
+    # images a step, all processes together
+    batch_size: int
+    # steps of the whole run
+    max_steps: int
+    # decides every random choice
+    seed: int
+    # processes that load samples, for each training process; 0: the training process itself
+    num_workers: int = 0
+    # parts that a process's share of a batch is worked on in, one after the other, to save memory
+    accumulate: int = 1
+    # what the network computes in, one of tool.train.precision.DTYPES
+    amp: str = 'off'
+    # torch.compile the network
+    compiled: bool = False
+    # channels-last tensors in float32 too
+    channels_last: bool = False
+    # steps between two training states; 0: none
+    save_every: int = 0
+    # remove the training states that are there instead of continuing from the newest
+    start_over: bool = False
+    # TensorBoard folder; None or '': none
+    tblog_dir: str | None = None
+
+
+@dataclass
+class TrainingRun:
+    """A training run: what is trained on what, and what is told about it.
+
+    A script fills it in and gives it to `tool.train.set_up.train`.
+    """
+
+    # the network, in place on `device`
+    net: nn.Module
+    # its parameter groups hold the initial learning rates
+    optimizer: torch.optim.Optimizer
+    # losses(batch, step) → dict of scalar tensors; its 'loss' is minimised, all are logged. It
+    # calls the network. The mean over the processes of the sum over the parts of a batch has to be
+    # the loss of the whole batch.
+    losses: Callable[[dict, int], dict[str, torch.Tensor]]
+    # indexed by (epoch, index); its items are dicts
+    dataset: Dataset
+    # factor on the initial learning rates at a step
+    lr_factor: Callable[[int], float]
+    # where the network and each batch are
+    device: torch.device
+    options: TrainOptions
+    # what decides the weights: a training state of other settings is refused
+    settings: dict = field(default_factory=dict)
+    # facts for the start of the log, besides those that every run has
+    facts: dict = field(default_factory=dict)
+    # lines for the log after the facts
+    notes: list[str] = field(default_factory=list)
+    # batch_facts(batch) → what every part has to know of the process's share of a batch; it is
+    # added to each part
+    batch_facts: Callable[[dict], dict] | None = None
+    # called once with the open log, None in all processes but the main one
+    on_log: Callable[[RunLog | None], None] | None = None
+    # called with the number of steps done (further checkpoints)
+    after_step: Callable[[int], None] | None = None
+
+
 class _Losses(nn.Module):
     """The losses as one module around the network, however often they call it: what
     DistributedDataParallel needs."""
@@ -69,69 +135,38 @@ class _Losses(nn.Module):
 
 
 def fit(
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    losses: Callable,
-    dataset: Dataset,
-    *,
-    batch_size: int,
-    max_steps: int,
-    lr_factor: Callable[[int], float],
-    device: torch.device,
-    seed: int,
-    num_workers: int,
-    log: RunLog | None,
+    run: TrainingRun,
     start_step: int = 0,
-    states: States = None,
-    after_step: Callable[[int], None] = None,
-    accumulate: int = 1,
-    whole: Callable[[dict], dict] = None,
-    scaler: torch.amp.GradScaler = None,
+    states: States | None = None,
+    log: RunLog | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
-    """Train `net` for steps start_step … max_steps − 1; under torchrun each process works on its
-    part of every batch.
+    """Train for steps start_step … max_steps − 1; under torchrun each process works on its part of
+    every batch.
 
     Args:
-        losses: losses(batch, step) → dict of scalar tensors; its 'loss' is minimised, all are
-            logged. It calls `net`. The mean over the processes of the sum over the parts has to be
-            the loss of the whole batch.
-        dataset: indexed by (epoch, index); its items are dicts.
-        lr_factor: factor on the groups' initial learning rates at a step.
-        batch_size: images a step, all processes together.
-        log: None in all processes but the main one.
         states: writes training states as it goes, and when a signal ends the run.
-        after_step: called with the number of steps done (evaluation pictures, extra checkpoints).
-        accumulate: parts that a process's share of a batch is worked on in, one after the other, to
-            save memory.
-        whole: whole(batch) → what every part has to know of the process's share of a batch, added
-            to each part.
+        log: None in all processes but the main one.
         scaler: gradient scaler of fp16.
     Raises:
         UserError: a loss term or a weight became non-finite; names the step and which.
         Interrupted: SIGTERM or SIGINT came; the step was finished and its state written.
     """
-    per_process(batch_size, accumulate)
-    same_bits(device)
-    if device.type == 'cpu':
+    options = run.options
+    max_steps = options.max_steps
+    per_process(options.batch_size, options.accumulate)
+    same_bits(run.device)
+    if run.device.type == 'cpu':
         keep_freed_memory()
-    sampler = StepSampler(
-        len(dataset), batch_size, max_steps, seed, start_step, processes.rank(), processes.world()
-    )
-    loader = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=num_workers,
-        pin_memory=device.type == 'cuda',
-        worker_init_fn=interrupts.ignore,
-    )
-    model = processes.wrap(_Losses(net, losses), device, static=accumulate == 1)
+    loader = _loader(run, start_step)
+    model = processes.wrap(_Losses(run.net, run.losses), run.device, static=options.accumulate == 1)
     scaler = scaler or torch.amp.GradScaler(enabled=False)
-    net.train()
+    run.net.train()
     pending: list[tuple[int, dict]] = []  # losses not yet read from the device
     done = start_step
     bar = progress(
-        total=max_steps * batch_size,
-        initial=done * batch_size,
+        total=max_steps * options.batch_size,
+        initial=done * options.batch_size,
         desc='train',
         quiet=not processes.is_main(),
     )
@@ -141,11 +176,11 @@ def fit(
         contextlib.closing(_batches(loader, wish)) as batches,
     ):
         for step, batch in enumerate(batches, start_step):
-            torch.manual_seed(mixed_seed(seed, step, 0, processes.rank()))  # dropout
-            set_lr(optimizer, lr_factor(step))
-            parts = _parts(batch, accumulate, device, whole)
-            pending.append((step, _update(model, optimizer, scaler, parts, step)))
-            bar.update(batch_size)
+            torch.manual_seed(mixed_seed(options.seed, step, 0, processes.rank()))  # dropout
+            set_lr(run.optimizer, run.lr_factor(step))
+            parts = _parts(batch, options.accumulate, run.device, run.batch_facts)
+            pending.append((step, _update(model, run.optimizer, scaler, parts, step)))
+            bar.update(options.batch_size)
             done = step + 1
             saving = (
                 states is not None
@@ -154,17 +189,37 @@ def fit(
                 and done < max_steps
             )
             if len(pending) == LOG_EVERY or done == max_steps or saving:
-                _report(pending, optimizer, log, max_steps)
+                _report(pending, run.optimizer, log, max_steps)
                 pending.clear()
             if saving:
-                _save(states, done, net, optimizer)
-            if after_step is not None:
-                after_step(done)
+                _save(states, done, run)
+            if run.after_step is not None:
+                run.after_step(done)
         if done < max_steps:
             if pending:
-                _report(pending, optimizer, log, max_steps)
-            _stop(wish.signal, states, done, start_step, net, optimizer)
-    check_finite(done, net)
+                _report(pending, run.optimizer, log, max_steps)
+            _stop(wish.signal, states, done, start_step, run)
+    check_finite(done, run.net)
+
+
+def _loader(run: TrainingRun, start_step: int) -> DataLoader:
+    """This process's part of every batch from `start_step` on."""
+    sampler = StepSampler(
+        len(run.dataset),
+        run.options.batch_size,
+        run.options.max_steps,
+        run.options.seed,
+        start_step,
+        processes.rank(),
+        processes.world(),
+    )
+    return DataLoader(
+        run.dataset,
+        batch_sampler=sampler,
+        num_workers=run.options.num_workers,
+        pin_memory=run.device.type == 'cuda',
+        worker_init_fn=interrupts.ignore,
+    )
 
 
 def _batches(loader: DataLoader, wish: interrupts.Interrupts) -> Iterator[dict]:
@@ -198,15 +253,16 @@ def _batches(loader: DataLoader, wish: interrupts.Interrupts) -> Iterator[dict]:
 
 
 def _parts(
-    batch: dict, count: int, device: torch.device, whole: Callable[[dict], dict] | None
+    batch: dict, count: int, device: torch.device, batch_facts: Callable[[dict], dict] | None
 ) -> list[dict]:
-    """The batch on the device, in `count` equal parts, each with what `whole` says of all of it."""
+    """The batch on the device, in `count` equal parts, each with what `batch_facts` says of all of
+    it."""
     batch = {
         key: value.to(device, non_blocking=True) if torch.is_tensor(value) else value
         for key, value in batch.items()
     }
     size = len(next(iter(batch.values()))) // count
-    common = whole(batch) if whole else {}
+    common = batch_facts(batch) if batch_facts else {}
     return [
         {**{key: value[first : first + size] for key, value in batch.items()}, **common}
         for first in range(0, size * count, size)
@@ -283,24 +339,17 @@ def check_finite(done: int, net: nn.Module) -> None:
         )
 
 
-def _save(states: States, done: int, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    check_finite(done, net)
+def _save(states: States, done: int, run: TrainingRun) -> None:
+    check_finite(done, run.net)
     if processes.is_main():
-        states.save(done, net, optimizer)
+        states.save(done, run.net, run.optimizer)
 
 
-def _stop(
-    number: int,
-    states: States | None,
-    done: int,
-    start_step: int,
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> None:
+def _stop(number: int, states: States | None, done: int, start_step: int, run: TrainingRun) -> None:
     """Write the state of a run that a signal ends, and end it."""
     written = states is not None and states.every
     if written and done > start_step:
-        _save(states, done, net, optimizer)
+        _save(states, done, run)
     line = f'stopped by {signal.Signals(number).name} after step {done}; ' + (
         'the same command continues from there'
         if written

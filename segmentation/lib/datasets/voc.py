@@ -8,9 +8,10 @@ import torch
 from torch.utils.data import Dataset
 
 from tool.files.atomic import need_folder
-from tool.files.pictures import image_size, read_image, read_mask
+from tool.files.pictures import check_size, image_size, read_image, read_mask
 from tool.run.errors import UserError
 from tool.train.random_numbers import sample_rng
+from utils.keys import with_defaults
 from voc12.classes import IGNORE, VOC
 from voc12.layout import check_images, image_path
 from voc12.transforms import crop_window, cut, normalise, to_tensor
@@ -47,13 +48,9 @@ class VOCDataset(Dataset):
         )
         for name in names:
             path = self.mask_path(name)
-            mask = image_size(path, 'check DATA_PSEUDO_GT and the image list')
-            picture = image_size(image_path(config['DATA_ROOT'], name))
-            if mask != picture:
-                raise UserError(
-                    f'{path}: the mask is {mask[1]}x{mask[0]}, its picture '
-                    f'{picture[1]}x{picture[0]}; make the mask again from this picture'
-                )
+            mask_size = image_size(path, 'check DATA_PSEUDO_GT and the image list')
+            picture_size = image_size(image_path(config['DATA_ROOT'], name))
+            check_size(path, mask_size, picture_size, what='the mask is')
 
     def mask_path(self, name: str) -> str:
         return os.path.join(self.config['DATA_PSEUDO_GT'], name + '.png')
@@ -128,6 +125,7 @@ def generate_dataset(config: dict, names: list[str]) -> Dataset:
     Raises:
         UserError: no such data set, or its files are not in order.
     """
+    config = with_defaults(config)
     if config['DATA_NAME'] not in DATASETS:
         raise UserError(
             f'DATA_NAME = {config["DATA_NAME"]!r}: no such data set; there are '

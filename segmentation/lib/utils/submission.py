@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tool.files.atomic import atomic
-from tool.files.pictures import image_size, read_mask
+from tool.files.pictures import check_size, image_size, read_mask
 from tool.run.errors import UserError
 from voc12.classes import NUM_CLASSES, VOC
 from voc12.layout import image_path
@@ -49,12 +49,13 @@ def check_submission(path: str, root: str, names: list[str]) -> None:
                 )
         for member, name in wanted.items():
             image = Image.open(io.BytesIO(archive.extractfile(member).read()))
-            mask, (height, width) = np.array(image), image_size(image_path(root, name))
-            if image.mode != 'P' or mask.shape != (height, width):
+            mask, picture_size = np.array(image), image_size(image_path(root, name))
+            if image.mode != 'P':
                 raise UserError(
-                    f'{member}: is {image.mode} {mask.shape}, expected a palette PNG of '
-                    f'{width}x{height}; test again with --overwrite'
+                    f'{member}: is {image.mode} instead of P, the mode of a palette PNG; '
+                    'test again with --overwrite'
                 )
+            check_size(member, mask.shape, picture_size, fix='test again with --overwrite')
             if mask.max() >= NUM_CLASSES:
                 raise UserError(
                     f'{member}: holds value {mask.max()}; the server takes class ids '

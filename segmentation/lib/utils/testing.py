@@ -22,16 +22,14 @@ from torch.utils.data import DataLoader
 from datasets import TestSet
 from net import load_net, own_normalisation
 from tool.files.manifest import claim_all, fingerprint, missing
-from tool.files.pictures import write_mask
-from tool.method.crf import TEST_CRFS, check_backend
+from tool.files.picture_stage import Output, PictureStage, lacking
+from tool.method.crf import TEST_CRFS
 from tool.method.metrics import table
 from tool.run import command_line
 from tool.run.errors import UserError
-from tool.run.pool import Pool
-from tool.run.progress import progress
 from tool.train import processes
 from utils.config import add_config_flags, names_of, read_config
-from utils.predictions import evaluate, write_crf
+from utils.predictions import PredictionOutputs, evaluate, write_prediction
 from utils.submission import write_submission
 from voc12.classes import NUM_CLASSES
 from voc12.layout import check_images
@@ -51,44 +49,27 @@ def mean_logits(net: nn.Module, views: list[torch.Tensor], size: tuple[int, int]
 def predict(
     net: nn.Module,
     config: dict,
-    names: list[str],
-    out_dir: str,
+    stage: PictureStage,
+    outputs: PredictionOutputs,
     device: torch.device,
     jobs: int,
-    out_no_crf: str | None = None,
 ) -> None:
-    """Write out_dir/<name>.png for every name; the CRF runs in a process pool beside the
-    network."""
-    preset, backend = TEST_CRFS[config['TEST_CRF']], config['TEST_CRF_BACKEND']
-    if names and preset is not None:
-        check_backend(backend)
-    workers = min(config['DATA_WORKERS'], command_line.default_jobs())
+    """Write the wanted files of every picture that is still to do; the CRF runs in a process pool
+    beside the network."""
     loader = DataLoader(
-        TestSet(config, names),
+        TestSet(config, list(stage.todo)),
         batch_size=None,
-        num_workers=workers,
+        num_workers=min(config['DATA_WORKERS'], command_line.default_jobs()),
         pin_memory=device.type == 'cuda',
     )
-    with Pool(jobs if preset else 0) as pool:
-        for item in progress(loader, total=len(names), desc='test', quiet=not processes.is_main()):
-            picture, file = np.asarray(item['picture']), item['name'] + '.png'
-            logits = mean_logits(
-                net,
-                [view.to(device, non_blocking=True) for view in item['views']],
-                picture.shape[:2],
-            )
-            plain_dir = out_dir if preset is None else out_no_crf
-            if plain_dir:
-                write_mask(os.path.join(plain_dir, file), logits.argmax(0).cpu().numpy())
-            if preset is not None:
-                pool.submit(
-                    write_crf,
-                    os.path.join(out_dir, file),
-                    picture,
-                    logits.softmax(0).cpu().numpy(),
-                    preset,
-                    backend,
-                )
+    with stage.writers(jobs if outputs.crf else 0) as submit:
+        for item in loader:
+            picture = np.asarray(item['picture'])
+            views = [view.to(device, non_blocking=True) for view in item['views']]
+            logits = mean_logits(net, views, picture.shape[:2])
+            labels = logits.argmax(0).byte().cpu().numpy() if outputs.plain else None
+            probs = logits.softmax(0).cpu().numpy() if outputs.crf else None
+            submit(write_prediction, item['name'], picture, labels, probs, outputs)
 
 
 def parse_args(config: dict) -> argparse.Namespace:
@@ -127,6 +108,48 @@ def parse_args(config: dict) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    check_flags(args)
+    config, device = args.config, processes.start(args.device)
+    names = names_of(config, args.list or args.split)
+    check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
+    truth_dir = find_truth(config, args.split, names)
+    weights = args.weights or os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME'] + '.pth')
+    net = make_net(config, weights, device)
+    config = own_normalisation(config, net)
+
+    outputs = prediction_outputs(args, config)
+    wanted = wanted_outputs(config, weights, outputs)
+    stage = PictureStage('test', names)
+    backend = config['TEST_CRF_BACKEND'] if outputs.crf else None
+
+    def claim() -> int:
+        """Only one process removes what is there, and nobody writes before; pictures to do."""
+        claim_all([(output.folder, output.settings) for output in wanted], args.overwrite)
+        return len(lacking(names, wanted))
+
+    todo = processes.once(claim)
+    stage.claim(wanted, backend)
+    if processes.is_main():
+        print(
+            f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}, {weights}, {device}, CRF '
+            f'{config["TEST_CRF"]}; {len(names)} pictures, {len(names) - todo} already complete',
+            flush=True,
+        )
+    predict(net, config, stage, outputs, device, args.jobs)
+    processes.barrier()
+    if processes.is_main():
+        print(f'wrote {", ".join(output.folder for output in wanted)}')
+        out_dir = wanted[0].folder
+        if truth_dir:
+            print(table(evaluate(out_dir, truth_dir, names, args.jobs)))
+        if args.submission:
+            write_submission(args.submission, out_dir, config['DATA_ROOT'], names)
+            print(f'wrote {args.submission}: {len(names)} pictures, checked')
+    processes.stop()
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """UserError for flags that contradict each other or the config."""
     if args.submission and args.split != 'test':
         raise UserError(
             f'--submission {args.submission}: the server takes the test pictures; add --split test'
@@ -136,73 +159,62 @@ def main(args: argparse.Namespace) -> None:
             f'--out_no_crf {args.out_no_crf}: with TEST_CRF=none these are in --out_dir; leave the '
             'flag out'
         )
-    config, device = args.config, processes.start(args.device)
-    names = names_of(config, args.list or args.split)
-    check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
-    truth_dir = (
-        None if args.split == 'test' else os.path.join(config['DATA_ROOT'], 'SegmentationClass')
-    )
-    lost = missing(names, [(truth_dir, '.png')]) if truth_dir else []
+
+
+def find_truth(config: dict, split: str, names: list[str]) -> str | None:
+    """The folder of ground truth, None for the test split; UserError where a mask is missing."""
+    if split == 'test':
+        return None
+    truth_dir = os.path.join(config['DATA_ROOT'], 'SegmentationClass')
+    lost = missing(names, [(truth_dir, '.png')])
     if lost:
         raise UserError(
             f'{truth_dir}/{lost[0]}.png: no such mask ({len(lost)} of {len(names)} pictures have '
             'none); use --split test for pictures without ground truth'
         )
-    weights = args.weights or os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME'] + '.pth')
+    return truth_dir
+
+
+def make_net(config: dict, weights: str, device: torch.device) -> nn.Module:
+    """The trained network on its device; UserError where it has other classes than VOC 2012."""
     net = load_net(config, weights).to(device).eval()
-    config = own_normalisation(config, net)
     if net.cls_conv.out_channels != NUM_CLASSES:
         raise UserError(
             f'{weights}: has {net.cls_conv.out_channels} classes; VOC 2012 has {NUM_CLASSES}'
         )
+    return net
+
+
+def prediction_outputs(args: argparse.Namespace, config: dict) -> PredictionOutputs:
+    """The folders to write, with and without dense CRF."""
+    crf = config['TEST_CRF']
     out_dir = args.out_dir or os.path.join(
-        config['TEST_SAVE_DIR'], config['EXP_NAME'], f'{args.split}_crf_{config["TEST_CRF"]}'
+        config['TEST_SAVE_DIR'], config['EXP_NAME'], f'{args.split}_crf_{crf}'
     )
-    outputs = [(out_dir, config['TEST_CRF'])] + (
-        [(args.out_no_crf, 'none')] if args.out_no_crf else []
-    )
-    if processes.is_main():
-        decides = {
-            'stage': 'segmentation test',
-            'weights': fingerprint(weights),
-            **{
-                key: config[key]
-                for key in ('DATA_MEAN', 'DATA_STD', 'TEST_MULTISCALE', 'TEST_FLIP')
-            },
-        }
-        claims = []
-        for folder, crf in outputs:
-            backend = {} if crf == 'none' else {'TEST_CRF_BACKEND': config['TEST_CRF_BACKEND']}
-            claims.append((folder, {**decides, 'TEST_CRF': crf, **backend}))
-        claim_all(claims, args.overwrite)
-    processes.barrier()
-    todo = missing(names, [(folder, '.png') for folder, _ in outputs])
-    if processes.is_main():
-        print(
-            f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}, {weights}, {device}, CRF '
-            f'{config["TEST_CRF"]}; {len(names)} pictures, {len(names) - len(todo)} already '
-            'complete',
-            flush=True,
-        )
-    processes.barrier()  # nobody writes before everybody has listed the folder
-    predict(
-        net,
-        config,
-        todo[processes.rank() :: processes.world()],
-        out_dir,
-        device,
-        args.jobs,
-        args.out_no_crf,
-    )
-    processes.barrier()
-    if processes.is_main():
-        print(f'wrote {", ".join(folder for folder, _ in outputs)}')
-        if truth_dir:
-            print(table(evaluate(out_dir, truth_dir, names, args.jobs)))
-        if args.submission:
-            write_submission(args.submission, out_dir, config['DATA_ROOT'], names)
-            print(f'wrote {args.submission}: {len(names)} pictures, checked')
-    processes.stop()
+    preset = TEST_CRFS[crf]
+    backend = config['TEST_CRF_BACKEND']
+    if preset is None:
+        return PredictionOutputs(out_dir, None, preset, backend)
+    return PredictionOutputs(args.out_no_crf, out_dir, preset, backend)
+
+
+def wanted_outputs(config: dict, weights: str, outputs: PredictionOutputs) -> list[Output]:
+    """The folders with what decides their files; the one to score and to submit comes first."""
+    settings = {
+        'stage': 'segmentation test',
+        'weights': fingerprint(weights),
+        **{key: config[key] for key in ('DATA_MEAN', 'DATA_STD', 'TEST_MULTISCALE', 'TEST_FLIP')},
+    }
+    with_crf = {
+        **settings,
+        'TEST_CRF': config['TEST_CRF'],
+        'TEST_CRF_BACKEND': config['TEST_CRF_BACKEND'],
+    }
+    both = [
+        Output(outputs.crf, '.png', with_crf),
+        Output(outputs.plain, '.png', {**settings, 'TEST_CRF': 'none'}),
+    ]
+    return [output for output in both if output.folder]
 
 
 def test(config: dict) -> None:

@@ -17,6 +17,7 @@ import os
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import Dataset
 
 from datasets import generate_dataset
 from net import generate_net, own_normalisation
@@ -24,12 +25,13 @@ from network.timm_weights import weights_fingerprint
 from tool.files.checkpoints import save_checkpoint
 from tool.run import command_line
 from tool.run.errors import UserError
-from tool.train import processes
-from tool.train.engine import States, fit, per_process
+from tool.train import processes, set_up
+from tool.train.engine import TrainingRun, TrainOptions, per_process
 from tool.train.log import RunLog
 from tool.train.optimiser import param_groups, poly
-from tool.train.precision import described, fast_forward, grad_scaler, resolved
-from utils.config import NO_DECISION, add_config_flags, names_of, read_config
+from tool.train.precision import resolved
+from utils.config import add_config_flags, names_of, read_config
+from utils.keys import NO_DECISION
 from voc12.classes import IGNORE, PALETTE
 
 IMAGE_EVERY = 200  # iterations between two pictures in TensorBoard
@@ -65,12 +67,15 @@ class Pictures:
     """TensorBoard pictures: input, label and prediction of a few samples side by side, every
     `IMAGE_EVERY` iterations."""
 
-    def __init__(self, log: RunLog | None, config: dict):
-        self.board = log.board if log else None
-        self.mean, self.std = (
-            torch.tensor(config[key]).view(3, 1, 1) for key in ('DATA_MEAN', 'DATA_STD')
-        )
+    def __init__(self, config: dict):
+        self.board = None
+        self.mean = torch.tensor(config['DATA_MEAN']).view(3, 1, 1)
+        self.std = torch.tensor(config['DATA_STD']).view(3, 1, 1)
         self.palette = torch.from_numpy(PALETTE)
+
+    def write_to(self, log: RunLog | None) -> None:
+        """Write them to the TensorBoard of a log from now on, if it has one."""
+        self.board = log.board if log else None
 
     def add(self, step: int, batch: dict, logits: torch.Tensor) -> None:
         if self.board is None or step % IMAGE_EVERY:
@@ -106,103 +111,116 @@ def parse_args(config: dict) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    device = processes.start(args.device)
-    config = {**args.config, 'TRAIN_AMP': resolved(args.config['TRAIN_AMP'], device)}
-    if not config['DATA_PSEUDO_GT']:
-        raise UserError(
-            'DATA_PSEUDO_GT is not set; set it in config.py (or with --set) to the folder of '
-            'pseudo masks (PNG)'
-        )
-    dataset = generate_dataset(config, names_of(config, config['DATA_TRAIN_LIST']))
-    batch, iterations = config['TRAIN_BATCHES'], config['TRAIN_ITERATION']
-    if batch > len(dataset):
-        raise UserError(
-            f'TRAIN_BATCHES = {batch}: more than the {len(dataset)} images of the list; use a '
-            'smaller one'
-        )
-    parts = config['TRAIN_ACCUMULATE']
-    share = per_process(batch, parts, 'TRAIN_BATCHES =')
-    if share < 2 * parts:
-        raise UserError(
-            f'TRAIN_BATCHES = {batch}: BatchNorm needs at least 2 pictures at a time '
-            f'({processes.world()} processes, {parts} parts each)'
-        )
+    config = args.config
+    device = set_up.start(args.device, config['TRAIN_SEED'])
+    config = {**config, 'TRAIN_AMP': resolved(config['TRAIN_AMP'], device)}
+    dataset = read_inputs(config)
+    options = options_of(config, args.no_resume)
+    check_batch(options, len(dataset))
 
-    torch.manual_seed(config['TRAIN_SEED'])  # the new layers' initial weights
-    net = processes.sync_norms(generate_net(config), device).to(device)
+    net, forward = set_up.place(generate_net(config), device, options)
     dataset.config = config = own_normalisation(config, net)
-    optimizer, scaler = make_optimizer(net, config), grad_scaler(config['TRAIN_AMP'])
-    forward = fast_forward(
-        net, device, config['TRAIN_AMP'], config['TRAIN_COMPILE'], config['TRAIN_CHANNELS_LAST']
-    )
-    prefix, pretrain = (
-        os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME']),
-        config['MODEL_BACKBONE_PRETRAIN'],
-    )
-    settings = {
-        key: value
-        for key, value in config.items()
-        if key not in NO_DECISION and not key.startswith('TEST_')
-    }
-    settings['backbone weights'] = weights_fingerprint(pretrain) if pretrain else ''
-    settings['image list'] = hashlib.sha256(' '.join(dataset.names).encode()).hexdigest()[:16]
-    states = States(prefix, settings, config['TRAIN_SAVE_ITERS'], scaler=scaler)
-    start = states.resume(net, optimizer, args.no_resume)
-
-    log = (
-        RunLog(prefix, prefix + '_tblog' if config['TRAIN_TBLOG'] else None, start)
-        if processes.is_main()
-        else None
-    )
-    if log:
-        log.header(
-            device=device,
-            amp=described(config['TRAIN_AMP'], device),
-            config=config,
-            processes=f'{processes.world()} with {share} pictures each',
-            images=len(dataset),
-            starts_at=start,
-            backbone=f'weights of {pretrain}'
-            if pretrain
-            else 'no weights, trained from scratch (MODEL_BACKBONE_PRETRAIN = False); the '
-            'published figures start from ImageNet weights',
-        )
-    pictures = Pictures(log, config)
+    pictures = Pictures(config)
 
     def losses(batch: dict, step: int) -> dict[str, torch.Tensor]:
         logits = forward(batch['image'])
         pictures.add(step, batch, logits)
         return {'loss': segmentation_loss(logits, batch['mask'], batch['labelled'])}
 
-    def after_step(done: int) -> None:
-        every = config['TRAIN_SAVE_ITERS']
-        if processes.is_main() and every and done % every == 0 and done < iterations:
-            save_checkpoint(f'{prefix}_itr{done}.pth', net.state_dict())
+    def lr_factor(step: int) -> float:
+        return poly(step, options.max_steps + 1, config['TRAIN_POWER'])
 
-    fit(
-        net,
-        optimizer,
-        losses,
-        dataset,
-        batch_size=batch,
-        max_steps=iterations,
-        device=device,
-        log=log,
-        lr_factor=lambda step: poly(step, iterations + 1, config['TRAIN_POWER']),
+    def after_step(done: int) -> None:
+        due = options.save_every and done % options.save_every == 0 and done < options.max_steps
+        if processes.is_main() and due:
+            save_checkpoint(f'{options.session}_itr{done}.pth', net.state_dict())
+
+    set_up.train(
+        TrainingRun(
+            net=net,
+            optimizer=make_optimizer(net, config),
+            losses=losses,
+            dataset=dataset,
+            lr_factor=lr_factor,
+            device=device,
+            options=options,
+            settings=settings_of(config, dataset.names),
+            facts={
+                'config': config,
+                'images': len(dataset),
+                'backbone': told_backbone(config['MODEL_BACKBONE_PRETRAIN']),
+            },
+            batch_facts=mean_labelled,
+            on_log=pictures.write_to,
+            after_step=after_step,
+        )
+    )
+
+
+def read_inputs(config: dict) -> Dataset:
+    """The training set, once all its files are known to be there."""
+    if not config['DATA_PSEUDO_GT']:
+        raise UserError(
+            'DATA_PSEUDO_GT is not set; set it in config.py (or with --set) to the folder of '
+            'pseudo masks (PNG)'
+        )
+    return generate_dataset(config, names_of(config, config['DATA_TRAIN_LIST']))
+
+
+def options_of(config: dict, start_over: bool) -> TrainOptions:
+    """The options of a run that the config decides."""
+    session = os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME'])
+    return TrainOptions(
+        session=session,
+        batch_size=config['TRAIN_BATCHES'],
+        max_steps=config['TRAIN_ITERATION'],
         seed=config['TRAIN_SEED'],
         num_workers=min(config['DATA_WORKERS'], command_line.default_jobs()),
-        start_step=start,
-        states=states,
-        after_step=after_step,
-        accumulate=parts,
-        whole=mean_labelled,
-        scaler=scaler,
+        accumulate=config['TRAIN_ACCUMULATE'],
+        amp=config['TRAIN_AMP'],
+        compiled=config['TRAIN_COMPILE'],
+        channels_last=config['TRAIN_CHANNELS_LAST'],
+        save_every=config['TRAIN_SAVE_ITERS'],
+        start_over=start_over,
+        tblog_dir=session + '_tblog' if config['TRAIN_TBLOG'] else None,
     )
-    if log:
-        save_checkpoint(prefix + '.pth', net.state_dict())
-        states.clear()
-        log.say(f'wrote {prefix}.pth')
-        log.close()
+
+
+def check_batch(options: TrainOptions, images: int) -> None:
+    """UserError unless the list holds a batch, and every part of one is enough for BatchNorm."""
+    batch, parts = options.batch_size, options.accumulate
+    if batch > images:
+        raise UserError(
+            f'TRAIN_BATCHES = {batch}: more than the {images} images of the list; use a smaller one'
+        )
+    if per_process(batch, parts, 'TRAIN_BATCHES =') < 2 * parts:
+        raise UserError(
+            f'TRAIN_BATCHES = {batch}: BatchNorm needs at least 2 pictures at a time '
+            f'({processes.world()} processes, {parts} parts each)'
+        )
+
+
+def settings_of(config: dict, names: list[str]) -> dict:
+    """What decides the weights of a run on the images `names`."""
+    settings = {
+        key: value
+        for key, value in config.items()
+        if key not in NO_DECISION and not key.startswith('TEST_')
+    }
+    pretrain = config['MODEL_BACKBONE_PRETRAIN']
+    settings['backbone weights'] = weights_fingerprint(pretrain) if pretrain else ''
+    settings['image list'] = hashlib.sha256(' '.join(names).encode()).hexdigest()[:16]
+    return settings
+
+
+def told_backbone(pretrain: str | bool) -> str:
+    """Where the backbone's weights are from, for the log."""
+    if pretrain:
+        return f'weights of {pretrain}'
+    return (
+        'no weights, trained from scratch (MODEL_BACKBONE_PRETRAIN = False); the published figures '
+        'start from ImageNet weights'
+    )
 
 
 def train(config: dict) -> None:

@@ -1,0 +1,113 @@
+"""How every training run starts and ends; what differs between the stages is a `TrainingRun`.
+
+A training script takes these steps: `start` (device, processes, seed) → its own inputs and its
+network → `place` (the network on the device, at the precision asked for) → `train`.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from tool.files.checkpoints import save_checkpoint
+from tool.train import processes
+from tool.train.engine import TrainingRun, TrainOptions, fit, per_process
+from tool.train.log import RunLog
+from tool.train.precision import described, fast_forward, grad_scaler
+from tool.train.states import States
+
+
+def start(device_name: str | None, seed: int) -> torch.device:
+    """The device of this process, which has joined the others; the seed decides the initial weights
+    of the layers that are made from here on.
+
+    Raises:
+        UserError: this machine does not have the device.
+    """
+    device = processes.start(device_name)
+    torch.manual_seed(seed)
+    return device
+
+
+def options_of(args: argparse.Namespace, max_steps: int, accumulate: int = 1) -> TrainOptions:
+    """The options that the flags of `command_line.add_train_flags` and `add_precision_flags` give;
+    --amp is `precision.resolved` already.
+
+    Raises:
+        UserError: the batch cannot be split over the processes and parts.
+    """
+    per_process(args.batch_size, accumulate)
+    return TrainOptions(
+        session=args.session_name,
+        batch_size=args.batch_size,
+        max_steps=max_steps,
+        seed=args.seed,
+        num_workers=args.num_workers,
+        accumulate=accumulate,
+        amp=args.amp,
+        compiled=args.compile,
+        channels_last=args.channels_last,
+        save_every=args.save_every,
+        start_over=args.no_resume,
+        tblog_dir=args.tblog_dir,
+    )
+
+
+def place(
+    net: nn.Module, device: torch.device, options: TrainOptions
+) -> tuple[nn.Module, Callable]:
+    """(the network on its device, what to call in its place): see `precision.fast_forward`.
+
+    Its optimiser is made afterwards, of the network that is returned.
+
+    Raises:
+        UserError: fp16 without a GPU.
+    """
+    net = processes.sync_norms(net.to(device), device)
+    forward = fast_forward(net, device, options.amp, options.compiled, options.channels_last)
+    return net, forward
+
+
+def train(run: TrainingRun) -> None:
+    """Continue from the newest training state, or start; train; write <session>.pth, a bare state
+    dict, and remove the states.
+
+    Raises:
+        UserError, Interrupted: see `engine.fit`; a training state is of other settings.
+    """
+    options = run.options
+    scaler = grad_scaler(options.amp)
+    states = States(options.session, run.settings, options.save_every, scaler=scaler)
+    start_step = states.resume(run.net, run.optimizer, options.start_over)
+
+    # the log opens once nothing can be refused any more
+    log = _open_log(run, start_step) if processes.is_main() else None
+    if run.on_log is not None:
+        run.on_log(log)
+    fit(run, start_step, states, log, scaler)
+    if log is not None:
+        path = options.session + '.pth'
+        save_checkpoint(path, run.net.state_dict())
+        states.clear()
+        log.say(f'wrote {path}')
+        log.close()
+
+
+def _open_log(run: TrainingRun, start_step: int) -> RunLog:
+    """The log of a run, with its facts and notes."""
+    options = run.options
+    share = per_process(options.batch_size, options.accumulate)
+    parts = f', {options.accumulate} parts' if options.accumulate > 1 else ''
+    log = RunLog(options.session, options.tblog_dir, start_step)
+    log.header(
+        **run.facts,
+        seed=options.seed,
+        device=run.device,
+        amp=described(options.amp, run.device),
+        batch=f'{options.batch_size} ({processes.world()} × {share}{parts})',
+        steps=f'{start_step} … {options.max_steps}' if start_step else options.max_steps,
+    )
+    for line in run.notes:
+        log.say(line)
+    return log
