@@ -15,18 +15,19 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from network.backbone import Backbone
+from network.device import to_device
 from network.weights import AFFINITY, net_from_checkpoint
 from tool.files.lists import read_list
 from tool.files.manifest import fingerprint
 from tool.files.picture_stage import Output, PictureStage
 from tool.files.stage_outputs import write_walk
+from tool.method.class_set import ClassSet
 from tool.method.random_walk import random_walk
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.shard import is_first
 from voc12.aff_data import WalkSet
-from voc12.classes import NUM_CLASSES
-from voc12.layout import check_images, check_maps, image_path
+from voc12.layout import check_images, check_maps, class_set, image_path
 
 
 def parse_args():
@@ -90,12 +91,13 @@ def parse_args():
 def main(args):
     check_flags(args)
     device = command_line.pick_device(args.device)
+    classes = class_set(args.voc12_root)
     names = read_list(args.infer_list)
     check_images(args.voc12_root, names)
     stage = PictureStage('aff_infer', names, args.overwrite)
     fix = 'make the CAMs with contrast_infer.py --out_cam'
     check_maps(args.cam_dir, args.voc12_root, stage.names, fix)
-    net = make_net(args, device)
+    net = make_net(args, classes, device)
     plain, refined = (None, args.out_rw) if args.crf else (args.out_rw, args.out_rw_crf)
     outputs = wanted_outputs(args, plain, refined)
     stage.claim(outputs, args.crf_backend if refined else None)
@@ -114,7 +116,7 @@ def main(args):
                 sample['name'],
                 scores,
                 sample['labels'],
-                NUM_CLASSES,
+                classes.num_classes,
                 plain,
                 args.out_rw_prob,
                 refined,
@@ -140,9 +142,10 @@ def check_flags(args) -> None:
         )
 
 
-def make_net(args, device: torch.device) -> Backbone:
+def make_net(args, classes: ClassSet, device: torch.device) -> Backbone:
     """The trained AffinityNet on its device."""
-    return net_from_checkpoint(args.network or AFFINITY, args.weights).to(device)
+    network = args.network or AFFINITY
+    return to_device(net_from_checkpoint(network, args.weights, classes=classes), device)
 
 
 def wanted_outputs(args, plain: str | None, refined: str | None) -> list[Output]:

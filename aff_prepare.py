@@ -20,11 +20,11 @@ from tool.files.maps import read_cam
 from tool.files.npy import write_npy
 from tool.files.picture_stage import Output, PictureStage
 from tool.files.pictures import read_image
+from tool.method.class_set import ClassSet
 from tool.method.crf import affinity_maps
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.classes import NUM_CLASSES, VOC
-from voc12.layout import check_images, check_maps, image_path
+from voc12.layout import check_images, check_maps, class_set, image_path
 
 
 def parse_args():
@@ -82,7 +82,8 @@ def main(args):
     check_maps(args.cam_dir, args.voc12_root, stage.names, fix)
     stage.claim(wanted_outputs(args, folders), args.crf_backend)
 
-    options = MapOptions(args.unary, args.crf_iters, args.dtype, args.crf_backend)
+    classes = class_set(args.voc12_root)
+    options = MapOptions(args.unary, args.crf_iters, args.dtype, args.crf_backend, classes)
     tasks = [
         (
             image_path(args.voc12_root, name),
@@ -132,12 +133,14 @@ class MapOptions:
     dtype: str
     # one of tool.method.crf.BACKENDS
     crf_backend: str
+    # of the data
+    classes: ClassSet
 
 
 def prepare(image_file: str, cam_file: str, outputs: dict[str, float], options: MapOptions) -> None:
     """Write the maps of one picture; `outputs` are {file: α}."""
     image = np.array(read_image(image_file))
-    cam = read_cam(cam_file, VOC, image.shape[:2])
+    cam = read_cam(cam_file, options.classes, image.shape[:2])
     every_map = affinity_maps(
         image,
         cam,
@@ -145,7 +148,7 @@ def prepare(image_file: str, cam_file: str, outputs: dict[str, float], options: 
         options.unary,
         options.crf_iters,
         options.crf_backend,
-        num_labels=NUM_CLASSES,
+        num_labels=options.classes.num_classes,
     )
     for path, maps in zip(outputs, every_map):
         write_npy(path, {label: prob.astype(options.dtype) for label, prob in maps.items()})

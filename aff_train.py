@@ -17,11 +17,13 @@ import argparse
 import torch
 
 from network.backbone import Backbone
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
 from tool.files.lists import read_list
 from tool.files.manifest import fingerprint
 from tool.method.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
+from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import processes, set_up
@@ -30,7 +32,7 @@ from tool.train.optimiser import chosen_optimizer, poly, warm_up
 from tool.train.precision import resolved
 from tool.train.states import run_settings
 from voc12.aff_data import AffinityTrainSet
-from voc12.layout import check_images, check_maps
+from voc12.layout import check_images, check_maps, class_set
 
 
 def parse_args():
@@ -78,12 +80,14 @@ def main(args):
         raise UserError(f'--crop_size {args.crop_size}: must be a multiple of {FEATURE_STRIDE}')
     device = set_up.start(args.device, args.seed)
     args.amp = resolved(args.amp, device)
+    classes = class_set(args.voc12_root)
     names, layouts = processes.once(lambda: read_inputs(args))
     steps = steps_of(len(names), args.batch_size, args.max_epochs, args.max_steps)
     options = set_up.options_of(args, steps, args.accumulate)
 
     notes = []
-    net, forward = set_up.place(make_net(args, notes), device, options)
+    net = to_device(make_net(args, classes, notes), device)
+    net, forward = set_up.place(net, device, options)
     for folder, counts in layouts.items():
         found = ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items())
         notes.append(f'{folder}: {found}')
@@ -123,14 +127,20 @@ def main(args):
             facts={'images': f'{len(names)} ({args.train_list})'},
             notes=notes,
             batch_facts=mean_counts,
+            classes=classes,
         )
     )
 
 
-def make_net(args: argparse.Namespace, notes: list[str]) -> Backbone:
+def make_net(args: argparse.Namespace, classes: ClassSet, notes: list[str]) -> Backbone:
     """The network to train, on the CPU; what it starts from is added to the notes."""
     return net_for_training(
-        args.network or AFFINITY, args.weights, args.width, notes.append, args.backbone
+        args.network or AFFINITY,
+        args.weights,
+        args.width,
+        notes.append,
+        args.backbone,
+        classes=classes,
     )
 
 
@@ -154,7 +164,7 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str
 
 LAYOUTS = {
     'dict': 'dicts of background and present classes',
-    'array': 'arrays of all 21 maps (the older layout)',
+    'array': 'arrays of all maps (the older layout)',
 }
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@
 
 Reads  the pictures of --infer_list and their image-level labels.
 Writes any of these. What is already there from the same weights and settings is skipped.
-       --out_cam <name>.npy {class 0…19: float32 (H, W)}
+       --out_cam <name>.npy {class 0…K−1: float32 (H, W)}
        --out_cam_pred <name>.png (the CAMs against the background score --out_cam_pred_alpha)
        --out_crf <name>.png (those labels after dense CRF)
 """
@@ -20,6 +20,7 @@ from network import pcm_additions
 from network.backbone import Backbone
 from network.baselines import BASELINES, baseline_of
 from network.baselines.baseline import Baseline
+from network.device import to_device
 from network.pcm_additions import ChangeMaps
 from network.weights import net_from_checkpoint
 from tool.files.checkpoints import load_checkpoint
@@ -27,14 +28,14 @@ from tool.files.lists import read_labels, read_list
 from tool.files.manifest import fingerprint
 from tool.files.picture_stage import Output, PictureStage
 from tool.files.stage_outputs import SeedOutputs, write_seed
+from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.shard import is_first
 from tool.train.memory import return_freed_memory
 from tool.train.precision import amp_dtype, hold_convolutions, resolved
-from voc12.classes import NUM_CLASSES, VOC
 from voc12.data import MultiScaleSet, pick_labels
-from voc12.layout import check_images, image_path
+from voc12.layout import check_images, class_set, image_path
 
 # Weights from which on freed memory goes back at once on a CPU: light networks (Lite0 has 4
 # million) and those in 16 bits have
@@ -114,9 +115,10 @@ def main(args):
     device = command_line.pick_device(args.device)
     args.amp = resolved(args.amp, device)
     dtype = amp_dtype(args.amp, device)
-    names, labels = read_inputs(args)
+    classes = class_set(args.voc12_root)
+    names, labels = read_inputs(args, classes)
     stage = PictureStage('infer', names, args.overwrite)
-    net, baseline, why = make_net(args, device, dtype)
+    net, baseline, why = make_net(args, classes, device, dtype)
     outputs = SeedOutputs(
         args.out_cam,
         args.out_cam_pred,
@@ -124,7 +126,7 @@ def main(args):
         baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha,
         args.crf_iters,
         args.crf_backend,
-        NUM_CLASSES,
+        classes.num_classes,
     )
     stage.claim(wanted_outputs(args, outputs), args.crf_backend if args.out_crf else None)
     if is_first():
@@ -150,16 +152,16 @@ def main(args):
     stage.report(f' ({args.infer_list})')
 
 
-def read_inputs(args) -> tuple[list[str], np.ndarray]:
-    """(names, labels [N, 20]) of the images, once all of them are known to be there."""
+def read_inputs(args, classes: ClassSet) -> tuple[list[str], np.ndarray]:
+    """(names, labels [N, K]) of the images, once all of them are known to be there."""
     names = read_list(args.infer_list)
-    labels = pick_labels(read_labels(args.cls_labels, VOC), names, args.cls_labels)
+    labels = pick_labels(read_labels(args.cls_labels, classes), names, args.cls_labels)
     check_images(args.voc12_root, names)
     return names, labels
 
 
 def make_net(
-    args, device: torch.device, dtype: torch.dtype | None
+    args, classes: ClassSet, device: torch.device, dtype: torch.dtype | None
 ) -> tuple[Backbone, Baseline, str]:
     """(the trained network on its device and in its precision, its baseline, why it is that)."""
     state = load_checkpoint(args.weights)
@@ -173,7 +175,9 @@ def make_net(
                 f'--{flag}: the seeds of the {baseline.name} baseline are not made by the PCM; '
                 'leave the flag out'
             )
-    net = net_from_checkpoint(args.network or baseline.networks, args.weights, state).to(device)
+    baseline = baseline.for_classes(classes.num_classes)
+    network = args.network or baseline.networks
+    net = to_device(net_from_checkpoint(network, args.weights, state, classes), device)
     del state  # or the weights would be there twice once the network has others
     if dtype is not None:
         hold_convolutions(net, dtype)

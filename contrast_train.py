@@ -24,9 +24,11 @@ import torch
 from network.backbone import Backbone
 from network.baselines import BASELINES, pick_baseline
 from network.baselines.baseline import Baseline, LossOptions
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
 from tool.files.lists import read_labels, read_list
+from tool.method.class_set import ClassSet
 from tool.method.contrast import ContrastOptions
 from tool.method.label_aware import PROTOTYPES, LabelAwareOptions
 from tool.run import command_line
@@ -37,9 +39,8 @@ from tool.train.optimiser import chosen_optimizer, poly, warm_up
 from tool.train.precision import resolved
 from tool.train.random_numbers import mixed_seed
 from tool.train.states import run_settings
-from voc12.classes import VOC
 from voc12.data import TrainSet, check_saliency, pick_labels
-from voc12.layout import check_images
+from voc12.layout import check_images, class_set
 
 
 def parse_args() -> argparse.Namespace:
@@ -195,12 +196,15 @@ def main(args):
     device = set_up.start(args.device, args.seed)
     args.amp = resolved(args.amp, device)
     baseline, why = pick_baseline(args.baseline)
-    names, labels = processes.once(lambda: read_inputs(args, baseline))
+    classes = class_set(args.voc12_root)
+    baseline = baseline.for_classes(classes.num_classes)
+    names, labels = processes.once(lambda: read_inputs(args, baseline, classes))
     schedule, steps = count_steps(args, baseline, len(names))
     options = set_up.options_of(args, steps)
 
     notes = []
-    net, forward = set_up.place(make_net(args, baseline, notes), device, options)
+    net = to_device(make_net(args, baseline, classes, notes), device)
+    net, forward = set_up.place(net, device, options)
     losses = make_losses(args, baseline, labels, forward, device, steps)
     dataset = TrainSet(
         args.voc12_root,
@@ -233,15 +237,18 @@ def main(args):
                 'schedule_steps': schedule,
             },
             notes=notes,
+            classes=classes,
         )
     )
 
 
-def read_inputs(args: argparse.Namespace, baseline: Baseline) -> tuple[list[str], np.ndarray]:
-    """(names, labels [N, 20]) of the images to train on, once all their files are known to be
+def read_inputs(
+    args: argparse.Namespace, baseline: Baseline, classes: ClassSet
+) -> tuple[list[str], np.ndarray]:
+    """(names, labels [N, K]) of the images to train on, once all their files are known to be
     there."""
     names = read_list(args.train_list)
-    labels = pick_labels(read_labels(args.cls_labels, VOC), names, args.cls_labels)
+    labels = pick_labels(read_labels(args.cls_labels, classes), names, args.cls_labels)
     check_images(args.voc12_root, names)
     if baseline.saliency:
         check_saliency(args.saliency_root, args.voc12_root, names)
@@ -257,7 +264,9 @@ def count_steps(args: argparse.Namespace, baseline: Baseline, images: int) -> tu
     return schedule, steps
 
 
-def make_net(args: argparse.Namespace, baseline: Baseline, notes: list[str]) -> Backbone:
+def make_net(
+    args: argparse.Namespace, baseline: Baseline, classes: ClassSet, notes: list[str]
+) -> Backbone:
     """The network to train, on the CPU; what it starts from is added to the notes."""
     net = net_for_training(
         args.network or baseline.networks,
@@ -266,6 +275,7 @@ def make_net(args: argparse.Namespace, baseline: Baseline, notes: list[str]) -> 
         notes.append,
         args.backbone,
         args.output_stride,
+        classes,
     )
     scale_dropout(net, args.dropout)
     return net

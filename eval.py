@@ -5,13 +5,14 @@
         --type npy --curve
 
 Reads  <predict_dir>/<name>.png (class ids), or with --type npy CAM dicts that are set against the
-       background score --t; --curve scores 60 background scores 0.00 … 0.59
-       in one pass over the files.
+       background score --t; --curve scores 60 background scores 0.00 … 0.59 in one pass over the
+       files. The classes are those of the classes.txt beside --gt_dir, without one VOC's.
 Writes per-class IoU and mIoU to the terminal, and on request to --logfile (appended), --json and
        --plot. Seeds and pseudo masks are scored on `train` (1,464 pictures in VOC 2012), not on
 `train_aug`.
 """
 
+import argparse
 import datetime
 import functools
 import json
@@ -20,9 +21,11 @@ import os
 import numpy as np
 
 from tool.files.atomic import atomic, write_text
+from tool.files.class_sets import read_classes
 from tool.files.lists import read_list
 from tool.files.maps import read_cam
 from tool.files.pictures import check_size, read_mask
+from tool.method.class_set import ClassSet
 from tool.method.metrics import (
     THRESHOLDS,
     cam_prediction,
@@ -39,11 +42,23 @@ from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share, shard_index
-from voc12.classes import CLASSES, NUM_CLASSES, VOC
-from voc12.layout import check_files
+from voc12.layout import check_files, class_set_beside
 
 CHUNK = 8  # pictures a pool call
 OCCURRING = 'occurring'  # a value of --classes
+RESULTS = (  # what --json holds besides the IoU of each class
+    'list',
+    'images',
+    'gt_dir',
+    'predict_dir',
+    'comment',
+    'classes',
+    't',
+    'curve_t',
+    'curve_mIoU',
+    'pixels',
+    'mIoU',
+)
 
 
 def parse_args():
@@ -75,7 +90,13 @@ def parse_args():
         nargs='+',
         metavar='CLASS',
         help='classes the mean is over, or "occurring": those with more than 1,000 ground-truth '
-        'pixels (default: all 21)',
+        'pixels (default: all, the background too)',
+    )
+    parser.data.add_argument(
+        '--classes_txt',
+        metavar='FILE',
+        help='foreground classes, one a line (default: the classes.txt of the folder that --gt_dir '
+        "lies in; where there is none, VOC's)",
     )
     parser.output.add_argument('--comment', help='a remark for the log')
     parser.output.add_argument('--logfile', help='text file the result is appended to')
@@ -87,22 +108,16 @@ def parse_args():
         parser.error('--curve needs --type npy: masks have no threshold left to vary')
     if args.plot and not args.curve:
         parser.error('--plot draws the curve: give --curve too')
-    unknown = [name for name in args.classes or () if name not in (*CLASSES, OCCURRING)]
-    if unknown or args.classes and OCCURRING in args.classes and len(args.classes) > 1:
-        parser.error(
-            f'--classes {" ".join(args.classes)}: give "{OCCURRING}" alone, or any of '
-            f'{", ".join(CLASSES)}'
-        )
     if args.type == 'npy' and args.t is None and not args.curve:
         parser.error('--type npy needs a background score: --t 0.26, or --curve for all of them')
     return args
 
 
 def main(args):
-    names = read_list(args.list)
+    names, class_set = read_list(args.list), scored_classes(args)
     check_files(args.predict_dir, names, '.' + args.type, f'check --predict_dir and {args.list}')
     check_files(args.gt_dir, names, '.png', f'check --gt_dir and {args.list}')
-    total = count_all(args, own_share(names))
+    total = count_all(args, own_share(names), class_set)
     if not is_first():
         return
 
@@ -119,8 +134,10 @@ def main(args):
         f'{args.gt_dir}'
     ]
     confusions = curve_confusions(total) if args.curve else total[None]
-    pixels = dict(zip(CLASSES, confusions[0].sum(1).tolist()))
-    classes = occurring(pixels) if args.classes == [OCCURRING] else args.classes or list(CLASSES)
+    pixels = dict(zip(class_set.names, confusions[0].sum(1).tolist()))
+    classes = args.classes or list(class_set.names)
+    if args.classes == [OCCURRING]:
+        classes = occurring(pixels)
     if not classes:
         raise UserError(
             f'{args.gt_dir}: no class has more than 1,000 ground-truth pixels; leave --classes out'
@@ -129,7 +146,8 @@ def main(args):
         result['classes'] = classes
         text[0] += f', mean over {len(classes)} classes: {", ".join(classes)}'
     if args.curve:
-        curve = iou(confusions)[:, [CLASSES.index(name) for name in classes]].mean(1)
+        averaged = [class_set.names.index(name) for name in classes]
+        curve = iou(confusions)[:, averaged].mean(1)
         best = int(curve.argmax())
         text += [
             f'background score {t:.2f}  mIoU {value:.3f}' for t, value in zip(THRESHOLDS, curve)
@@ -144,25 +162,48 @@ def main(args):
     elif args.type == 'npy':
         text[0] += f', background score {args.t}'
         result['t'] = args.t
-    found = scores(confusions[0], CLASSES, classes)
+    found = scores(confusions[0], class_set.names, classes)
     result |= found | {'pixels': pixels}
     text.append(table(found))
     write_results(args, result, '\n'.join(text))
 
 
-def count_all(args, names: list[str]) -> np.ndarray:
+def scored_classes(args: argparse.Namespace) -> ClassSet:
+    """The class set of the masks.
+
+    Raises:
+        UserError: --classes has names that it does not have, or one of its classes is called like
+            something else that --json holds.
+    """
+    if args.classes_txt:
+        classes = read_classes(args.classes_txt)
+    else:
+        classes = class_set_beside(args.gt_dir)
+    asked = args.classes or []
+    unknown = [name for name in asked if name not in (*classes.names, OCCURRING)]
+    if unknown or (OCCURRING in asked and len(asked) > 1):
+        raise UserError(
+            f'--classes {" ".join(asked)}: give "{OCCURRING}" alone, or any of '
+            f'{", ".join(classes.names)}'
+        )
+    if taken := sorted({*RESULTS, OCCURRING} & set(classes.names)):
+        raise UserError(
+            f'the class {taken[0]} has a name that stands for something else in the result; '
+            'give it another name in classes.txt'
+        )
+    return classes
+
+
+def count_all(args: argparse.Namespace, names: list[str], classes: ClassSet) -> np.ndarray:
     """Summed counts of the pictures; under torchrun `names` are this process's and the sum is over
     all processes."""
     chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
     count = functools.partial(
-        count_chunk, args.predict_dir, args.gt_dir, args.type, args.t, args.curve
+        count_chunk, args.predict_dir, args.gt_dir, args.type, args.t, args.curve, classes
     )
-    total = np.zeros(
-        (NUM_CLASSES, NUM_CLASSES, len(THRESHOLDS) + 1)
-        if args.curve
-        else (NUM_CLASSES, NUM_CLASSES + 1),
-        np.int64,
-    )
+    size = classes.num_classes
+    shape = (size, size, len(THRESHOLDS) + 1) if args.curve else (size, size + 1)
+    total = np.zeros(shape, np.int64)
     with progress(total=len(names), desc='eval', quiet=not is_first()) as bar:
         for part, pictures in pool_map(count, chunks, args.jobs if len(chunks) > 1 else 0):
             total += part
@@ -179,23 +220,29 @@ def count_all(args, names: list[str]) -> np.ndarray:
 
 
 def count_chunk(
-    predict_dir: str, gt_dir: str, kind: str, threshold: float, curve: bool, names: list[str]
+    predict_dir: str,
+    gt_dir: str,
+    kind: str,
+    threshold: float,
+    curve: bool,
+    classes: ClassSet,
+    names: list[str],
 ) -> tuple[np.ndarray, int]:
-    """(summed counts, number of pictures): confusion matrix [21, 22], or the curve's joint
+    """(summed counts, number of pictures): confusion matrix [C, C + 1], or the curve's joint
     histogram."""
-    total = 0
+    total, num_classes = 0, classes.num_classes
     for name in names:
         truth_path = os.path.join(gt_dir, name + '.png')
-        truth, path = read_mask(truth_path, VOC), os.path.join(predict_dir, f'{name}.{kind}')
+        truth, path = read_mask(truth_path, classes), os.path.join(predict_dir, f'{name}.{kind}')
         if kind == 'npy':
-            cam = read_cam(path, VOC, truth.shape)
+            cam = read_cam(path, classes, truth.shape)
             total = total + (
-                curve_histogram(cam, truth, NUM_CLASSES)
+                curve_histogram(cam, truth, num_classes)
                 if curve
-                else confusion(cam_prediction(cam, truth.shape, threshold), truth, NUM_CLASSES)
+                else confusion(cam_prediction(cam, truth.shape, threshold), truth, num_classes)
             )
         else:
-            prediction = read_mask(path, VOC)
+            prediction = read_mask(path, classes)
             check_size(
                 path,
                 prediction.shape,
@@ -203,7 +250,7 @@ def count_chunk(
                 of=f'its ground truth {truth_path}',
                 fix='make the prediction at the size of the picture',
             )
-            total = total + confusion(prediction, truth, NUM_CLASSES)
+            total = total + confusion(prediction, truth, num_classes)
     return total, len(names)
 
 

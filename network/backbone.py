@@ -1,7 +1,7 @@
 """What every backbone here is to the networks on it: taps, what is frozen when fine-tuning, its
 inputs (method §1)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -26,15 +26,9 @@ class Backbone(nn.Module):
     normalisation: tuple[tuple, tuple] = IMAGENET
     description: str
 
-    def features(
-        self, x: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] = None
-    ) -> dict[str, torch.Tensor]:
+    def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (output
-        stride s, ceil(H/s)).
-
-        With `head`, which must work pixel by pixel, the tap conv6 is head(conv6): conv6 need not be
-        there at once.
-        """
+        stride s, ceil(H/s))."""
         raise NotImplementedError
 
     def early(self) -> Iterable[nn.Parameter]:

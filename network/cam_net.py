@@ -58,16 +58,17 @@ class CamHeads(Backbone):
     """fc8, a projection head of a given name, and the PCM's layers: stands before the backbone in a
     network's bases."""
 
-    def add_heads(self, projection: str, bg_index: int) -> None:
+    def add_heads(self, projection: str, bg_index: int, num_classes: int) -> None:
         """Make the heads, once the backbone is made.
 
         Args:
             projection: attribute (and checkpoint key) of the projection head.
             bg_index: channel of the background in every map.
+            num_classes: channels C of every map, the background included.
         """
         self.projection, self.bg_index = projection, bg_index
         conv4, conv5, conv6 = (self.channels[name] for name in ('conv4', 'conv5', 'conv6'))
-        self.fc8 = nn.Conv2d(conv6, NUM_CLASSES, 1, bias=False)
+        self.fc8 = nn.Conv2d(conv6, num_classes, 1, bias=False)
         setattr(self, projection, nn.Conv2d(conv6, PROJECTION_DIM, 1, bias=False))
         self.f8_3 = nn.Conv2d(conv4, 64, 1, bias=False)
         self.f8_4 = nn.Conv2d(conv5, 128, 1, bias=False)
@@ -86,9 +87,15 @@ class CamHeads(Backbone):
         """Projected features [N, 128, h, w], ≥ 0."""
         return F.relu(getattr(self, self.projection)(feature))
 
+    def cam_and_taps(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """fc8 output [N, 21, h, w], and the taps but conv6, the largest: what inference needs."""
+        taps = self.features(x)
+        cam = self.fc8(taps.pop('conv6'))
+        return cam, taps
+
     def pcm_feature(self, x: torch.Tensor, taps: dict[str, torch.Tensor]) -> torch.Tensor:
         """f9 output [N, 192, h, w] that the correlation is computed on."""
-        small = F.interpolate(x, taps['conv6'].shape[2:], mode='bilinear', align_corners=True)
+        small = F.interpolate(x, taps['conv5'].shape[2:], mode='bilinear', align_corners=True)
         low = F.relu(self.f8_3(taps['conv4'].detach()), inplace=True)
         high = F.relu(self.f8_4(taps['conv5'].detach()), inplace=True)
         return self.f9(torch.cat([small, low, high], 1))
@@ -111,19 +118,19 @@ class CamHeads(Backbone):
 class SeamHeads(CamHeads):
     """SEAM's network; the background is channel 0 (method §2.1)."""
 
-    def add_heads(self, projection: str = 'fc_proj', bg_index: int = 0) -> None:
-        super().add_heads(projection, bg_index)
+    def add_heads(self, projection: str = 'fc_proj', num_classes: int = NUM_CLASSES) -> None:
+        super().add_heads(projection, 0, num_classes)
         self.dropout7 = nn.Dropout2d(0.5)
 
     def forward(self, x: torch.Tensor, upsample: bool = True, classify: bool = False):
         """Maps and projected features of normalised images x [N, 3, H, W].
 
         Returns:
-            cam [N, 21, H, W]: fc8 output (at feature size (h, w) when `upsample` is False).
-            cam_rv [N, 21, H, W]: PCM-refined maps, ≥ 0 (likewise).
+            cam [N, C, H, W]: fc8 output (at feature size (h, w) when `upsample` is False).
+            cam_rv [N, C, H, W]: PCM-refined maps, ≥ 0 (likewise).
             f_proj [N, 128, h, w].
-            cam_rv_down [N, 21, h, w].
-        With `classify` only the spatial mean [N, 21] of cam is computed and returned (plain
+            cam_rv_down [N, C, h, w].
+        With `classify` only the spatial mean [N, C] of cam is computed and returned (plain
         classification training).
         """
         taps = self.features(x)
@@ -153,8 +160,7 @@ class SeamHeads(CamHeads):
         `change_maps` is applied to the class maps before the PCM (network/pcm_additions.py); None:
         as published.
         """
-        taps = self.features(x, head=self.fc8)
-        cam = taps['conv6']
+        cam, taps = self.cam_and_taps(x)
         if change_maps is not None:
             cam = change_maps(cam)
         cam_rv = self.refine(x, taps, cam, channels)
@@ -162,20 +168,20 @@ class SeamHeads(CamHeads):
 
 
 class EpsHeads(CamHeads):
-    """EPS's network; the background is channel 20, the last (method §2.2)."""
+    """EPS's network; the background is the last channel, of VOC number 20 (method §2.2)."""
 
-    def add_heads(self, projection: str = 'proj_fc', bg_index: int = 20) -> None:
-        super().add_heads(projection, bg_index)
+    def add_heads(self, projection: str = 'proj_fc', num_classes: int = NUM_CLASSES) -> None:
+        super().add_heads(projection, num_classes - 1, num_classes)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Class scores, maps and projected features of normalised images x [N, 3, H, W], all at
         feature size (h, w).
 
         Returns:
-            pred [N, 21]: spatial mean of cam.
-            cam [N, 21, h, w]: fc8 output.
-            pred_rv [N, 21]: spatial mean of cam_rv.
-            cam_rv [N, 21, h, w]: PCM-refined maps, ≥ 0.
+            pred [N, C]: spatial mean of cam.
+            cam [N, C, h, w]: fc8 output.
+            pred_rv [N, C]: spatial mean of cam_rv.
+            cam_rv [N, C, h, w]: PCM-refined maps, ≥ 0.
             f_proj [N, 128, h, w].
         """
         taps = self.features(x)
@@ -184,5 +190,5 @@ class EpsHeads(CamHeads):
         return cam.mean((2, 3)), cam, cam_rv.mean((2, 3)), cam_rv, self.project(taps['conv6'])
 
     def forward_cam(self, x: torch.Tensor) -> torch.Tensor:
-        """The fc8 map [N, 21, h, w] alone: what inference needs (no PCM)."""
-        return self.features(x, head=self.fc8)['conv6']
+        """The fc8 map [N, C, h, w] alone: what inference needs (no PCM)."""
+        return self.cam_and_taps(x)[0]

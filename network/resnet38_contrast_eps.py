@@ -2,12 +2,17 @@
 
 from network.cam_net import EpsHeads
 from network.resnet38d import ResNet38
+from voc12.classes import NUM_CLASSES
 
 
 class Net(EpsHeads, ResNet38):
-    """State-dict keys are those of the published checkpoints; `width`: see ResNet38, the heads'
-    channels do not scale."""
+    """State-dict keys are those of the published checkpoints.
 
-    def __init__(self, width: float = 1.0):
+    Args:
+        width: see ResNet38; the heads' own channels do not scale.
+        num_classes: channels of every map, the background included.
+    """
+
+    def __init__(self, width: float = 1.0, num_classes: int = NUM_CLASSES):
         super().__init__(width)
-        self.add_heads()
+        self.add_heads(num_classes=num_classes)

@@ -1,20 +1,17 @@
 """ResNet-38 (Wu et al., model A1) at output stride 8: the backbone of every ResNet-38 network here
 (method §1)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from network.backbone import Backbone
-from network.cpu.convolutions import Conv1x1, Conv3x3, infers_on_cpu, lean
-from network.cpu.dropout import after_dropout
 from tool.run.errors import UserError
 
 FULL_CHANNELS = 4096  # of the last feature map at width 1
 FROZEN = ('conv1a', 'b2', 'b2_1', 'b2_2')  # when fine-tuning
-STRIP = 8  # rows
 
 
 def scaled(channels: int, width: float) -> int:
@@ -41,20 +38,21 @@ def width_of(state: dict, prefix: str = '') -> float:
     return len(state[prefix + 'bn7.weight']) / FULL_CHANNELS
 
 
-def _bn_relu(bn: nn.BatchNorm2d, x: torch.Tensor, spent: bool = False) -> torch.Tensor:
-    """ReLU(bn(x)); in inference on a CPU it takes the place of an x that is `spent`."""
-    if not spent or bn.training or not lean(x):
-        return F.relu(bn(x), inplace=True)
-    scale = bn.weight / (bn.running_var + bn.eps).sqrt()
-    scale, shift = scale[:, None, None], (bn.bias - bn.running_mean * scale)[:, None, None]
-    return torch.addcmul(shift, x, scale, out=x).relu_()
+def conv3x3(channels_in: int, channels_out: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    """A 3×3 convolution without bias; at stride 1 it keeps the size."""
+    return nn.Conv2d(channels_in, channels_out, 3, stride, dilation, dilation, bias=False)
+
+
+def conv1x1(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+    """A 1×1 convolution without bias."""
+    return nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
 
 
 class Block(nn.Module):
-    """Pre-activation block of two 3×3 convolutions; returns (output, its first BN-ReLU output or
-    None if of the same shape).
+    """Plain block: BN, ReLU, 3×3 convolution, twice, added to the shortcut.
 
-    In inference on a CPU a block may write over its input.
+    The shortcut is the input where the shape stays, else a 1×1 convolution of the first BN-ReLU
+    output.
     """
 
     def __init__(
@@ -65,62 +63,57 @@ class Block(nn.Module):
         stride: int = 1,
         first_dilation: int = 1,
         dilation: int = 1,
-        direct: bool = False,
     ):
         super().__init__()
         self.bn_branch2a = nn.BatchNorm2d(channels_in)
-        self.conv_branch2a = Conv3x3(channels_in, channels_mid, stride, first_dilation, direct)
+        self.conv_branch2a = conv3x3(channels_in, channels_mid, stride, first_dilation)
         self.bn_branch2b1 = nn.BatchNorm2d(channels_mid)
-        self.conv_branch2b1 = Conv3x3(channels_mid, channels_out, 1, dilation, direct)
+        self.conv_branch2b1 = conv3x3(channels_mid, channels_out, 1, dilation)
         self.same_shape = channels_in == channels_out and stride == 1
         if not self.same_shape:
-            self.conv_branch1 = Conv1x1(channels_in, channels_out, stride)
+            self.conv_branch1 = conv1x1(channels_in, channels_out, stride)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if self.same_shape:
-            first, y = None, self.conv_branch2a(_bn_relu(self.bn_branch2a, x))
-        else:
-            first = _bn_relu(self.bn_branch2a, x, spent=True)
-            y = self.conv_branch2a(first)
-        y = self.conv_branch2b1(_bn_relu(self.bn_branch2b1, y, spent=True))
-        return y.add_(x if self.same_shape else self.conv_branch1(first)), first
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(output, first BN-ReLU output)."""
+        first = F.relu(self.bn_branch2a(x), inplace=True)
+        y = self.conv_branch2a(first)
+        y = F.relu(self.bn_branch2b1(y), inplace=True)
+        y = self.conv_branch2b1(y)
+        y += x if self.same_shape else self.conv_branch1(first)
+        return y, first
 
 
 class Bottleneck(nn.Module):
-    """Pre-activation bottleneck with dropout and a projected shortcut; returns (output, its first
-    BN-ReLU output)."""
+    """Bottleneck: BN, ReLU, convolution, three times (1×1, 3×3, 1×1), with dropout before the last
+    two convolutions.
+
+    The shortcut is a 1×1 convolution of the first BN-ReLU output.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, dilation: int, dropout: float):
         super().__init__()
-        quarter, half = channels_out // 4, channels_out // 2
+        quarter = channels_out // 4
+        half = channels_out // 2
         self.bn_branch2a = nn.BatchNorm2d(channels_in)
-        self.conv_branch2a = nn.Conv2d(channels_in, quarter, 1, bias=False)
+        self.conv_branch2a = conv1x1(channels_in, quarter)
         self.bn_branch2b1 = nn.BatchNorm2d(quarter)
         self.dropout_2b1 = nn.Dropout2d(dropout)
-        self.conv_branch2b1 = Conv3x3(quarter, half, 1, dilation)
+        self.conv_branch2b1 = conv3x3(quarter, half, 1, dilation)
         self.bn_branch2b2 = nn.BatchNorm2d(half)
         self.dropout_2b2 = nn.Dropout2d(dropout)
-        self.conv_branch2b2 = nn.Conv2d(half, channels_out, 1, bias=False)
-        self.conv_branch1 = nn.Conv2d(channels_in, channels_out, 1, bias=False)
+        self.conv_branch2b2 = conv1x1(half, channels_out)
+        self.conv_branch1 = conv1x1(channels_in, channels_out)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        first, y = self.narrow(x)
-        return self.widen(first, y), first
-
-    def narrow(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The first BN-ReLU output, and the branch as far as it has fewer channels."""
-        first = _bn_relu(self.bn_branch2a, x, spent=True)
+        """(output, first BN-ReLU output)."""
+        first = F.relu(self.bn_branch2a(x), inplace=True)
         y = self.conv_branch2a(first)
-        y = after_dropout(
-            self.conv_branch2b1, self.dropout_2b1, _bn_relu(self.bn_branch2b1, y, spent=True)
-        )
-        return first, _bn_relu(self.bn_branch2b2, y, spent=True)
-
-    def widen(self, first: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The output from what `narrow` gives, pixel by pixel."""
-        return after_dropout(self.conv_branch2b2, self.dropout_2b2, y).add_(
-            self.conv_branch1(first)
-        )
+        y = F.relu(self.bn_branch2b1(y), inplace=True)
+        y = self.conv_branch2b1(self.dropout_2b1(y))
+        y = F.relu(self.bn_branch2b2(y), inplace=True)
+        y = self.conv_branch2b2(self.dropout_2b2(y))
+        y += self.conv_branch1(first)
+        return y, first
 
 
 class ResNet38(Backbone):
@@ -135,18 +128,19 @@ class ResNet38(Backbone):
         super().__init__()
         self.width = check_width(width)
         c64, c128, c256, c512, c1024, c2048, c4096 = (scaled(64 << i, width) for i in range(7))
-        self.conv1a = nn.Conv2d(3, c64, 3, 1, 1, bias=False)
-        self.b2 = Block(
-            c64, c128, c128, stride=2, direct=True
-        )  # its rounding would pass through all that follows
-        self.b2_1 = Block(c128, c128, c128, direct=True)
-        self.b2_2 = Block(c128, c128, c128, direct=True)
+        self.conv1a = conv3x3(3, c64)
+        self.b2 = Block(c64, c128, c128, stride=2)
+        self.b2_1 = Block(c128, c128, c128)
+        self.b2_2 = Block(c128, c128, c128)
         self.b3 = Block(c128, c256, c256, stride=2)
         self.b3_1 = Block(c256, c256, c256)
         self.b3_2 = Block(c256, c256, c256)
         self.b4 = Block(c256, c512, c512, stride=2)
-        for i in range(1, 6):
-            setattr(self, f'b4_{i}', Block(c512, c512, c512))
+        self.b4_1 = Block(c512, c512, c512)
+        self.b4_2 = Block(c512, c512, c512)
+        self.b4_3 = Block(c512, c512, c512)
+        self.b4_4 = Block(c512, c512, c512)
+        self.b4_5 = Block(c512, c512, c512)
         self.b5 = Block(c512, c512, c1024, first_dilation=1, dilation=2)
         self.b5_1 = Block(c1024, c512, c1024, first_dilation=2, dilation=2)
         self.b5_2 = Block(c1024, c512, c1024, first_dilation=2, dilation=2)
@@ -160,48 +154,29 @@ class ResNet38(Backbone):
     def description(self) -> str:
         return f'ResNet-38 of width {self.width}'
 
-    def features(
-        self, x: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] = None
-    ) -> dict[str, torch.Tensor]:
+    def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (stride
-        8, ceil(H/8)).
+        8, ceil(H/8))."""
+        x, taps = self.before_b7(x)
+        x = self.b7(x)[0]
+        taps['conv6'] = F.relu(self.bn7(x), inplace=True)
+        return taps
 
-        With `head`, which must work pixel by pixel, the tap conv6 is head(conv6). Inference on a
-        CPU then makes conv6, the largest map, a few rows at a time.
-        """
-        x, taps = self.conv1a(x), {}
-        for name in (
-            'b2',
-            'b2_1',
-            'b2_2',
-            'b3',
-            'b3_1',
-            'b3_2',
-            'b4',
-            'b4_1',
-            'b4_2',
-            'b4_3',
-            'b4_4',
-            'b4_5',
-            'b5',
-            'b5_1',
-            'b5_2',
-            'b6',
-        ):
-            x, first = getattr(self, name)(x)
-            if name in _TAPS:
-                taps[_TAPS[name]] = first
-            del first  # or it would be there while the next block runs
-        first, y = self.b7.narrow(x)
-        rows = STRIP if head is not None and infers_on_cpu(y) else y.shape[2]
-        strips = [
-            self._conv6(*strip, head) for strip in zip(first.split(rows, 2), y.split(rows, 2))
-        ]
-        return {**taps, 'conv6': torch.cat(strips, 2) if len(strips) > 1 else strips[0]}
-
-    def _conv6(self, first: torch.Tensor, y: torch.Tensor, head: Callable | None) -> torch.Tensor:
-        feature = _bn_relu(self.bn7, self.b7.widen(first, y), spent=True)
-        return feature if head is None else head(feature)
+    def before_b7(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The output of b6, and the taps conv3, conv4 and conv5: the first BN-ReLU outputs of b4,
+        b5 and b6."""
+        taps = {}
+        x = self.conv1a(x)
+        for block in (self.b2, self.b2_1, self.b2_2, self.b3, self.b3_1, self.b3_2):
+            x = block(x)[0]
+        x, taps['conv3'] = self.b4(x)
+        for block in (self.b4_1, self.b4_2, self.b4_3, self.b4_4, self.b4_5):
+            x = block(x)[0]
+        x, taps['conv4'] = self.b5(x)
+        for block in (self.b5_1, self.b5_2):
+            x = block(x)[0]
+        x, taps['conv5'] = self.b6(x)
+        return x, taps
 
     def train_from_scratch(self) -> None:
         """No ImageNet weights: BatchNorm trains, nothing is frozen, and every block starts as its
@@ -217,6 +192,3 @@ class ResNet38(Backbone):
 
     def early(self) -> Iterator[nn.Parameter]:
         return (parameter for name in FROZEN for parameter in getattr(self, name).parameters())
-
-
-_TAPS = {'b4': 'conv3', 'b5': 'conv4', 'b6': 'conv5'}

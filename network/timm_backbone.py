@@ -1,14 +1,13 @@
 """Any ImageNet network of timm that can be dilated, as a backbone at output stride 8, 16 or 32."""
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from network.backbone import Backbone
-from network.cpu.depthwise import train_in_float32, use_interleaved
 from tool.run.errors import UserError
 
 # timm itself is imported where it is needed: that takes seconds, and ResNet-38 does without
@@ -80,9 +79,7 @@ class TimmBackbone(Backbone):
     def description(self) -> str:
         return f'{self.name} at output stride {self.output_stride}'
 
-    def features(
-        self, x: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor] = None
-    ) -> dict[str, torch.Tensor]:
+    def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (output
         stride s, ceil(H/s)).
 
@@ -99,11 +96,7 @@ class TimmBackbone(Backbone):
             else stage
             for name, stage in (('conv4', stages[-3]), ('conv5', stages[-2]))
         }
-        return {
-            'conv3': stages[self.low_stage],
-            **taps,
-            'conv6': last if head is None else head(last),
-        }
+        return {'conv3': stages[self.low_stage], **taps, 'conv6': last}
 
     def early(self) -> Iterator[nn.Parameter]:
         prefix = self._stages()[self.low_stage]['module'] + '.'
@@ -159,8 +152,6 @@ def _create(name: str, stride: int) -> nn.Module:
         setattr(model, model.pretrained_cfg['classifier'].split('.')[0], nn.Identity())
     except Exception as error:  # constructors refuse an output stride in many ways
         raise _unfit(name, stride, error) from None
-    use_interleaved(model)
-    train_in_float32(model)
     return model
 
 

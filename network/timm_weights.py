@@ -111,7 +111,7 @@ def is_of_timm(state: dict) -> bool:
     return bool({KEY, f'backbone.{KEY}', _WHEEL_MARK} & set(state))
 
 
-def timm_state(state: dict, weights: str, model: str = None) -> tuple[dict, str, int | None]:
+def timm_state(state: dict, weights: str, model: str | None = None) -> tuple[dict, str, int | None]:
     """Weights under the keys of TimmBackbone.
 
     Args:

@@ -1,6 +1,8 @@
 """Where a network's weights come from: ImageNet weights, a bare state dict, or scratch; its shape
 is read from the weights."""
 
+import functools
+import inspect
 from collections.abc import Callable
 from importlib import import_module
 
@@ -8,12 +10,16 @@ import torch
 from torch import nn
 
 from network.backbone import Backbone
+from network.cam_net import CamHeads
+from network.class_check import check_classes, without_other_classes
 from network.resnet38d import ResNet38, width_of
 from network.timm_backbone import TimmBackbone, read_description
 from network.timm_weights import is_of_timm, load_backbone, read_state, timm_state
 from tool.files.checkpoints import check_state, fitting, load_checkpoint
 from tool.files.mxnet_params import resnet38_from_mxnet
+from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
+from voc12.classes import VOC
 
 AFFINITY = ('network.resnet38_aff', 'network.timm_aff')
 
@@ -58,10 +64,11 @@ def _width(path: str, state: dict) -> float:
 def net_for_training(
     network: str | tuple[str, str],
     weights: str,
-    width: float = None,
+    width: float | None = None,
     say: Callable[[str], None] = print,
-    backbone: str = None,
-    output_stride: int = None,
+    backbone: str | None = None,
+    output_stride: int | None = None,
+    classes: ClassSet = VOC,
 ) -> Backbone:
     """A network ready to be trained from `weights`.
 
@@ -74,16 +81,18 @@ def net_for_training(
         say: gets one line on what was loaded and how BatchNorm is treated.
         backbone: 'resnet38' or a model of timm; None: what the weights are of, else resnet38.
         output_stride: of a timm backbone; None: that of the weights, else the network's default.
+        classes: of the data. The class map is initialised anew where the weights are of others.
     Raises:
         UserError: unreadable file, another backbone, or a width or stride that contradicts it.
     """
     state = resnet38_from_mxnet(weights) if weights.endswith('.params') else read_state(weights)
+    state = without_other_classes(state, weights, classes)
     if backbone is None:
         backbone = None if is_of_timm(state) else 'resnet38'
     if backbone != 'resnet38':
         if width is not None:
             raise UserError(f'--width {width}: only ResNet-38 has widths; leave it out')
-        return _timm_for_training(network, state, weights, say, backbone, output_stride)
+        return _timm_for_training(network, state, weights, say, backbone, output_stride, classes)
     if weights == 'imagenet' or is_of_timm(state):
         raise UserError(
             f'--weights {weights}: is of a backbone of timm; name it with --backbone (ResNet-38 '
@@ -91,7 +100,7 @@ def net_for_training(
         )
     if output_stride not in (None, 8):
         raise UserError(f'--output_stride {output_stride}: ResNet-38 has 8 only; leave it out')
-    return _resnet38_for_training(network, state, weights, width, say)
+    return _resnet38_for_training(network, state, weights, width, say, classes)
 
 
 def _resnet38_for_training(
@@ -100,9 +109,11 @@ def _resnet38_for_training(
     weights: str,
     width: float | None,
     say: Callable[[str], None],
+    classes: ClassSet,
 ) -> ResNet38:
     """`net_for_training` over ResNet-38."""
     make = _find(network, False, 'the weights are of ResNet-38; give --backbone NAME')
+    make = _of_classes(make, classes)
     if weights == 'scratch':
         net = make(width or 1.0)
         net.train_from_scratch()
@@ -142,6 +153,7 @@ def _timm_for_training(
     say: Callable[[str], None],
     backbone: str | None,
     output_stride: int | None,
+    classes: ClassSet,
 ) -> TimmBackbone:
     """`net_for_training` over a backbone of timm."""
     make = _find(
@@ -160,7 +172,7 @@ def _timm_for_training(
                 'out'
             )
         output_stride = output_stride or found
-    net = make(backbone, output_stride or make.strides[0])
+    net = _of_classes(make, classes)(backbone, output_stride or make.strides[0])
     if weights == 'scratch':
         net.train_from_scratch()
         say(f'weights: {net.description}, from scratch; BatchNorm trains and nothing is frozen')
@@ -194,17 +206,38 @@ def _differences(own: dict, state: dict, used: dict) -> str:
     )
 
 
+def _of_classes(make: Callable[..., Backbone], classes: ClassSet) -> Callable[..., Backbone]:
+    """A Net that is made for as many classes as there are; VOC's 21 are every Net's default.
+
+    Raises:
+        UserError: it has a class map, but no argument for the number of classes.
+    """
+    if classes.num_classes == VOC.num_classes or not issubclass(make, CamHeads):
+        return make
+    if 'num_classes' not in inspect.signature(make).parameters:
+        raise UserError(
+            f'--network {make.__module__}: is made for {VOC.num_classes} classes, the data have '
+            f'{classes.num_classes}; give its Net an argument num_classes'
+        )
+    return functools.partial(make, num_classes=classes.num_classes)
+
+
 def net_from_checkpoint(
-    network: str | tuple[str, str], weights: str, state: dict = None
+    network: str | tuple[str, str],
+    weights: str,
+    state: dict | None = None,
+    classes: ClassSet = VOC,
 ) -> nn.Module:
     """A trained network in eval mode, loaded strictly; `state` saves reading the file again.
 
     Args:
         network: dotted module name, or two: over ResNet-38 and over timm's backbones.
+        classes: of the data.
     Raises:
-        UserError: the checkpoint is of another network; names a key that does not fit.
+        UserError: the checkpoint is of other classes or of another network; says what differs.
     """
     state = load_checkpoint(weights) if state is None else state
+    check_classes(state, weights, classes)
     timm = read_description(state, weights)
     make = _find(
         network,
@@ -212,12 +245,12 @@ def net_from_checkpoint(
         f'{weights} is of {"timm" if timm else "ResNet-38"}; leave --network out',
     )
     if timm:
-        net = make(*timm)
+        net = _of_classes(make, classes)(*timm)
     else:
         with torch.device(
             'meta'
         ):  # neither initialised nor in memory twice: it takes the checkpoint's own tensors
-            net = make(_width(weights, state))
+            net = _of_classes(make, classes)(_width(weights, state))
     own = net.state_dict()
     check_state(
         weights, f'a checkpoint of {make.__module__}', own, state, 'check --weights and --network'

@@ -20,6 +20,7 @@ import torch
 from network import cam_net
 from network.baselines import BASELINES
 from network.baselines.baseline import LossOptions
+from network.device import to_device
 from network.weights import find_net
 from tool.files.atomic import write_text
 from tool.files.maps import read_cam
@@ -353,6 +354,7 @@ def _run_step(width: float, kind: str) -> Callable:
     if kind == 'plain':
         losses_of, net.features = _plain_step, functools.partial(plain.resnet38, net)
     else:
+        to_device(net, torch.device('cpu'))
         keep_freed_memory()
 
     def step():
@@ -434,6 +436,7 @@ def _run_inference(kind: str) -> Callable:
     if kind == 'plain':
         cam_net.SLAB = 1 << 60
         return lambda: plain.seam_seeds(net, views, (375, 500), torch.eye(20)[[3, 7]].sum(0))
+    to_device(net, torch.device('cpu'))
     dtype = amp_dtype(kind, torch.device('cpu'))
     if dtype is None:
         return_freed_memory()

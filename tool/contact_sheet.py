@@ -4,7 +4,7 @@
         --column seed=runs/cam_crf walk=runs/rw --out runs/sheet.jpg
 
 Reads  the pictures, the CAMs of --cam_dir (.npy, shown as a heat map of the strongest class) and
-       the masks of every --column folder (.png, in the VOC colours).
+       the masks of every --column folder (.png); their classes are those of --voc12_root.
 Writes one picture, --out; or, with --out_list, only the names it would show, for a stage that is to
 be run on them first.
 """
@@ -19,10 +19,10 @@ from tool.files.atomic import atomic, write_text
 from tool.files.lists import read_list
 from tool.files.maps import read_cam
 from tool.files.pictures import check_size, image_size, read_image, read_mask
+from tool.method.class_set import IGNORE, ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.classes import CLASSES, IGNORE, PALETTE, VOC
-from voc12.layout import check_files, check_images, image_path
+from voc12.layout import check_files, check_images, class_set, image_path
 
 WIDTH, GAP, TITLE = 200, 6, 24  # pixels: a column, between cells, a line of text
 
@@ -72,13 +72,14 @@ def main(args):
         [(args.cam_dir, '.npy')] if args.cam_dir else []
     ):
         check_files(folder, names, kind, f'check the folder and {args.list}')
+    classes = class_set(args.voc12_root)
     rows, shown = [], set()
     for name in names:
-        cells, classes = picture_cells(name, args.voc12_root, args.cam_dir, columns)
+        cells, ids = picture_cells(name, args.voc12_root, args.cam_dir, columns, classes)
         rows.append(cells)
-        shown |= classes
+        shown |= ids
     titles = ['picture', *(['CAM'] if args.cam_dir else []), *columns]
-    image = sheet(titles, rows, shown, args.note)
+    image = sheet(titles, rows, shown, args.note, classes)
     with atomic(args.out) as temporary:
         image.save(temporary, 'JPEG' if args.out.lower().endswith(('.jpg', '.jpeg')) else 'PNG')
     print(f'{len(names)} pictures: {args.out}')
@@ -91,27 +92,26 @@ def spaced(names: list[str], count: int) -> list[str]:
 
 
 def picture_cells(
-    name: str, root: str, cam_dir: str | None, columns: dict[str, str]
+    name: str, root: str, cam_dir: str | None, columns: dict[str, str], classes: ClassSet
 ) -> tuple[list[Image.Image], set[int]]:
     """(one row of the sheet, class ids of its masks)."""
     path = image_path(root, name)
     picture, (height, width) = np.asarray(read_image(path)), image_size(path)
-    cells, classes = [picture], set()
+    cells, ids = [picture], set()
     if cam_dir:
-        cells.append(
-            heat_map(picture, read_cam(os.path.join(cam_dir, name + '.npy'), VOC, (height, width)))
-        )
+        cam = read_cam(os.path.join(cam_dir, name + '.npy'), classes, (height, width))
+        cells.append(heat_map(picture, cam))
     for folder in columns.values():
         mask_path = os.path.join(folder, name + '.png')
-        mask = read_mask(mask_path, VOC)
+        mask = read_mask(mask_path, classes)
         check_size(mask_path, mask.shape, (height, width))
-        classes |= set(np.unique(mask).tolist())
-        cells.append(PALETTE[mask])
+        ids |= set(np.unique(mask).tolist())
+        cells.append(classes.colour_map[mask])
     size = WIDTH, max(1, round(height * WIDTH / width))
     kinds = [Image.Resampling.BILINEAR] * (1 + bool(cam_dir)) + [Image.Resampling.NEAREST] * len(
         columns
     )
-    return [Image.fromarray(cell).resize(size, kind) for cell, kind in zip(cells, kinds)], classes
+    return [Image.fromarray(cell).resize(size, kind) for cell, kind in zip(cells, kinds)], ids
 
 
 def heat_map(picture: np.ndarray, cam: dict[int, np.ndarray]) -> np.ndarray:
@@ -126,11 +126,15 @@ def heat_map(picture: np.ndarray, cam: dict[int, np.ndarray]) -> np.ndarray:
 
 
 def sheet(
-    titles: list[str], rows: list[list[Image.Image]], classes: set[int], note: str
+    titles: list[str],
+    rows: list[list[Image.Image]],
+    shown: set[int],
+    note: str,
+    classes: ClassSet,
 ) -> Image.Image:
-    """Rows of equally wide cells under their titles, the colours of the classes and a note
-    below."""
-    legend = [key for key in sorted(classes) if key != IGNORE]
+    """Rows of equally wide cells under their titles, the colours of the class ids that are shown
+    and a note below."""
+    legend = [key for key in sorted(shown) if key != IGNORE]
     width = GAP + len(titles) * (WIDTH + GAP)
     columns = max(1, width // 130)
     lines = -(-len(legend) // columns)
@@ -152,8 +156,10 @@ def sheet(
         top += row[0].height + GAP
     for place, key in enumerate(legend):
         left, line = GAP + place % columns * 130, top + place // columns * TITLE
-        draw.rectangle((left, line + 5, left + 14, line + 19), tuple(PALETTE[key].tolist()))
-        draw.text((left + 20, line + 4), CLASSES[key], 'black', font)
+        draw.rectangle(
+            (left, line + 5, left + 14, line + 19), tuple(classes.colour_map[key].tolist())
+        )
+        draw.text((left + 20, line + 4), classes.names[key], 'black', font)
     draw.text((GAP, top + lines * TITLE + 4), note, 'black', font)
     return image
 

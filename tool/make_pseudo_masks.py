@@ -2,10 +2,10 @@
 
     python -m tool.make_pseudo_masks --crf_dir aff_crf/8.00 --out_dir pseudo_masks
 
-Reads  <crf_dir>/<name>.npy of aff_prepare.py (dicts of background and present classes, or 21-map
-       arrays).
-Writes <out_dir>/<name>.png, the most probable class of every pixel. EPS's pseudo masks are those
-       of aff_prepare.py --unary probs --alpha 8 --crf_iters 5.
+Reads  <crf_dir>/<name>.npy of aff_prepare.py (dicts of background and present classes, or arrays
+       of all maps).
+Writes <out_dir>/<name>.png, the most probable class of every pixel. EPS's pseudo masks are those of
+       aff_prepare.py --unary probs --alpha 8 --crf_iters 5.
 """
 
 import os
@@ -13,11 +13,13 @@ import os
 import numpy as np
 
 from tool.files.atomic import need_folder
+from tool.files.class_sets import read_classes
 from tool.files.lists import read_list
 from tool.files.manifest import fingerprint
 from tool.files.maps import read_maps
 from tool.files.picture_stage import Output, PictureStage
 from tool.files.pictures import write_mask
+from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from voc12.classes import VOC
@@ -31,6 +33,11 @@ def parse_args():
     )
     parser.output.add_argument('--out_dir', required=True, help='folder for the masks')
     parser.data.add_argument('--list', help='images (default: every file of --crf_dir)')
+    parser.data.add_argument(
+        '--classes_txt',
+        metavar='FILE',
+        help="foreground classes of the maps, one a line (default: VOC's)",
+    )
     command_line.add_jobs_flag(parser, 'reading and writing')
     parser.output.add_argument(
         '--overwrite', action='store_true', help='replace masks of other maps'
@@ -44,7 +51,11 @@ def main(args):
     masks = Output(args.out_dir, '.png', settings)
     stage.claim([masks])
 
-    tasks = [(os.path.join(args.crf_dir, name + '.npy'), masks.path(name)) for name in stage.todo]
+    classes = read_classes(args.classes_txt) if args.classes_txt else VOC
+    tasks = [
+        (os.path.join(args.crf_dir, name + '.npy'), masks.path(name), classes)
+        for name in stage.todo
+    ]
     stage.map(make_mask, tasks, args.jobs)
     stage.report()
 
@@ -63,9 +74,9 @@ def read_names(args) -> list[str]:
     return names
 
 
-def make_mask(source: str, target: str) -> None:
+def make_mask(source: str, target: str, classes: ClassSet) -> None:
     """One picture: CRF maps file → mask file."""
-    maps = read_maps(source, VOC)
+    maps = read_maps(source, classes)
     if not maps:
         raise UserError(f'{source}: holds no map; make it again with aff_prepare.py')
     labels = np.array(sorted(maps), np.uint8)

@@ -18,10 +18,10 @@ from tool.files.maps import read_cam
 from tool.files.picture_stage import PictureStage
 from tool.files.pictures import image_size
 from tool.files.stage_outputs import SeedOutputs, write_seed
+from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.classes import NUM_CLASSES, VOC
-from voc12.layout import check_files, check_images, image_path
+from voc12.layout import check_files, check_images, class_set, image_path
 
 
 def parse_args():
@@ -59,23 +59,30 @@ def main(args):
     names = read_list(args.list)
     check_images(args.voc12_root, names)
     check_files(args.cam_dir, names, '.npy', 'make the CAMs with contrast_infer.py --out_cam')
+    classes = class_set(args.voc12_root)
     stage = PictureStage('seed masks', names, args.overwrite)
     outputs = SeedOutputs(
-        None, args.out_png, args.out_crf, args.t, args.crf_iters, args.crf_backend, NUM_CLASSES
+        None,
+        args.out_png,
+        args.out_crf,
+        args.t,
+        args.crf_iters,
+        args.crf_backend,
+        classes.num_classes,
     )
     settings = {'stage': 'seed_masks', 'cam_dir': fingerprint(args.cam_dir), 't': args.t}
     stage.claim(outputs.wanted({}, settings), args.crf_backend if args.out_crf else None)
 
-    tasks = [(args.voc12_root, args.cam_dir, outputs, name) for name in stage.todo]
+    tasks = [(args.voc12_root, args.cam_dir, outputs, classes, name) for name in stage.todo]
     stage.map(make_masks, tasks, args.jobs)
     stage.report(f' ({args.list}), background score {args.t}')
 
 
-def make_masks(root: str, cam_dir: str, outputs: SeedOutputs, name: str) -> None:
+def make_masks(root: str, cam_dir: str, outputs: SeedOutputs, classes: ClassSet, name: str) -> None:
     """One picture: its CAM file → the wanted masks."""
     path = image_path(root, name)
     size = image_size(path)
-    cam = read_cam(os.path.join(cam_dir, name + '.npy'), VOC, size)
+    cam = read_cam(os.path.join(cam_dir, name + '.npy'), classes, size)
     write_seed(name, cam, size, path, outputs)
 
 

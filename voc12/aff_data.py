@@ -11,8 +11,7 @@ from tool.files.maps import read_cam, read_maps
 from tool.files.pictures import read_image
 from tool.method.affinity import FEATURE_STRIDE, affinity_label
 from tool.train.random_numbers import sample_rng
-from voc12.classes import VOC
-from voc12.layout import image_path
+from voc12.layout import class_set, image_path
 from voc12.transforms import IMAGENET, color_jitter, crop_window, cut, normalise, to_tensor
 
 
@@ -47,6 +46,7 @@ class AffinityTrainSet(Dataset):
     ):
         self.root, self.names, self.la_dir, self.ha_dir = voc12_root, names, la_dir, ha_dir
         self.crop_size, self.seed, self.normalisation = crop_size, seed, normalisation
+        self.classes = class_set(voc12_root)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -60,7 +60,7 @@ class AffinityTrainSet(Dataset):
         )
         size = image.shape[:2]
         la, ha = (
-            read_maps(os.path.join(folder, name + '.npy'), VOC, size)
+            read_maps(os.path.join(folder, name + '.npy'), self.classes, size)
             for folder in (self.la_dir, self.ha_dir)
         )
         window = crop_window(*size, crop, rng)
@@ -97,6 +97,7 @@ class WalkSet(Dataset):
     ):
         self.root, self.names, self.cam_dir, self.bg_score = voc12_root, names, cam_dir, bg_score
         self.normalisation = normalisation
+        self.classes = class_set(voc12_root)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -107,7 +108,7 @@ class WalkSet(Dataset):
         name = self.names[index]
         image = normalise(read_image(image_path(self.root, name)), *self.normalisation)
         height, width = image.shape[:2]
-        cam = read_cam(os.path.join(self.cam_dir, name + '.npy'), VOC, (height, width))
+        cam = read_cam(os.path.join(self.cam_dir, name + '.npy'), self.classes, (height, width))
         classes = sorted(cam)
         padding = (0, -height % FEATURE_STRIDE), (0, -width % FEATURE_STRIDE)
         maps = np.stack(

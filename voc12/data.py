@@ -9,6 +9,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from tool.files.atomic import need_folder
+from tool.files.lists import labels_of
 from tool.files.pictures import check_size, image_size, read_gray, read_image
 from tool.run.errors import UserError
 from tool.train.random_numbers import sample_rng
@@ -25,15 +26,16 @@ from voc12.transforms import (
 
 
 def pick_labels(labels: dict[str, np.ndarray], names: list[str], path: str) -> np.ndarray:
-    """Image-level labels float32 [len(names), 20]; UserError for a name that `labels` (read from
+    """Image-level labels float32 [len(names), K]; UserError for a name that `labels` (read from
     `path`) does not have."""
-    lost = [name for name in names if name not in labels]
+    found = labels_of(labels, names)
+    lost = [name for name, label in zip(names, found) if label is None]
     if lost:
         raise UserError(
             f'{path}: no label for {lost[0]} ({len(lost)} of {len(names)} names have none); '
             'make it again with python -m voc12.make_lists'
         )
-    return np.stack([labels[name] for name in names])
+    return np.stack(found)
 
 
 def saliency_path(root: str, name: str) -> str:
@@ -68,7 +70,7 @@ class TrainSet(Dataset):
     every random choice.
 
     Args:
-        names: images; labels: float32 [len(names), 20].
+        names: images; labels: float32 [len(names), K].
         crop_size: pixels. The long side is drawn from crop_size … crop_size · 768/448, as published
             at 448.
         saliency_root: folder of saliency maps, or None.
@@ -82,7 +84,7 @@ class TrainSet(Dataset):
         labels: np.ndarray,
         crop_size: int,
         seed: int,
-        saliency_root: str = None,
+        saliency_root: str | None = None,
         normalisation: tuple = IMAGENET,
     ):
         self.root, self.names, self.labels = voc12_root, names, labels
@@ -93,7 +95,7 @@ class TrainSet(Dataset):
         return len(self.names)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
-        """'image' [3, crop, crop], 'label' [20] and, with saliency maps, 'saliency' [1, crop, crop]
+        """'image' [3, crop, crop], 'label' [K] and, with saliency maps, 'saliency' [1, crop, crop]
         in [0, 1]."""
         epoch, index = key
         rng, crop, name = sample_rng(self.seed, epoch, index), self.crop_size, self.names[index]
@@ -126,7 +128,7 @@ class MultiScaleSet(Dataset):
     """Every image at every scale, each with its mirror image (method §5).
 
     Args:
-        names: images; labels: float32 [len(names), 20]; scales: factors on the image size.
+        names: images; labels: float32 [len(names), K]; scales: factors on the image size.
         normalisation: (mean, std) of the network's inputs.
     """
 
@@ -145,8 +147,8 @@ class MultiScaleSet(Dataset):
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
-        """'name', 'size' (H, W), 'classes' (foreground ids 0…19 present) and 'views': one [2, 3, h,
-        w] a scale."""
+        """'name', 'size' (H, W), 'classes' (ids 0…K−1 of the foreground classes present) and
+        'views': one [2, 3, h, w] a scale."""
         image = read_image(image_path(self.root, self.names[index]))
         width, height = image.size
         views = []

@@ -1,33 +1,87 @@
 """Where the files of a VOC2012 folder are (no torch here: the CPU stages and their worker processes
 start quickly)."""
 
+import functools
 import os
 from collections import Counter
 
 from tool.files.atomic import need_folder
+from tool.files.class_sets import read_class_set
+from tool.files.lists import ENDINGS, picture_name
 from tool.files.maps import maps_size
 from tool.files.pictures import check_size, image_size
+from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 from tool.run.progress import progress
 from tool.run.shard import is_first
 from voc12.classes import VOC
 
+PICTURES = 'JPEGImages'
+
+
+def class_set(root: str) -> ClassSet:
+    """The classes of a data folder: those of its classes.txt, without one VOC's."""
+    return read_class_set(root, default=VOC)
+
+
+def class_set_beside(folder: str) -> ClassSet:
+    """The classes of the data folder that a folder of masks lies in."""
+    return class_set(os.path.dirname(os.path.abspath(folder)))
+
+
+def pictures(root: str) -> dict[str, str]:
+    """{picture name: file name} of a data folder's JPEGImages; files of other kinds are left out.
+
+    Raises:
+        UserError: no such folder, or two files of one name.
+    """
+    folder = os.path.join(root, PICTURES)
+    try:
+        changed = os.stat(folder).st_mtime_ns
+    except OSError:
+        changed = 0
+    return _index(folder, changed)
+
+
+@functools.lru_cache(maxsize=8)
+def _index(folder: str, changed: int) -> dict[str, str]:
+    """`pictures` of a folder, listed once for each time that it was `changed`."""
+    need_folder(folder, "give the devkit's VOC2012 folder, which holds it")
+    index: dict[str, str] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            file = entry.name
+            if file.startswith('.') or not file.lower().endswith(ENDINGS):
+                continue
+            name = picture_name(file)
+            if name in index:
+                first, second = sorted((index[name], file))
+                raise UserError(
+                    f'{folder}: {first} and {second} are both of the name {name}; '
+                    'rename or remove one of them'
+                )
+            index[name] = file
+    return index
+
 
 def image_path(root: str, name: str) -> str:
-    """JPEG of an image in a VOC2012 folder."""
-    return os.path.join(root, 'JPEGImages', name + '.jpg')
+    """The file of a picture in a data folder (<name>.jpg where there is none)."""
+    return os.path.join(root, PICTURES, pictures(root).get(name, name + '.jpg'))
 
 
 def check_images(root: str, names: list[str], flag: str = '--voc12_root') -> None:
-    """UserError unless `root`, the value of `flag`, is a VOC2012 folder that holds the JPEG of
+    """UserError unless `root`, the value of `flag`, is a VOC2012 folder that holds the picture of
     every name."""
     fix = f"set {flag} to the devkit's VOC2012 folder"
-    check_files(
-        os.path.join(need_folder(root, fix), 'JPEGImages'),
-        names,
-        '.jpg',
-        f'check the list, or {fix}',
-    )
+    folder = need_folder(os.path.join(need_folder(root, fix), PICTURES), fix)
+    index = pictures(root)
+    lost = [name for name in names if name not in index]
+    if lost:
+        raise UserError(
+            f'{os.path.join(folder, lost[0])}.jpg: no such file, nor one with another ending of a '
+            f'picture (of the {len(names)} names of the list, {len(lost)} have none); check the '
+            f'list, or {fix}'
+        )
 
 
 def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
@@ -35,16 +89,16 @@ def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
     name; reads headers only.
 
     Args:
-        root: VOC2012 folder of the pictures.
+        root: data folder of the pictures; its classes are those that may occur.
         fix: how to make the maps, for the message.
     Returns:
         How many files have which layout: Counter({'dict': …, 'array': …}).
     """
     check_files(folder, names, '.npy', fix)
-    layouts = Counter()
+    classes, layouts = class_set(root), Counter()
     for name in progress(names, desc=f'checking {folder}', unit='file', quiet=not is_first()):
         path = os.path.join(folder, name + '.npy')
-        size, layout = maps_size(path, VOC)
+        size, layout = maps_size(path, classes)
         layouts[layout] += 1
         picture_size = image_size(image_path(root, name))
         if size is not None:

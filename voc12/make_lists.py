@@ -1,11 +1,13 @@
-"""Image lists and image-level labels of PASCAL VOC 2012, made from the devkit's own folders.
+"""Image lists and image-level labels of a data folder in VOC 2012's layout, made from its own
+folders.
 
     python -m voc12.make_lists --voc12_root VOC2012
 
-Reads ImageSets/Segmentation/{train,val,test}.txt, SegmentationClassAug/*.png and, for the labels,
-Annotations/*.xml (for pictures without one, the classes of their mask). Writes into --out_dir
-{train,val,test,train_aug}.txt, one name a line, and cls_labels.npy, a dict {name: float32 [20]}.
-train_aug is every picture with a SegmentationClassAug mask that is not in val.
+Reads classes.txt (without it the classes are VOC's), ImageSets/Segmentation/{train,val,test}.txt,
+SegmentationClassAug/*.png and, for the labels, Annotations/*.xml (for pictures without one, the
+classes of their mask). Writes into --out_dir {train,val,test,train_aug}.txt, one name a line, and
+cls_labels.npy, a dict {name: float32 [K]} over the K foreground classes. train_aug is every picture
+with a SegmentationClassAug mask that is not in val.
 """
 
 import argparse
@@ -20,11 +22,13 @@ from tool.files.atomic import need_folder, write_text
 from tool.files.lists import read_list
 from tool.files.npy import write_npy
 from tool.files.pictures import read_mask
+from tool.method.class_set import IGNORE, ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
-from voc12.classes import CLASSES, NUM_FOREGROUND, VOC
+from voc12.classes import VOC
+from voc12.layout import class_set
 
 EXPECTED = {'train': 1464, 'val': 1449, 'train_aug': 10582, 'test': 1456}  # of the whole VOC 2012
 MASKS = ('SegmentationClassAug', 'SegmentationClass')
@@ -59,8 +63,8 @@ def find_lists(root: str) -> tuple[dict[str, list[str]], dict[str, str]]:
     return lists, skipped
 
 
-def annotated_classes(path: str) -> set[int]:
-    """Class ids 1…20 of the objects of an annotation, difficult ones too.
+def annotated_classes(path: str, classes: ClassSet) -> set[int]:
+    """Class ids 1…K of the objects of an annotation, difficult ones too.
 
     Raises:
         UserError: broken XML or an object of an unknown class.
@@ -74,15 +78,15 @@ def annotated_classes(path: str) -> set[int]:
             f'{path}: not a readable annotation ({error}); unpack Annotations again'
         ) from None
     found = {(name or '').strip() for name in names}
-    if unknown := sorted(found - set(CLASSES[1:])):
+    if unknown := sorted(found - set(classes.foreground)):
         raise UserError(
-            f'{path}: unknown class {unknown[0]!r}; expected one of {", ".join(CLASSES[1:])}'
+            f'{path}: unknown class {unknown[0]!r}; expected one of {", ".join(classes.foreground)}'
         )
-    return {CLASSES.index(name) for name in found}
+    return {classes.names.index(name) for name in found}
 
 
-def image_label(root: str, name: str) -> tuple[str, np.ndarray, str]:
-    """(name, multi-hot float32 [20], folder it comes from) of one picture: its annotation, else its
+def image_label(root: str, name: str, classes: ClassSet) -> tuple[str, np.ndarray, str]:
+    """(name, multi-hot float32 [K], folder it comes from) of one picture: its annotation, else its
     mask.
 
     Raises:
@@ -90,7 +94,7 @@ def image_label(root: str, name: str) -> tuple[str, np.ndarray, str]:
     """
     source, path = 'Annotations', os.path.join(root, 'Annotations', f'{name}.xml')
     if os.path.exists(path):
-        classes = annotated_classes(path)
+        found = annotated_classes(path, classes)
     else:
         for source in MASKS:
             path = os.path.join(root, source, f'{name}.png')
@@ -101,9 +105,9 @@ def image_label(root: str, name: str) -> tuple[str, np.ndarray, str]:
                 f'{path}: no such mask, and no Annotations/{name}.xml either; '
                 f'one of them must give the label of {name}'
             )
-        classes = set(np.unique(read_mask(path, VOC)).tolist()) & set(range(1, NUM_FOREGROUND + 1))
-    label = np.zeros(NUM_FOREGROUND, np.float32)
-    label[[class_id - 1 for class_id in classes]] = 1
+        found = set(np.unique(read_mask(path, classes)).tolist()) - {0, IGNORE}
+    label = np.zeros(classes.num_foreground, np.float32)
+    label[[class_id - 1 for class_id in found]] = 1
     return name, label, source
 
 
@@ -130,7 +134,8 @@ def main(args: argparse.Namespace) -> None:
             f'{root}: no list can be made; '
             + '; '.join(f'{name}: {why}' for name, why in skipped.items())
         )
-    found = pool_map(partial(image_label, root), labelled, args.jobs)
+    classes = class_set(root)
+    found = pool_map(partial(image_label, root, classes=classes), labelled, args.jobs)
     found = list(progress(found, total=len(labelled), desc='labels'))
     for name, names in lists.items():
         write_text(os.path.join(args.out_dir, f'{name}.txt'), '\n'.join(names) + '\n')
@@ -138,7 +143,8 @@ def main(args: argparse.Namespace) -> None:
     write_npy(os.path.join(args.out_dir, 'cls_labels.npy'), labels)
     for name, expected in EXPECTED.items():
         if name in lists:
-            print(f'{name:10} {len(lists[name]):6} images (the whole VOC 2012 has {expected})')
+            whole = f' (the whole VOC 2012 has {expected})' if classes == VOC else ''
+            print(f'{name:10} {len(lists[name]):6} images{whole}')
         else:
             print(f'{name:10} skipped: {skipped[name]}')
     sources = Counter(source for _, _, source in found)

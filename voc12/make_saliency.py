@@ -3,7 +3,7 @@
     python -m voc12.make_saliency --mask_dir VOC2012/SegmentationClassAug --out_dir SALImages \\
         --list voc12/train_aug.txt
 
-Reads  <mask_dir>/<name>.png.
+Reads  <mask_dir>/<name>.png and the classes.txt beside <mask_dir>, if there is one.
 Writes <out_dir>/<name>.png, 8-bit grey: where the mask holds an object, blurred.
 """
 
@@ -17,8 +17,8 @@ from tool.files.lists import read_list
 from tool.files.pictures import read_mask
 from tool.run import command_line
 from tool.run.progress import progress
-from voc12.classes import IGNORE, VOC
-from voc12.layout import check_files
+from voc12.classes import IGNORE
+from voc12.layout import check_files, class_set_beside
 
 
 def parse_args():
@@ -35,10 +35,10 @@ def parse_args():
 
 
 def main(args):
-    names = read_list(args.list)
+    names, classes = read_list(args.list), class_set_beside(args.mask_dir)
     check_files(args.mask_dir, names, '.png', 'check --mask_dir and --list')
     for name in progress(names, desc='saliency'):
-        mask = read_mask(os.path.join(args.mask_dir, name + '.png'), VOC)
+        mask = read_mask(os.path.join(args.mask_dir, name + '.png'), classes)
         objects = Image.fromarray(((mask != 0) & (mask != IGNORE)).astype(np.uint8) * 255)
         with atomic(os.path.join(args.out_dir, name + '.png')) as temporary:
             objects.filter(ImageFilter.GaussianBlur(args.blur)).save(temporary, 'PNG')

@@ -1,16 +1,18 @@
 """A generated data set in VOC 2012's layout, to see every stage work without downloading one.
 
     python -m voc12.synth --out synth --images 800 --seed 0
+    python -m voc12.synth --out synth3 --images 60 --classes 3
 
 Writes into --out, for --images training pictures and --val more:
     JPEGImages/<name>.jpg, SegmentationClass/<name>.png and the same in SegmentationClassAug (255
     along the outlines), SALImages/<name>.png (saliency maps for EPS: the objects, blurred),
     ImageSets/Segmentation/{train,train_aug,trainaug,val}.txt, lists/{train,train_aug,val}.txt and
-    lists/cls_labels.npy (what python -m voc12.make_lists would make of it).
+    lists/cls_labels.npy (what python -m voc12.make_lists would make of it), and classes.txt where
+    --classes is not 20.
 So the stages take --voc12_root synth --train_list synth/lists/train_aug.txt --cls_labels
 synth/lists/cls_labels.npy
---saliency_root synth/SALImages. A picture depends on --seed and its name alone: more --images never
-change the others.
+--saliency_root synth/SALImages. A picture depends on --classes, --seed and its name alone: more
+--images never change the others.
 
 The problem it poses: two fifths of an object show the pattern of its class, which a classifier
 finds. The rest is a body that also shows between the pattern's patches; its colour and texture say
@@ -20,6 +22,7 @@ object's.
 """
 
 import argparse
+import contextlib
 import functools
 import os
 
@@ -28,8 +31,11 @@ import numpy as np
 from PIL import Image
 
 from tool.files.atomic import atomic, write_text
+from tool.files.class_sets import FILE as CLASS_FILE
+from tool.files.class_sets import write_classes
 from tool.files.manifest import claim_all, fingerprint, missing
 from tool.files.pictures import write_mask
+from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
@@ -42,11 +48,18 @@ SPLITS = ('train', 'val')
 MASKS = ('SegmentationClass', 'SegmentationClassAug')
 OUTPUTS = (('JPEGImages', '.jpg'), *((folder, '.png') for folder in (*MASKS, 'SALImages')))
 
-# Class c has pattern c % 5 in colour pair c, one dark and one light.
+# Class c has pattern c % 5 in colour pair c, one dark and one light: 5 patterns in 20 pairs, so 100
+# classes differ.
+MOST_CLASSES = 100
 PATTERNS = ('stripes', 'dots', 'checker', 'rings', 'zigzag')
 DARK = np.float32([(200, 40, 40), (30, 50, 160), (20, 105, 55), (40, 30, 45), (115, 30, 140)])
 LIGHT = np.float32([(240, 215, 60), (240, 240, 235), (130, 215, 235), (245, 160, 190)])
-PAIRS = np.stack([np.stack([DARK[(c + c // 5) % 5], LIGHT[c // 5]]) for c in range(NUM_FOREGROUND)])
+PAIRS = np.stack(
+    [
+        np.stack([DARK[(c + c % 20 // 5 + c // 20) % 5], LIGHT[c % 20 // 5]])
+        for c in range(MOST_CLASSES)
+    ]
+)
 # Bodies and clutter draw from the same materials: a colour and one of four textures.
 COLOURS = np.float32(
     [
@@ -233,7 +246,7 @@ def soft(mask: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def pick_material(rng: np.random.Generator, class_id: int) -> int:
-    """A body material: one of the two that a class (0…19) likes in seven of ten cases, else any."""
+    """A body material: one of the two that a class likes in seven of ten cases, else any."""
     if rng.random() < 0.7:
         return (class_id * 3 + 5 * int(rng.random() < 0.5)) % len(COLOURS)
     return int(rng.integers(len(COLOURS)))
@@ -296,11 +309,13 @@ def draw_objects(
         )
 
 
-def scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """A picture uint8 [H, W, 3], the objects of `place_objects` and the class 0…19 of each."""
+def scene(
+    rng: np.random.Generator, num_foreground: int = NUM_FOREGROUND
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """A picture uint8 [H, W, 3], the objects of `place_objects` and the class 0…K−1 of each."""
     shape = tuple(rng.integers(160, 201, 2).tolist())
     count = int(rng.choice((1, 2, 3), p=(0.4, 0.4, 0.2)))
-    classes = rng.integers(0, NUM_FOREGROUND, count).tolist()
+    classes = rng.integers(0, num_foreground, count).tolist()
     if count > 1 and rng.random() < 0.15:
         classes[1] = classes[0]
     objects = place_objects(rng, shape, count)
@@ -317,12 +332,13 @@ def scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[int]]:
     return np.clip(np.round(image), 0, 255).astype(np.uint8), objects, classes
 
 
-def make_picture(out: str, seed: int, name: str) -> None:
-    """Write the files of one picture, e.g. 'train_000007': they depend on the seed and the name
-    only."""
+def make_picture(out: str, seed: int, name: str, num_foreground: int) -> None:
+    """Write the files of one picture, e.g. 'train_000007': they depend on the number of classes,
+    the seed and the name only."""
     cv2.setNumThreads(1)  # the pictures are shared out over processes already
     split, index = name.split('_')
-    image, objects, classes = scene(np.random.default_rng((seed, SPLITS.index(split), int(index))))
+    rng = np.random.default_rng((seed, SPLITS.index(split), int(index)))
+    image, objects, classes = scene(rng, num_foreground)
     filled = np.uint8([0] + [class_id + 1 for class_id in classes])[objects]
     mask = filled.copy()
     mask[cv2.morphologyEx(objects, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0] = IGNORE
@@ -337,6 +353,16 @@ def make_picture(out: str, seed: int, name: str) -> None:
             Image.fromarray(picture).save(
                 temporary, 'PNG' if extension == '.png' else 'JPEG', quality=90
             )
+
+
+def write_class_file(path: str, num_foreground: int) -> None:
+    """Name the classes class01, class02, …; VOC's 20 need no file."""
+    if num_foreground == NUM_FOREGROUND:
+        with contextlib.suppress(FileNotFoundError):  # left by other settings
+            os.unlink(path)
+    else:
+        names = (f'class{number:02d}' for number in range(1, num_foreground + 1))
+        write_classes(path, ClassSet.of(names))
 
 
 def parse_args() -> argparse.Namespace:
@@ -355,6 +381,12 @@ def parse_args() -> argparse.Namespace:
         type=command_line.number(int, 1),
         help='pictures of val (default: a quarter of --images)',
     )
+    parser.data.add_argument(
+        '--classes',
+        type=command_line.number(int, 1, MOST_CLASSES),
+        default=NUM_FOREGROUND,
+        help="foreground classes: 20 are VOC's, another number of them is named in classes.txt",
+    )
     parser.run.add_argument(
         '--seed', type=command_line.number(int, 0), default=0, help='decides every random choice'
     )
@@ -371,6 +403,8 @@ def main(args: argparse.Namespace) -> None:
         split: [f'{split}_{index:06d}' for index in range(count)] for split, count in counts.items()
     }
     settings = {'stage': 'synth', 'version': VERSION, 'seed': args.seed, **counts}
+    if args.classes != NUM_FOREGROUND:
+        settings['classes'] = args.classes
     outputs = [(os.path.join(args.out, folder), extension) for folder, extension in OUTPUTS]
     masks = os.path.join(args.out, MASKS[0])
     if (
@@ -382,8 +416,9 @@ def main(args: argparse.Namespace) -> None:
     claim_all(
         [(folder, settings) for folder, extension in outputs if extension == '.png'], args.overwrite
     )
+    write_class_file(os.path.join(args.out, CLASS_FILE), args.classes)
     todo = missing(names['train'] + names['val'], outputs)
-    draw = functools.partial(make_picture, args.out, args.seed)
+    draw = functools.partial(make_picture, args.out, args.seed, num_foreground=args.classes)
     for _ in progress(pool_map(draw, todo, args.jobs), total=len(todo), desc='draw'):
         pass
     for name in ('train', 'train_aug', 'trainaug', 'val'):  # the field has both spellings

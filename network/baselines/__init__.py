@@ -13,7 +13,7 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
-def pick_baseline(name: str = None) -> tuple[Baseline, str]:
+def pick_baseline(name: str | None = None) -> tuple[Baseline, str]:
     """(baseline, why) for training: --baseline, else the checked-out git branch of this code if it
     is called like one."""
     if name is not None:
@@ -29,7 +29,7 @@ def pick_baseline(name: str = None) -> tuple[Baseline, str]:
     )
 
 
-def baseline_of(state: dict, path: str, name: str = None) -> tuple[Baseline, str]:
+def baseline_of(state: dict, path: str, name: str | None = None) -> tuple[Baseline, str]:
     """(baseline, why) for inference: the one whose projection head the checkpoint has.
 
     Raises:

@@ -78,6 +78,10 @@ class Baseline:
     # its seeds are maps of the PCM
     pcm_seeds: bool = False
 
+    def for_classes(self, num_classes: int) -> 'Baseline':
+        """This baseline for maps of another number of channels, the background included."""
+        return self  # a background that comes first stays where it is
+
     @property
     def networks(self) -> tuple[str, str]:
         return self.network, self.timm_network

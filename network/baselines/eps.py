@@ -1,5 +1,6 @@
 """The EPS baseline: saliency maps as a second supervision (docs/method.md §2.2, §3.4, §5)."""
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -17,13 +18,18 @@ class Eps(Baseline):
     network = 'network.resnet38_contrast_eps'
     timm_network = 'network.timm_contrast_eps'
     projection = 'proj_fc'
-    bg_index = 20
+    bg_index = 20  # of VOC: the last channel
     bg_threshold = 0.10
     top_fraction = 1 / 16
     png_threshold = 0.22
     max_epochs = 15  # of the learning-rate schedule
     max_steps = 20000
     saliency = True
+
+    def for_classes(self, num_classes: int) -> 'Eps':
+        baseline = copy.copy(self)
+        baseline.bg_index = num_classes - 1
+        return baseline
 
     def view_maps(self, net: Callable, view: torch.Tensor) -> ViewMaps:
         pred, cam, _, cam_rv, f_proj = net(view)

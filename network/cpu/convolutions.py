@@ -13,7 +13,6 @@ many channels, its rounding 1.7 times that of a bfloat16 convolution. With AMX, 
 multiplications cost less than moving the sums, oneDNN stays. GPUs compute as ever.
 """
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,11 +20,8 @@ from torch import nn
 MIN_PIXELS = 1500  # on smaller maps transforming the weights costs too much
 MIN_CHANNELS = 256  # with fewer, moving the sums costs more than `winograd_rows` saves
 TILE = 6  # rows and columns of the result that one transform gives
-WORKSPACE = (
-    1 << 24
-    # floats of transformed results that NNPACK may hold (64 MB); it keeps them for the next
-    # convolution
-)
+# floats of transformed results that NNPACK may hold (64 MB); it keeps them for the next convolution
+WORKSPACE = 1 << 24
 
 
 def infers_on_cpu(x: torch.Tensor) -> bool:
@@ -33,7 +29,7 @@ def infers_on_cpu(x: torch.Tensor) -> bool:
     return not torch.is_grad_enabled() and x.device.type == 'cpu'
 
 
-def lean(x: torch.Tensor) -> bool:
+def infers_in_float32(x: torch.Tensor) -> bool:
     """`infers_on_cpu`, in float32."""
     return infers_on_cpu(x) and x.dtype == torch.float32 and not torch.is_autocast_enabled('cpu')
 
@@ -53,45 +49,34 @@ def has_slow_bf16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
 
 
-class Conv3x3(nn.Conv2d):
-    """A 3×3 convolution without bias, padded to keep the size; with `direct`, never by Winograd's
-    algorithm."""
-
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        stride: int = 1,
-        dilation: int = 1,
-        direct: bool = False,
-    ):
-        super().__init__(channels_in, channels_out, 3, stride, dilation, dilation, bias=False)
-        self.direct = direct or stride > 1
+class WinogradConv(nn.Conv2d):
+    """A 3×3 convolution of stride 1 without bias that keeps the size, by Winograd's algorithm where
+    that pays."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.direct and x.shape[2] * x.shape[3] >= MIN_PIXELS:
-            if lean(x) and x.is_contiguous() and has_fast_winograd():
-                return winograd(x, self.weight, self.dilation[0])
-            if (
-                x.device.type == 'cpu'
-                and x.dtype == torch.bfloat16
-                and x.is_contiguous(memory_format=torch.channels_last)
-                and min(self.in_channels, self.out_channels) >= MIN_CHANNELS
-                and has_slow_bf16()
-            ):
-                return winograd_rows(x, self.weight, self.dilation[0])
+        if x.shape[2] * x.shape[3] < MIN_PIXELS:
+            return super().forward(x)
+        if infers_in_float32(x) and x.is_contiguous() and has_fast_winograd():
+            return winograd(x, self.weight, self.dilation[0])
+        if (
+            x.device.type == 'cpu'
+            and x.dtype == torch.bfloat16
+            and x.is_contiguous(memory_format=torch.channels_last)
+            and min(self.in_channels, self.out_channels) >= MIN_CHANNELS
+            and has_slow_bf16()
+        ):
+            return winograd_rows(x, self.weight, self.dilation[0])
         return super().forward(x)
 
 
-class Conv1x1(nn.Conv2d):
-    """A 1×1 convolution without bias."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int = 1):
-        super().__init__(channels_in, channels_out, 1, stride, bias=False)
+class StridedConv1x1(nn.Conv2d):
+    """A 1×1 convolution with a stride and without bias; oneDNN would copy the pixels between the
+    strides too."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if lean(x):  # oneDNN would copy the pixels between the strides too
-            return F.conv2d(x[:, :, :: self.stride[0], :: self.stride[1]], self.weight)
+        if infers_in_float32(x):
+            rows, columns = self.stride
+            return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
         return super().forward(x)
 
 
@@ -107,32 +92,27 @@ def winograd(x: torch.Tensor, weight: torch.Tensor, dilation: int = 1) -> torch.
         return torch.cat([winograd(image, weight, dilation) for image in x.split(1)])
     if dilation == 1:
         return _in_strips(x, weight)
-    (height, width), d = x.shape[2:], dilation
-    rows, columns = (
-        (height - 1) // d + 2,
-        (width - 1) // d + 2,
-    )  # of a subsampled image with its zeros
-    places = [
-        (
-            np.s_[:, :, i::d, j::d],
-            np.s_[
-                :,
-                :,
-                i * rows : i * rows + len(range(i, height, d)),
-                j * columns : j * columns + len(range(j, width, d)),
-            ],
-        )
-        for i in range(d)
-        for j in range(d)
-    ]
-    sheet = x.new_zeros(1, x.shape[1], d * rows, d * columns)
-    for subsampled, place in places:
-        sheet[place] = x[subsampled]
+    height, width = x.shape[2:]
+    rows = (height - 1) // dilation + 2  # of a subsampled image with its zeros
+    columns = (width - 1) // dilation + 2
+    sheet = x.new_zeros(1, x.shape[1], dilation * rows, dilation * columns)
+    for i in range(dilation):
+        for j in range(dilation):
+            subsampled = x[:, :, i::dilation, j::dilation]
+            _place(sheet, i * rows, j * columns, subsampled).copy_(subsampled)
     sheet = _in_strips(sheet, weight)
     y = x.new_empty(1, len(weight), height, width)
-    for subsampled, place in places:
-        y[subsampled] = sheet[place]
+    for i in range(dilation):
+        for j in range(dilation):
+            subsampled = y[:, :, i::dilation, j::dilation]
+            subsampled.copy_(_place(sheet, i * rows, j * columns, subsampled))
     return y
+
+
+def _place(sheet: torch.Tensor, top: int, left: int, image: torch.Tensor) -> torch.Tensor:
+    """The part of the sheet, as large as the image, that begins at (top, left)."""
+    height, width = image.shape[2:]
+    return sheet[:, :, top : top + height, left : left + width]
 
 
 def _in_strips(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

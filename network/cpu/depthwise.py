@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from network.cpu.put_over import put_over
+
 
 class DilatedDepthwise(nn.Conv2d):
     """A depthwise convolution of stride 1 that keeps the size; on a CPU by `interleaved`, elsewhere
@@ -48,46 +50,30 @@ def interleaved(
     return y.permute(0, 3, 1, 2)[:, :, :height, :width]
 
 
-def use_interleaved(model: nn.Module) -> None:
-    """Replace a network's dilated depthwise convolutions of stride 1 that keep the size; parameters
-    and their names stay."""
-    for parent in list(model.modules()):
-        for name, conv in list(parent.named_children()):
-            if _fits(conv):
-                new = DilatedDepthwise(
-                    conv.in_channels,
-                    conv.out_channels,
-                    conv.kernel_size,
-                    padding='same',
-                    dilation=conv.dilation,
-                    groups=conv.groups,
-                    bias=conv.bias is not None,
-                    device='meta',
-                )
-                new.weight, new.bias = conv.weight, conv.bias
-                setattr(parent, name, new)
-
-
-class _TrainsInFloat32:
-    """Mixed into a convolution: under autocast on a CPU it is computed in float32 wherever there
-    will be a backward pass."""
+class TrainsInFloat32(nn.Conv2d):
+    """Under autocast on a CPU computed in float32 wherever there will be a backward pass."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != 'cpu' or not (
-            torch.is_autocast_enabled('cpu') and torch.is_grad_enabled()
-        ):
+        trains_in_16_bits = torch.is_autocast_enabled('cpu') and torch.is_grad_enabled()
+        if x.device.type != 'cpu' or not trains_in_16_bits:
             return super().forward(x)
         with torch.autocast('cpu', enabled=False):
             return super().forward(x.float()).to(x.dtype)
 
 
+def use_interleaved(model: nn.Module) -> None:
+    """Put `DilatedDepthwise` over a network's dilated depthwise convolutions of stride 1 that keep
+    the size."""
+    for conv in model.modules():
+        if _fits(conv):
+            put_over(conv, DilatedDepthwise)
+
+
 def train_in_float32(model: nn.Module) -> None:
-    """Let a network's depthwise convolutions train in float32 on a CPU, whatever the rest is in;
-    parameters and names stay."""
+    """Let a network's depthwise convolutions train in float32 on a CPU, whatever the rest is in."""
     for conv in model.modules():
         if isinstance(conv, nn.Conv2d) and conv.in_channels == conv.groups > 1:
-            kind = type(conv)
-            conv.__class__ = type(kind.__name__, (_TrainsInFloat32, kind), {})
+            put_over(conv, TrainsInFloat32)
 
 
 def _fits(conv: nn.Module) -> bool:

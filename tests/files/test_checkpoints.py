@@ -1,11 +1,19 @@
 """tool/files/checkpoints.py: state dicts, written and read back, damaged and wrong."""
 
 import os
+from collections import OrderedDict
 
 import pytest
 import torch
 
-from tool.files.checkpoints import check_state, fitting, load_checkpoint, save_checkpoint
+from tool.files.checkpoints import (
+    check_state,
+    class_set_of,
+    fitting,
+    load_checkpoint,
+    save_checkpoint,
+)
+from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 
 
@@ -87,3 +95,30 @@ def test_what_fits_may_be_a_part():
     state = {'c': torch.ones(1), 'b': torch.ones(4), 'a': torch.ones(2)}
     check_state('w.pth', 'a net', expected, expected | {'c': state['c']}, 'check it', exact=False)
     assert list(fitting(expected, state)) == ['a']
+
+
+def test_class_names_travel_with_a_bare_state_dict(tmp_path):
+    path, classes = str(tmp_path / 'net.pth'), ClassSet.of(['cat', 'Käse'])
+    net = torch.nn.Linear(2, 3)
+    save_checkpoint(path, net.state_dict(), classes)
+    state = load_checkpoint(path)
+    assert class_set_of(state, path) == classes
+    # other code sees nothing of them
+    assert list(state) == ['weight', 'bias']
+    torch.nn.Linear(2, 3).load_state_dict(torch.load(path, weights_only=True), strict=True)
+    # nor is anything lost where the keys have a prefix
+    save_checkpoint(path, {f'module.{key}': value for key, value in state.items()}, classes)
+    assert class_set_of(load_checkpoint(path), path) == classes
+    # a published one carries none
+    torch.save(net.state_dict(), path)
+    assert class_set_of(load_checkpoint(path), path) is None
+
+
+@pytest.mark.parametrize('names', [5, ['background'], ['background', 3], 'cat and cat'])
+def test_damaged_class_names(tmp_path, names):
+    state = OrderedDict(a=torch.ones(1))
+    state.class_names = names
+    torch.save(state, tmp_path / 'net.pth')
+    state = load_checkpoint(str(tmp_path / 'net.pth'))
+    with pytest.raises(UserError, match='net.pth: damaged: its class names are none'):
+        class_set_of(state, 'net.pth')

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tool.files.lists import read_labels, read_list
+from tool.files.lists import labels_of, read_labels, read_list
 from tool.files.npy import write_npy
 from tool.run.errors import UserError
 from voc12.classes import VOC
@@ -21,6 +21,38 @@ def test_both_list_formats(tmp_path):
         '2007_000063.jpg\r\n'
     )
     assert read_list(str(path)) == ['2007_000032', '2007_000039', '2007_000063']
+
+
+@pytest.mark.parametrize(
+    'line, name',
+    [
+        ('my cat on a sofa', 'my cat on a sofa'),
+        ('my cat on a sofa.JPG', 'my cat on a sofa'),
+        ('/JPEGImages/my cat.jpg /SegmentationClassAug/my cat.png', 'my cat'),
+        ('JPEGImages/a.b.jpg\tSegmentationClass/a.b.png', 'a.b'),
+        ('cat_jpg.rf.0a1b', 'cat_jpg.rf.0a1b'),
+        ('cat_jpg.rf.0a1b.WebP', 'cat_jpg.rf.0a1b'),
+        ('v1.25', 'v1.25'),
+        ('Käse 猫 ИВАН', 'Käse 猫 ИВАН'),
+        ('000000391895', '000000391895'),
+        ('2007000032', '2007000032'),
+        ('photo.jpg.jpg', 'photo'),
+        ('scan.tif', 'scan'),
+    ],
+)
+def test_a_line_is_a_name(tmp_path, line, name):
+    path = tmp_path / 'list.txt'
+    path.write_bytes(b'\xef\xbb\xbf' + line.encode() + b'\r\n')
+    assert read_list(str(path)) == [name]
+    path.write_text(name + '\n', encoding='utf-8')  # what read_list gives is read as it is
+    assert read_list(str(path)) == [name]
+
+
+def test_a_name_twice_is_refused(tmp_path):
+    path = tmp_path / 'list.txt'
+    path.write_text('a\n\nb\n/JPEGImages/a.jpg /SegmentationClass/a.png\n')
+    with pytest.raises(UserError, match='list.txt: a stands in line 1 and in line 4'):
+        read_list(str(path))
 
 
 @pytest.mark.parametrize(
@@ -49,12 +81,23 @@ def test_bad_lists(tmp_path, content, message):
 @pytest.mark.parametrize('dtype', [np.float32, np.float64, np.uint8])
 def test_both_label_key_formats(path, keys, dtype):
     write_npy(path, {key: np.eye(20, dtype=dtype)[i] for i, key in enumerate(keys)})
+    first, second = labels_of(read_labels(path, VOC), ['2007_000032', '2011_003276'])
+    assert first.tolist() == np.eye(20)[0].tolist()
+    assert second.tolist() == np.eye(20)[1].tolist() and second.dtype == np.float32
+
+
+def test_a_number_is_the_name_of_a_picture_before_it_is_one_of_voc(path):
+    write_npy(path, {391895: np.zeros(20), 2007000032: np.ones(20), '2007_000039': np.ones(20)})
     labels = read_labels(path, VOC)
-    assert list(labels) == ['2007_000032', '2011_003276']
-    assert (
-        labels['2011_003276'].tolist() == np.eye(20)[1].tolist()
-        and labels['2011_003276'].dtype == np.float32
-    )
+    assert list(labels) == ['391895', '2007000032', '2007_000039']
+    numbered, voc = labels_of(labels, ['391895', '2007_000032'])
+    assert numbered.sum() == 0 and voc.sum() == 20
+    number, other = labels_of(labels, ['2007000032', '2007_000032'])
+    assert number.sum() == 20 and other is None
+    assert labels_of(labels, ['0000391895', '3918_95']) == [None, None]
+    write_npy(path, {5: np.zeros(20), '5': np.ones(20)})
+    with pytest.raises(UserError, match='has 5 twice, as a number and as a text'):
+        read_labels(path, VOC)
 
 
 def test_bad_labels(path):

@@ -104,6 +104,8 @@ def test_the_merged_config_is_the_one_that_was_written_out(name):
     }
     merged = read_config(config_dict_of(name))
     assert set(merged) == set(written_out)
+    assert merged['MODEL_NUM_CLASSES'] is False  # it follows the classes of the data
+    merged['MODEL_NUM_CLASSES'] = 21  # which are VOC's, as a config.py of before has it
     for key, value in written_out.items():
         assert merged[key] == value and type(merged[key]) is type(value), key
     assert read_config(written_out) == merged  # a config.py of before, with every key

@@ -746,7 +746,16 @@ def test_eval_without_curve_takes_one_threshold(data, cams, run, tmp_path):
 
 
 def test_eval_on_a_pool_gives_the_same(data, cams, run, tmp_path, monkeypatch):
-    (tmp_path / 'list.txt').write_text('\n'.join(names(data) * 5))
+    copies = []  # more than a chunk
+    for folder in ('cams', 'truth'):
+        (tmp_path / folder).mkdir()
+    for number in range(5):
+        for name in names(data):
+            copies.append(f'{name} {number}')
+            shutil.copy(cams / f'{name}.npy', tmp_path / 'cams' / f'{copies[-1]}.npy')
+            truth = data / 'SegmentationClass' / f'{name}.png'
+            shutil.copy(truth, tmp_path / 'truth' / f'{copies[-1]}.png')
+    (tmp_path / 'list.txt').write_text('\n'.join(copies))
     results = []
     for jobs in (0, 2):
         run(
@@ -754,9 +763,9 @@ def test_eval_on_a_pool_gives_the_same(data, cams, run, tmp_path, monkeypatch):
             '--list',
             tmp_path / 'list.txt',
             '--predict_dir',
-            cams,
+            tmp_path / 'cams',
             '--gt_dir',
-            data / 'SegmentationClass',
+            tmp_path / 'truth',
             '--type',
             'npy',
             '--curve',

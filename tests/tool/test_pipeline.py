@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mini import ROOT
-from tool.pipeline import most_processes
+from tool.presets.processes import most_processes
 from tool.run import command_line
 from voc12.classes import CLASSES
 
@@ -40,46 +40,41 @@ if args.do == 'sleep':
     time.sleep(60)
 """.replace('CLASSES', repr(CLASSES))
 PRESET = """
-[preset]
-about = a toy
-core = cat dog
-[one]
-script = {work}/stage.py
-work = {work}
-name = one
-out = {work}/one.txt
-makes = {work}/one.txt
-[seeds]
-like = one
-name = seeds
-out =
-json = {work}/seeds.json
-miou = 30
-curve = 0.314
-row = seeds
-masks = {work}/seed_masks
-[crf]
-like = seeds
-name = crf
-json = {work}/crf.json
-miou = 50
-curve =
-value = {best_t}
-row = seeds + CRF
-masks = {work}/crf_masks
-[walk]
-like = crf
-name = walk
-json = {work}/walk.json
-miou = 40
-row = walk
-masks = {work}/walk_masks
-[last]
-like = one
-name = last
-out = {work}/last.txt
-value = {best_masks}
-makes = {work}/last.txt
+from tool.presets.stages import BEST_MASKS, BEST_THRESHOLD, Preset, Stage, Stages
+
+
+def preset(run):
+    work = run.work
+
+    def stage(name, **fields):
+        flags = {'work': work, 'name': name, **fields.pop('flags')}
+        return Stage(name, script=f'{work}/stage.py', flags=flags, **fields)
+
+    one = stage('one', flags={'out': f'{work}/one.txt'}, makes=['one.txt'])
+    seeds = stage(
+        'seeds',
+        flags={'json': f'{work}/seeds.json', 'miou': 30, 'curve': 0.314},
+        row='seeds',
+        masks=f'{work}/seed_masks',
+    )
+    crf = stage(
+        'crf',
+        flags={'json': f'{work}/crf.json', 'miou': 50, 'value': BEST_THRESHOLD},
+        row='seeds + CRF',
+        masks=f'{work}/crf_masks',
+    )
+    walk = stage(
+        'walk',
+        flags={'json': f'{work}/walk.json', 'miou': 40, 'value': BEST_THRESHOLD},
+        row='walk',
+        masks=f'{work}/walk_masks',
+    )
+    last = stage(
+        'last',
+        flags={'out': f'{work}/last.txt', 'value': BEST_MASKS},
+        makes=['last.txt'],
+    )
+    return Preset('a toy', Stages([one, seeds, crf, walk, last]), core=['cat', 'dog'])
 """
 
 
@@ -90,13 +85,11 @@ def toy(tmp_path, run):
     folder = tmp_path / 'work dir'
     folder.mkdir()
     (folder / 'stage.py').write_text(SCRIPT)
-    (tmp_path / 'toy.ini').write_text(PRESET)
+    (tmp_path / 'toy.py').write_text(PRESET)
 
     def call(*flags):
         (folder / 'ran').write_text('')
-        result = run(
-            'tool.pipeline', '--preset', tmp_path / 'toy.ini', '--work_dir', folder, *flags
-        )
+        result = run('tool.pipeline', '--preset', tmp_path / 'toy.py', '--work_dir', folder, *flags)
         return (*result, (folder / 'ran').read_text().split())
 
     call.folder = folder
@@ -105,7 +98,7 @@ def toy(tmp_path, run):
         '-m',
         'tool.pipeline',
         '--preset',
-        str(tmp_path / 'toy.ini'),
+        str(tmp_path / 'toy.py'),
         '--work_dir',
         str(folder),
     ]
@@ -158,7 +151,8 @@ def test_a_failed_stage_passes_its_line_and_code_on_and_is_continued(toy):
 
 
 def test_processes_share_a_stage(toy, monkeypatch):
-    monkeypatch.setattr('tool.pipeline.most_processes', {'': 2}.get)  # whatever this machine has
+    # whatever this machine has
+    monkeypatch.setattr('tool.presets.processes.most_processes', {None: 2}.get)
     code, out, _, ran = toy('--set', 'walk.processes=5')  # more than there is room for
     assert code == 0 and ran == ['one', 'seeds', 'crf', 'walk', 'walk', 'last']
     assert toy('--set', 'walk.processes=5')[3] == []
@@ -172,7 +166,7 @@ def test_processes_share_a_stage(toy, monkeypatch):
 
 def test_as_many_processes_as_the_machine_has_room_for():
     assert most_processes('cpu') == command_line.default_jobs()
-    assert 1 <= most_processes('') <= max(command_line.default_jobs(), torch.cuda.device_count())
+    assert 1 <= most_processes(None) <= max(command_line.default_jobs(), torch.cuda.device_count())
 
 
 def test_from_and_to(toy):
@@ -195,7 +189,7 @@ def test_a_crash_between_two_stages_loses_nothing(toy):
 
 
 def test_bad_flags(toy, refused, tmp_path):
-    preset = ('--preset', tmp_path / 'toy.ini', '--work_dir', toy.folder)
+    preset = ('--preset', tmp_path / 'toy.py', '--work_dir', toy.folder)
     refused(
         'tool.pipeline', ('--preset', 'nothing'), '--preset nothing: no such preset', 'quickstart'
     )
@@ -205,12 +199,15 @@ def test_bad_flags(toy, refused, tmp_path):
         'tool.pipeline', (*preset, '--from', 'walk'), 'the stage one before it has not completed'
     )
     refused('tool.pipeline', (*preset, '--set', 'one.values=3'), 'stage.py has no flag --values')
-    refused('tool.pipeline', (*preset, '--set', 'one.makes=/tmp', 'one.script='), '[one]')
-    segmentation = '[net]\nscript = segmentation/experiment/SEAM_deeplabv1_resnet38/train.py\n'
-    (tmp_path / 'net.ini').write_text(segmentation)
+    refused('tool.pipeline', (*preset, '--set', 'one.makes=/tmp', 'one.script='), 'stage one')
+    (tmp_path / 'net.py').write_text(
+        'from tool.presets.stages import Preset, Stage, Stages\n'
+        "SCRIPT = 'segmentation/experiment/SEAM_deeplabv1_resnet38/train.py'\n"
+        "def preset(run):\n    return Preset('', Stages([Stage('net', SCRIPT)]))\n"
+    )
     refused(
         'tool.pipeline',
-        ('--preset', tmp_path / 'net.ini', '--set', 'net.TRAIN_LRR=1'),
+        ('--preset', tmp_path / 'net.py', '--set', 'net.TRAIN_LRR=1'),
         'no key TRAIN_LRR',
     )
     (toy.folder / 'pipeline.json').write_text('[')

@@ -4,9 +4,11 @@ those of float32."""
 import pytest
 import torch
 
-from network import resnet38_aff, resnet38_contrast, resnet38_contrast_eps, resnet38d
+from network import resnet38_aff, resnet38_contrast, resnet38_contrast_eps
 from network.baselines import BASELINES
 from network.baselines.baseline import LossOptions
+from network.cpu import resnet38 as cpu_resnet38
+from network.cpu import speed_up
 from recipe import fill, normal
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -91,8 +93,9 @@ def test_16_bits_are_channels_last():
 def test_inference_with_held_weights_and_strips_is_the_same(monkeypatch):
     view, made = normal('x', 2, 3, 96, 96), []
     for held, strip in ((False, 100), (True, 4)):
-        monkeypatch.setattr(resnet38d, 'STRIP', strip)
-        net = fill(resnet38_contrast.Net(1 / 16)).eval().to(memory_format=torch.channels_last)
+        monkeypatch.setattr(cpu_resnet38, 'STRIP', strip)
+        net = speed_up(fill(resnet38_contrast.Net(1 / 16)).eval())
+        net.to(memory_format=torch.channels_last)
         if held:
             precision.hold_convolutions(net, torch.bfloat16)
             assert net.fc8.weight.dtype == torch.bfloat16 and net.bn7.weight.dtype == torch.float32

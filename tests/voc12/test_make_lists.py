@@ -11,6 +11,7 @@ from tool.files.pictures import write_mask
 from tool.run import command_line
 from tool.run.errors import UserError
 from voc12.classes import VOC
+from voc12.layout import class_set
 from voc12.make_lists import annotated_classes, find_lists, image_label, main, parse_args
 
 OBJECT = '<object><name>{}</name><difficult>{}</difficult><part><name>head</name></part></object>'
@@ -146,15 +147,39 @@ def test_picture_without_any_source(devkit):
     with pytest.raises(
         UserError, match='2007_000002.png: no such mask, and no Annotations/2007_000002.xml'
     ):
-        image_label(str(devkit), '2007_000002')
+        image_label(str(devkit), '2007_000002', VOC)
 
 
 def test_parts_are_not_objects_and_no_object_is_no_class(tmp_path):
     path = tmp_path / 'a.xml'
     path.write_text(annotation(('person', 1)))
-    assert annotated_classes(str(path)) == {15}
+    assert annotated_classes(str(path), VOC) == {15}
     path.write_text(annotation())
-    assert annotated_classes(str(path)) == set()
+    assert annotated_classes(str(path), VOC) == set()
+
+
+def test_a_folder_with_classes_of_its_own(devkit, make, capsys):
+    names = [f'thing {number}' for number in range(1, 81)]
+    (devkit / 'classes.txt').write_text('\n'.join(names))
+    (devkit / 'Annotations/2007_000001.xml').write_text(annotation(('thing 80', 0)))
+    (devkit / 'Annotations/2007_000005.xml').write_text(annotation(('thing 1', 0)))
+    write_mask(
+        str(devkit / 'SegmentationClassAug/2007_000006.png'), np.array([[0, 79, 255]], np.uint8)
+    )
+    labels = read_labels(str(make(devkit) / 'cls_labels.npy'), class_set(str(devkit)))
+    assert {name: np.flatnonzero(label).tolist() for name, label in labels.items()} == {
+        '2007_000001': [79],
+        '2007_000002': [1],
+        '2007_000003': [4],
+        '2007_000004': [3],
+        '2007_000005': [0],
+        '2007_000006': [78],
+    }
+    assert 'the whole VOC 2012' not in capsys.readouterr().out
+    (devkit / 'classes.txt').write_text('thing 1')
+    with pytest.raises(SystemExit) as end:
+        make(devkit)
+    assert end.value.code == 2
 
 
 def test_folder_that_is_no_devkit(tmp_path, make, capsys):

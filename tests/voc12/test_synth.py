@@ -1,6 +1,7 @@
 """voc12/synth.py: VOC's layout, pictures that depend on seed and name alone, parts and bodies as
 designed."""
 
+import json
 import sys
 
 import numpy as np
@@ -12,7 +13,7 @@ from tool.files.pictures import image_size, read_gray, read_image, read_mask, wr
 from voc12 import synth
 from voc12.classes import VOC
 from voc12.data import check_saliency
-from voc12.layout import check_images
+from voc12.layout import check_images, class_set
 
 IMAGES = 24
 
@@ -33,6 +34,33 @@ def everything(folder):
     return {
         path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()
     }
+
+
+def test_without_other_classes_the_folder_is_of_voc(root):
+    assert not (root / 'classes.txt').exists()
+    manifest = json.loads((root / 'SegmentationClass' / '.manifest.json').read_text())
+    assert manifest == {'stage': 'synth', 'version': 5, 'seed': 3, 'train': IMAGES, 'val': 6}
+
+
+@pytest.mark.parametrize('count', [1, 80])
+def test_any_number_of_classes(tmp_path, count, run, refused):
+    assert run('voc12.synth', *flags(tmp_path, '--classes', count))[0] == 0
+    classes = class_set(str(tmp_path))
+    assert classes.foreground[-1] == f'class{count:02d}' and classes.num_foreground == count
+    labels = read_labels(str(tmp_path / 'lists' / 'cls_labels.npy'), classes)
+    assert len(labels) == IMAGES + 6 and all(label.shape == (count,) for label in labels.values())
+    for name, label in labels.items():
+        mask = read_mask(str(tmp_path / 'SegmentationClass' / f'{name}.png'), classes)
+        assert set(np.unique(mask)) - {0, 255} == set(np.flatnonzero(label) + 1)
+    assert sum(labels.values()).sum() > IMAGES and (count == 1 or sum(labels.values()).max() < 10)
+    refused('voc12.synth', flags(tmp_path), f'classes = {count}, now classes = None')
+    assert run('voc12.synth', *flags(tmp_path, '--overwrite'))[0] == 0
+    assert class_set(str(tmp_path)) is VOC
+
+
+def test_a_hundred_classes_look_different():
+    looks = {(c % 5, tuple(map(tuple, synth.PAIRS[c].tolist()))) for c in range(100)}
+    assert len(looks) == 100
 
 
 def test_layout_is_that_of_voc(root):

@@ -1,12 +1,22 @@
-"""Checkpoints: bare state dicts, and whether one fits a network."""
+"""Checkpoints: bare state dicts, the class names they carry, and whether one fits a network.
+
+A checkpoint's class names are an attribute of the state dict, an OrderedDict: torch.save keeps it,
+torch.load gives it back, with weights_only too, and load_state_dict of any code does not see it. A
+copy of the tensors into a new dict leaves it behind.
+"""
+
+from collections import OrderedDict
 
 from tool.files.atomic import atomic, need_file
+from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
+
+NAMES = 'class_names'  # attribute of the state dict: names of all classes, the background first
 
 
 def load_checkpoint(path: str) -> dict:
     """A bare state dict {key: tensor} on the CPU, weights only; a 'module.' prefix of all keys is
-    dropped.
+    dropped. `class_set_of` tells its classes.
 
     Raises:
         UserError: missing, damaged, or not a state dict.
@@ -31,8 +41,27 @@ def load_checkpoint(path: str) -> dict:
             '…) writes'
         )
     if all(key.startswith('module.') for key in state):
-        state = {key[len('module.') :]: value for key, value in state.items()}
+        names = getattr(state, NAMES, None)
+        state = OrderedDict((key[len('module.') :], value) for key, value in state.items())
+        setattr(state, NAMES, names)
     return state
+
+
+def class_set_of(state: dict, path: str) -> ClassSet | None:
+    """The classes that a state dict from `path` carries the names of; None where it carries none.
+
+    Raises:
+        UserError: damaged: what it carries are no class names.
+    """
+    names = getattr(state, NAMES, None)
+    if names is None:
+        return None
+    try:
+        if not all(isinstance(name, str) for name in names):
+            raise UserError('they are not texts')
+        return ClassSet(tuple(names))
+    except (UserError, TypeError) as error:
+        raise UserError(f'{path}: damaged: its class names are none ({error})') from None
 
 
 def fitting(expected: dict, state: dict) -> dict:
@@ -71,11 +100,13 @@ def check_state(
     raise UserError(f'{path}: not {what}: {differences[0]}{more}; {fix}')
 
 
-def save_checkpoint(path: str, state: dict) -> None:
-    """torch.save of a bare state dict (tensors moved to the CPU, contiguous), atomically."""
+def save_checkpoint(path: str, state: dict, classes: ClassSet | None = None) -> None:
+    """torch.save of a bare state dict (tensors moved to the CPU, contiguous), atomically; with
+    `classes` it carries their names."""
     import torch
 
+    bare = OrderedDict((key, value.detach().cpu().contiguous()) for key, value in state.items())
+    if classes is not None:
+        setattr(bare, NAMES, list(classes.names))
     with atomic(path) as temporary:
-        torch.save(
-            {key: value.detach().cpu().contiguous() for key, value in state.items()}, temporary
-        )
+        torch.save(bare, temporary)

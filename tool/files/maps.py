@@ -8,9 +8,11 @@ from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 
 
-def read_maps(path: str, classes: ClassSet, size: tuple[int, int] = None) -> dict[int, np.ndarray]:
-    """Per-class maps {class id: float32 [H, W]} of a CAM or la/ha CRF file; (21, H, W) arrays are
-    read as a dict too.
+def read_maps(
+    path: str, classes: ClassSet, size: tuple[int, int] | None = None
+) -> dict[int, np.ndarray]:
+    """Per-class maps {class id: float32 [H, W]} of a CAM or la/ha CRF file; (C, H, W) arrays of
+    all C classes are read as a dict too.
 
     Args:
         classes: those that may occur.
@@ -43,8 +45,10 @@ def read_maps(path: str, classes: ClassSet, size: tuple[int, int] = None) -> dic
     return maps
 
 
-def read_cam(path: str, classes: ClassSet, size: tuple[int, int] = None) -> dict[int, np.ndarray]:
-    """CAM dict {foreground class 0…19: float32 [H, W]} of a `.npy`; errors as `read_maps`."""
+def read_cam(
+    path: str, classes: ClassSet, size: tuple[int, int] | None = None
+) -> dict[int, np.ndarray]:
+    """CAM dict {foreground class 0…K−1: float32 [H, W]} of a `.npy`; errors as `read_maps`."""
     cam = read_maps(path, classes, size)
     if any(key >= classes.num_foreground for key in cam):
         raise UserError(

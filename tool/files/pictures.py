@@ -87,7 +87,7 @@ def read_gray(path: str, fix: str, indices: bool = True) -> np.ndarray:
 
 
 def read_mask(path: str, classes: ClassSet) -> np.ndarray:
-    """A ground-truth, predicted or pseudo mask: uint8 [H, W], class ids 0…20 and 255 = ignore."""
+    """A ground-truth, predicted or pseudo mask: uint8 [H, W], class ids 0…K and 255 = ignore."""
     mask = read_gray(path, 'check the mask folder and the image list')
     wrong = mask[(mask >= classes.num_classes) & (mask != IGNORE)]
     if wrong.size:

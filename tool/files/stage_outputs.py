@@ -55,8 +55,8 @@ def write_seed(
     image_path: str,
     outputs: SeedOutputs,
 ) -> None:
-    """Write the wanted outputs of one picture; `cam` is {class 0…19: float32 [H, W]}, `size` (H,
-    W)."""
+    """Write the wanted outputs of one picture; `cam` is {class 0…K−1: float32 [H, W]}, `size`
+    (H, W)."""
     if outputs.cam:
         write_npy(os.path.join(outputs.cam, name + '.npy'), cam)
     if not (outputs.png or outputs.crf):
@@ -81,10 +81,10 @@ def write_walk(
     scores: np.ndarray,
     labels: list[int],
     num_classes: int,
-    mask_dir: str = None,
-    prob_dir: str = None,
-    crf_dir: str = None,
-    image_path: str = None,
+    mask_dir: str | None = None,
+    prob_dir: str | None = None,
+    crf_dir: str | None = None,
+    image_path: str | None = None,
     crf_backend: str = BACKENDS[0],
 ) -> None:
     """Write <mask_dir>/<name>.png, <prob_dir>/<name>.npy and <crf_dir>/<name>.png (after dense

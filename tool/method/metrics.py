@@ -10,12 +10,12 @@ THRESHOLDS = np.arange(60) / 100  # the curve's background scores 0.00 … 0.59
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Confusion matrix int64 [21, 22] of one picture: rows truth, columns prediction, the last
+    """Confusion matrix int64 [C, C + 1] of one picture: rows truth, columns prediction, the last
     column is 'no class' (255).
 
     Args:
         prediction, truth: uint8 [H, W]; pixels with truth 255 are not counted.
-        num_classes: with the background (VOC: 21).
+        num_classes: C, with the background (VOC: 21).
     """
     valid = truth != IGNORE
     columns = num_classes + 1
@@ -24,7 +24,7 @@ def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np
 
 
 def curve_histogram(cam: dict[int, np.ndarray], truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Joint histogram int64 [21 truth, 21 winning class, 61] of one picture for the threshold
+    """Joint histogram int64 [C truth, C winning class, 61] of one picture for the threshold
     curve.
 
     The winning foreground class of a pixel does not depend on the background threshold, only
@@ -32,9 +32,9 @@ def curve_histogram(cam: dict[int, np.ndarray], truth: np.ndarray, num_classes: 
     winner's score (ties go to the background).
 
     Args:
-        cam: {class 0…19: float32 [H, W]}; empty means background everywhere.
+        cam: {class 0…K−1: float32 [H, W]}; empty means background everywhere.
         truth: uint8 [H, W].
-        num_classes: with the background (VOC: 21).
+        num_classes: C, with the background (VOC: 21).
     """
     bins = len(THRESHOLDS) + 1
     valid = truth != IGNORE
@@ -54,7 +54,7 @@ def curve_histogram(cam: dict[int, np.ndarray], truth: np.ndarray, num_classes: 
 
 
 def curve_confusions(histogram: np.ndarray) -> np.ndarray:
-    """Confusion matrices int64 [60, 21, 22], one a threshold, of a summed `curve_histogram`."""
+    """Confusion matrices int64 [60, C, C + 1], one a threshold, of a summed `curve_histogram`."""
     num_classes = len(histogram)
     # foreground at threshold i: pixels whose winner beats more than i thresholds
     kept = histogram[..., ::-1].cumsum(-1)[..., ::-1][..., 1:].transpose(2, 0, 1)
@@ -84,7 +84,7 @@ def occurring(pixels: dict[str, int]) -> list[str]:
 
 
 def iou(matrix: np.ndarray) -> np.ndarray:
-    """Per-class IoU in percent, float64 [..., 21], of confusion matrices [..., 21, 22]; a class
+    """Per-class IoU in percent, float64 [..., C], of confusion matrices [..., C, C + 1]; a class
     that never occurs has 0."""
     num_classes = matrix.shape[-2]
     hits = matrix[..., :num_classes].diagonal(axis1=-2, axis2=-1).astype(np.float64)
@@ -93,10 +93,10 @@ def iou(matrix: np.ndarray) -> np.ndarray:
 
 
 def scores(
-    matrix: np.ndarray, names: Sequence[str], classes: Sequence[str] = None
+    matrix: np.ndarray, names: Sequence[str], classes: Sequence[str] | None = None
 ) -> dict[str, float]:
     """{class name: IoU %, …, 'mIoU': their mean over `classes`, None: all} of a confusion matrix
-    [21, 22].
+    [C, C + 1].
 
     `names` are those of all classes, the background first.
     """
@@ -111,5 +111,6 @@ def mean_iou(values: dict[str, float], classes: Sequence[str]) -> float:
 
 def table(result: dict[str, float]) -> str:
     """The scores of `scores` as text, two classes a line and the mIoU last."""
-    cells = [f'{name:>12} {value:6.2f}' for name, value in result.items()]
+    width = max(12, *map(len, result))
+    cells = [f'{name:>{width}} {value:6.2f}' for name, value in result.items()]
     return '\n'.join('  '.join(cells[i : i + 2]) for i in range(0, len(cells), 2))

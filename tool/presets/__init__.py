@@ -1,2 +1,1 @@
-"""The pipeline's presets and what runs them: reading a preset, starting its scripts, the ladder of
-its scores."""
+"""The pipeline's presets (seam, eps, quickstart, laptop, smoke) and what runs them."""

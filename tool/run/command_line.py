@@ -94,7 +94,7 @@ def boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f'{text!r} is neither True nor False')
 
 
-def number(kind: type, low: float = None, high: float = None) -> Callable:
+def number(kind: type, low: float | None = None, high: float | None = None) -> Callable:
     """Argument type: an int or float within [low, high]."""
 
     def convert(text: str):
@@ -281,7 +281,7 @@ def add_crf_backend_flag(parser: Parser) -> None:
     )
 
 
-def pick_device(name: str = None):
+def pick_device(name: str | None = None):
     """torch.device from a --device value; None takes cuda, else mps, else cpu.
 
     Raises:

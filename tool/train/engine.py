@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from tool.method.class_set import ClassSet
 from tool.run import interrupts
 from tool.run.errors import Interrupted, UserError
 from tool.run.progress import progress
@@ -26,7 +27,7 @@ LOG_EVERY = 20  # steps between two reads of the losses from the device
 FAILED = 1000  # above the number of every signal
 
 
-def steps_of(images: int, batch_size: int, max_epochs: int, max_steps: int = None) -> int:
+def steps_of(images: int, batch_size: int, max_epochs: int, max_steps: int | None = None) -> int:
     """Training steps: `max_steps` where given, else whole batches of an epoch × epochs.
 
     Raises:
@@ -109,6 +110,8 @@ class TrainingRun:
     options: TrainOptions
     # what decides the weights: a training state of other settings is refused
     settings: dict = field(default_factory=dict)
+    # of the data: its checkpoints carry their names; None: they carry none
+    classes: ClassSet | None = None
     # facts for the start of the log, besides those that every run has
     facts: dict = field(default_factory=dict)
     # lines for the log after the facts

@@ -51,7 +51,7 @@ class RunLog:
             the rest is kept.
     """
 
-    def __init__(self, session: str, tblog_dir: str = None, first_step: int = 0):
+    def __init__(self, session: str, tblog_dir: str | None = None, first_step: int = 0):
         os.makedirs(os.path.dirname(os.path.abspath(session)), exist_ok=True)
         _keep_steps(session + '.jsonl', first_step)
         self._text = open(session + '.log', 'a' if first_step else 'w', encoding='utf-8')

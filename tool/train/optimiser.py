@@ -60,7 +60,7 @@ def param_groups(
 
 
 def make_optimizer(
-    name: str, groups: list[dict], lr: float, weight_decay: float, momentum: float = None
+    name: str, groups: list[dict], lr: float, weight_decay: float, momentum: float | None = None
 ) -> torch.optim.Optimizer:
     """SGD, as published, or AdamW, which learns much faster from scratch.
 

@@ -38,7 +38,7 @@ def run(main: Callable, parse_args: Callable) -> None:
     command_line.run(together, parse_args)
 
 
-def start(device_name: str = None) -> torch.device:
+def start(device_name: str | None = None) -> torch.device:
     """The device of this process; under torchrun also joins the others (nccl on GPUs, gloo for
     everything on the CPU).
 

@@ -78,7 +78,10 @@ def train(run: TrainingRun) -> None:
     """
     options = run.options
     scaler = grad_scaler(options.amp)
-    states = States(options.session, run.settings, options.save_every, scaler=scaler)
+    settings = run.settings
+    if run.classes is not None:
+        settings = {**settings, 'classes': ', '.join(run.classes.foreground)}
+    states = States(options.session, settings, options.save_every, scaler=scaler)
     start_step = states.resume(run.net, run.optimizer, options.start_over)
 
     # the log opens once nothing can be refused any more
@@ -88,7 +91,7 @@ def train(run: TrainingRun) -> None:
     fit(run, start_step, states, log, scaler)
     if log is not None:
         path = options.session + '.pth'
-        save_checkpoint(path, run.net.state_dict())
+        save_checkpoint(path, run.net.state_dict(), run.classes)
         states.clear()
         log.say(f'wrote {path}')
         log.close()
@@ -102,6 +105,7 @@ def _open_log(run: TrainingRun, start_step: int) -> RunLog:
     log = RunLog(options.session, options.tblog_dir, start_step)
     log.header(
         **run.facts,
+        classes=run.classes or 'not said',
         seed=options.seed,
         device=run.device,
         amp=described(options.amp, run.device),

@@ -12,8 +12,8 @@ from tool.files.pictures import check_size, image_size, read_image, read_mask
 from tool.run.errors import UserError
 from tool.train.random_numbers import sample_rng
 from utils.keys import with_defaults
-from voc12.classes import IGNORE, VOC
-from voc12.layout import check_images, image_path
+from voc12.classes import IGNORE
+from voc12.layout import check_images, class_set, image_path
 from voc12.transforms import crop_window, cut, normalise, to_tensor
 
 
@@ -42,6 +42,7 @@ class VOCDataset(Dataset):
 
     def __init__(self, config: dict, names: list[str]):
         self.config, self.names = config, names
+        self.classes = class_set(config['DATA_ROOT'])
         check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
         need_folder(
             config['DATA_PSEUDO_GT'], 'set DATA_PSEUDO_GT to the folder of pseudo masks (PNG)'
@@ -63,7 +64,7 @@ class VOCDataset(Dataset):
         config, name = self.config, self.names[key[1]]
         rng = sample_rng(config['TRAIN_SEED'], *key)
         image = np.asarray(read_image(image_path(config['DATA_ROOT'], name)))
-        mask = read_mask(self.mask_path(name), VOC)
+        mask = read_mask(self.mask_path(name), self.classes)
 
         limits = np.array(
             [config['DATA_RANDOM_H'], config['DATA_RANDOM_S'], config['DATA_RANDOM_V']]

@@ -5,13 +5,16 @@ from torch import nn
 
 from net.deeplab import VERSIONS, DeepLab
 from net.resnet import BLOCKS, ResNet
+from network.class_check import check_classes
 from network.resnet38d import ResNet38, width_of
 from network.timm_backbone import TimmBackbone, read_description
 from network.timm_weights import load_backbone, read_state, timm_state
 from tool.files.atomic import need_file
 from tool.files.checkpoints import check_state, load_checkpoint
+from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 from utils.keys import with_defaults
+from voc12.classes import VOC
 
 BACKBONES = ('resnet38', *BLOCKS)  # any other name is timm's
 _PRETRAIN_FIX = 'check MODEL_BACKBONE_PRETRAIN (a file of weights, or False to train from scratch)'
@@ -52,16 +55,19 @@ def generate_net(config: dict) -> DeepLab:
     return net
 
 
-def load_net(config: dict, path: str) -> DeepLab:
-    """The network of a config with the weights of a trained checkpoint; stem and width are the
-    checkpoint's own.
+def load_net(config: dict, path: str, classes: ClassSet = VOC) -> DeepLab:
+    """The network of a config with the weights of a trained checkpoint; stem, width and number of
+    classes are the checkpoint's own.
 
     Raises:
-        UserError: the file is missing, damaged or of another network.
+        UserError: the file is missing, damaged, of another network or of other classes than the
+            data's `classes`.
     """
     config = with_defaults(config)
     need_file(path, 'train first (python train.py), or name a checkpoint with --weights')
     state = load_checkpoint(path)
+    check_classes(state, path, classes)
+    config = {**config, 'MODEL_NUM_CLASSES': classes.num_classes}
     backbone = {
         key.removeprefix('backbone.'): value
         for key, value in state.items()
@@ -128,6 +134,7 @@ def _build(config: dict) -> DeepLab:
         backbone, taps = TimmBackbone(name, stride), ('conv3', 'conv6')
         # nothing is frozen, as in a ResNet; MODEL_FREEZEBN decides on BatchNorm
         backbone.train_from_scratch()
+    config = {**config, 'MODEL_NUM_CLASSES': config['MODEL_NUM_CLASSES'] or VOC.num_classes}
     return VERSIONS[config['MODEL_NAME']](backbone, taps, config, config['MODEL_FREEZEBN'])
 
 

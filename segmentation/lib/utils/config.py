@@ -7,9 +7,11 @@ import os
 import voc12
 from tool.files.atomic import need_folder
 from tool.files.lists import read_list
+from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from utils.keys import KEYS, Key, describe_keys, with_defaults
+from voc12.layout import class_set
 
 
 def read_config(config: dict, overrides: list[str] = ()) -> dict:
@@ -89,6 +91,22 @@ def _is_number(value, key: Key) -> bool:
         and (key.low is None or value >= key.low)
         and (key.high is None or value <= key.high)
     )
+
+
+def with_classes(config: dict) -> tuple[dict, ClassSet]:
+    """(the config with the MODEL_NUM_CLASSES of its data folder, the classes of that folder).
+
+    Raises:
+        UserError: the config says another number.
+    """
+    classes = class_set(config['DATA_ROOT'])
+    count = config['MODEL_NUM_CLASSES']
+    if count and count != classes.num_classes:
+        raise UserError(
+            f'MODEL_NUM_CLASSES = {count}: {config["DATA_ROOT"]} has {classes.num_classes} with '
+            'the background; set it to False, then it is that of the data'
+        )
+    return {**config, 'MODEL_NUM_CLASSES': classes.num_classes}, classes
 
 
 def names_of(config: dict, split: str) -> list[str]:

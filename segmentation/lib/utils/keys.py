@@ -6,7 +6,6 @@ from typing import Any
 
 from tool.method.crf import BACKENDS, TEST_CRFS
 from tool.run.command_line import AMP
-from voc12.classes import NUM_CLASSES
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,14 @@ KEYS = {
         high=4,
     ),
     'MODEL_OUTPUT_STRIDE': Key(int, 8, 'where dilated', choices=(8, 16)),
-    'MODEL_NUM_CLASSES': Key(int, NUM_CLASSES, 'with the background', low=NUM_CLASSES, high=255),
+    'MODEL_NUM_CLASSES': Key(
+        int,
+        False,
+        'with the background; False: those of DATA_ROOT (21 for VOC); a number must be theirs',
+        low=2,
+        high=255,
+        or_false=True,
+    ),
     'MODEL_ASPP_OUTDIM': Key(int, 256, 'channels of deeplabv2, v3 and v3plus', low=1),
     'MODEL_SHORTCUT_DIM': Key(int, 48, 'channels of the shortcut of deeplabv3plus', low=1),
     'MODEL_FREEZEBN': Key(

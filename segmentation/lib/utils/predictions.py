@@ -1,16 +1,17 @@
 """What is done with a picture's class probabilities: dense CRF, scores. No torch here: worker
 processes start quickly."""
 
+import functools
 import os
 from dataclasses import dataclass
 
 import numpy as np
 
 from tool.files.pictures import check_size, read_mask, write_mask
+from tool.method.class_set import ClassSet
 from tool.method.crf import CrfPreset, crf_from_probs
 from tool.method.metrics import confusion, scores
 from tool.run.pool import pool_map
-from voc12.classes import VOC
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def write_prediction(
         write_mask(os.path.join(outputs.crf, name + '.png'), refined)
 
 
-def _confusion(paths: tuple[str, str]) -> np.ndarray:
-    prediction, truth = (read_mask(path, VOC) for path in paths)
+def _confusion(classes: ClassSet, paths: tuple[str, str]) -> np.ndarray:
+    prediction, truth = (read_mask(path, classes) for path in paths)
     check_size(
         paths[0],
         prediction.shape,
@@ -57,10 +58,12 @@ def _confusion(paths: tuple[str, str]) -> np.ndarray:
         of=f'its ground truth {paths[1]}',
         fix='use --overwrite',
     )
-    return confusion(prediction, truth, VOC.num_classes)
+    return confusion(prediction, truth, classes.num_classes)
 
 
-def evaluate(out_dir: str, truth_dir: str, names: list[str], jobs: int) -> dict[str, float]:
+def evaluate(
+    out_dir: str, truth_dir: str, names: list[str], jobs: int, classes: ClassSet
+) -> dict[str, float]:
     """{class: IoU %, …, 'mIoU': …} of out_dir/<name>.png against truth_dir/<name>.png.
 
     Raises:
@@ -70,4 +73,5 @@ def evaluate(out_dir: str, truth_dir: str, names: list[str], jobs: int) -> dict[
         (os.path.join(out_dir, name + '.png'), os.path.join(truth_dir, name + '.png'))
         for name in names
     )
-    return scores(sum(pool_map(_confusion, paths, jobs)), VOC.names)
+    total = sum(pool_map(functools.partial(_confusion, classes), paths, jobs))
+    return scores(total, classes.names)

@@ -21,17 +21,19 @@ from torch.utils.data import DataLoader
 
 from datasets import TestSet
 from net import load_net, own_normalisation
+from network.device import to_device
 from tool.files.manifest import claim_all, fingerprint, missing
 from tool.files.picture_stage import Output, PictureStage, lacking
+from tool.method.class_set import ClassSet
 from tool.method.crf import TEST_CRFS
 from tool.method.metrics import table
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import processes
-from utils.config import add_config_flags, names_of, read_config
+from utils.config import add_config_flags, names_of, read_config, with_classes
 from utils.predictions import PredictionOutputs, evaluate, write_prediction
 from utils.submission import write_submission
-from voc12.classes import NUM_CLASSES
+from voc12.classes import VOC
 from voc12.layout import check_images
 
 
@@ -108,13 +110,14 @@ def parse_args(config: dict) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    check_flags(args)
-    config, device = args.config, processes.start(args.device)
+    config, classes = with_classes(args.config)
+    check_flags(args, classes)
+    device = processes.start(args.device)
     names = names_of(config, args.list or args.split)
     check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
     truth_dir = find_truth(config, args.split, names)
     weights = args.weights or os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME'] + '.pth')
-    net = make_net(config, weights, device)
+    net = to_device(load_net(config, weights, classes), device).eval()
     config = own_normalisation(config, net)
 
     outputs = prediction_outputs(args, config)
@@ -141,15 +144,20 @@ def main(args: argparse.Namespace) -> None:
         print(f'wrote {", ".join(output.folder for output in wanted)}')
         out_dir = wanted[0].folder
         if truth_dir:
-            print(table(evaluate(out_dir, truth_dir, names, args.jobs)))
+            print(table(evaluate(out_dir, truth_dir, names, args.jobs, classes)))
         if args.submission:
             write_submission(args.submission, out_dir, config['DATA_ROOT'], names)
             print(f'wrote {args.submission}: {len(names)} pictures, checked')
     processes.stop()
 
 
-def check_flags(args: argparse.Namespace) -> None:
-    """UserError for flags that contradict each other or the config."""
+def check_flags(args: argparse.Namespace, classes: ClassSet) -> None:
+    """UserError for flags that contradict each other, the config or the classes."""
+    if args.submission and classes != VOC:
+        raise UserError(
+            f'--submission {args.submission}: the server takes the 20 classes of VOC 2012, '
+            f'DATA_ROOT has {classes}; leave the flag out'
+        )
     if args.submission and args.split != 'test':
         raise UserError(
             f'--submission {args.submission}: the server takes the test pictures; add --split test'
@@ -173,16 +181,6 @@ def find_truth(config: dict, split: str, names: list[str]) -> str | None:
             'none); use --split test for pictures without ground truth'
         )
     return truth_dir
-
-
-def make_net(config: dict, weights: str, device: torch.device) -> nn.Module:
-    """The trained network on its device; UserError where it has other classes than VOC 2012."""
-    net = load_net(config, weights).to(device).eval()
-    if net.cls_conv.out_channels != NUM_CLASSES:
-        raise UserError(
-            f'{weights}: has {net.cls_conv.out_channels} classes; VOC 2012 has {NUM_CLASSES}'
-        )
-    return net
 
 
 def prediction_outputs(args: argparse.Namespace, config: dict) -> PredictionOutputs:

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from datasets import generate_dataset
 from net import generate_net, own_normalisation
+from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from tool.files.checkpoints import save_checkpoint
 from tool.run import command_line
@@ -30,7 +31,7 @@ from tool.train.engine import TrainingRun, TrainOptions, per_process
 from tool.train.log import RunLog
 from tool.train.optimiser import param_groups, poly
 from tool.train.precision import resolved
-from utils.config import add_config_flags, names_of, read_config
+from utils.config import add_config_flags, names_of, read_config, with_classes
 from utils.keys import NO_DECISION
 from voc12.classes import IGNORE, PALETTE
 
@@ -47,7 +48,7 @@ def mean_labelled(batch: dict) -> dict[str, torch.Tensor]:
 
 
 def segmentation_loss(
-    logits: torch.Tensor, mask: torch.Tensor, labelled: torch.Tensor = None
+    logits: torch.Tensor, mask: torch.Tensor, labelled: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Cross-entropy averaged over the labelled pixels.
 
@@ -114,11 +115,12 @@ def main(args: argparse.Namespace) -> None:
     config = args.config
     device = set_up.start(args.device, config['TRAIN_SEED'])
     config = {**config, 'TRAIN_AMP': resolved(config['TRAIN_AMP'], device)}
+    config, classes = with_classes(config)
     dataset = read_inputs(config)
     options = options_of(config, args.no_resume)
     check_batch(options, len(dataset))
 
-    net, forward = set_up.place(generate_net(config), device, options)
+    net, forward = set_up.place(to_device(generate_net(config), device), device, options)
     dataset.config = config = own_normalisation(config, net)
     pictures = Pictures(config)
 
@@ -133,7 +135,7 @@ def main(args: argparse.Namespace) -> None:
     def after_step(done: int) -> None:
         due = options.save_every and done % options.save_every == 0 and done < options.max_steps
         if processes.is_main() and due:
-            save_checkpoint(f'{options.session}_itr{done}.pth', net.state_dict())
+            save_checkpoint(f'{options.session}_itr{done}.pth', net.state_dict(), classes)
 
     set_up.train(
         TrainingRun(
@@ -153,6 +155,7 @@ def main(args: argparse.Namespace) -> None:
             batch_facts=mean_labelled,
             on_log=pictures.write_to,
             after_step=after_step,
+            classes=classes,
         )
     )
 

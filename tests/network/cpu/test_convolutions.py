@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from network.cpu import convolutions
-from network.cpu.convolutions import Conv1x1, Conv3x3, winograd, winograd_rows
+from network.cpu.convolutions import StridedConv1x1, WinogradConv, winograd, winograd_rows
 from recipe import normal
 
 needs_nnpack = pytest.mark.skipif(
@@ -64,6 +64,12 @@ def test_gradients_of_winograd_along_rows():
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * theirs.abs().max().item())
 
 
+def conv3x3(channels_in, channels_out, dilation=1):
+    return WinogradConv(
+        channels_in, channels_out, 3, padding=dilation, dilation=dilation, bias=False
+    )
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """Sizes of the maps that went Winograd's way."""
@@ -83,7 +89,7 @@ def calls(monkeypatch):
 def test_inference_of_large_maps_takes_winograd(calls):
     with torch.inference_mode():
         for dilation in (1, 2, 4):
-            conv, x = Conv3x3(4, 8, dilation=dilation), torch.randn(1, 4, 50, 30)
+            conv, x = conv3x3(4, 8, dilation), torch.randn(1, 4, 50, 30)
             torch.testing.assert_close(
                 conv(x), F.conv2d(x, conv.weight, None, 1, dilation, dilation)
             )
@@ -96,26 +102,24 @@ def test_bf16_takes_winograd_along_rows_where_there_are_many_channels(calls, mon
         memory_format=torch.channels_last
     )
     with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
-        assert Conv3x3(8, 8)(x).dtype == torch.bfloat16
+        assert conv3x3(8, 8)(x).dtype == torch.bfloat16
         assert calls == [(50, 30)]
-        Conv3x3(8, 4)(x)
-        Conv3x3(8, 8)(x[..., :49, :])
-        Conv3x3(8, 8)(x.contiguous())
+        conv3x3(8, 4)(x)
+        conv3x3(8, 8)(x[..., :49, :])
+        conv3x3(8, 8)(x.contiguous())
         monkeypatch.setattr(convolutions, 'has_slow_bf16', lambda: False)
-        Conv3x3(8, 8)(x)
+        conv3x3(8, 8)(x)
     monkeypatch.setattr(convolutions, 'has_slow_bf16', lambda: True)
     with torch.autocast('cpu', torch.bfloat16):  # training too
-        Conv3x3(8, 8)(x).sum().backward()
+        conv3x3(8, 8)(x).sum().backward()
     assert calls == [(50, 30)] * 2
 
 
 def test_everything_else_does_not(calls, monkeypatch):
-    conv, x = Conv3x3(4, 8), torch.randn(1, 4, 50, 30)
+    conv, x = conv3x3(4, 8), torch.randn(1, 4, 50, 30)
     conv(x).sum().backward()
     assert conv.weight.grad.abs().sum() > 0
     with torch.no_grad():
-        Conv3x3(4, 8, stride=2)(x)
-        Conv3x3(4, 8, direct=True)(x)
         conv(x[..., :49, :])
         conv(x.to(memory_format=torch.channels_last))
         conv.double()(x.double())
@@ -144,6 +148,7 @@ def test_processors_with_bf16(bf16, amx, slow, monkeypatch):
 
 @pytest.mark.parametrize('stride', [1, 2])
 def test_pointwise_convolution_with_a_stride(stride):
-    conv, x = Conv1x1(5, 7, stride), torch.randn(2, 5, 9, 12)
+    conv = StridedConv1x1(5, 7, 1, stride, bias=False)
+    x = torch.randn(2, 5, 9, 12)
     with torch.no_grad():
         torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, stride=stride))

@@ -1,0 +1,62 @@
+"""The paper's settings with the EPS baseline, which also learns from saliency maps.
+
+    python -m tool.pipeline --preset eps --voc12_root VOC2012 \
+        --set preset.saliency=SALImages preset.resnet101=resnet101.pth \
+        preset.imagenet=ilsvrc-cls_rna-a1_cls1000_ep-0001.params
+
+What is not changed here is as in the preset seam.
+"""
+
+from tool.presets import seam
+from tool.presets.stages import Preset, RunSettings, Stage
+
+
+def preset(
+    run: RunSettings,
+    imagenet: str = 'ilsvrc-cls_rna-a1_cls1000_ep-0001.params',  # ImageNet weights of ResNet-38
+    saliency: str = 'SALImages',  # folder of the saliency maps
+    resnet101: str = 'resnet101.pth',  # ImageNet weights, torchvision's or a deep-stem one
+) -> Preset:
+    run = run.defaults(experiment='segmentation/experiment/EPS_deeplabv2_resnet101')
+    run = seam.with_folders(run)
+    work = run.work
+    stages = seam.preset(run, imagenet).stages
+
+    stages.set_flags('train', baseline='eps', saliency_root=saliency)
+
+    # For EPS the maps after the CRF are the pseudo masks: there is no AffinityNet.
+    stages.drop('aff_train', 'walk', 'score_walk', 'score_walk_crf')
+    stages.set_flags('aff_prepare', unary='probs', alpha=8, crf_iters=5)
+    stages.insert_after(
+        'aff_prepare',
+        Stage(
+            'masks',
+            script='tool.make_pseudo_masks',
+            flags=dict(
+                crf_dir=f'{work}/aff_crf/8.00',
+                list=run.mask_list,
+                out_dir=f'{work}/masks',
+            ),
+            makes=['masks'],
+        ),
+        Stage(
+            'score_masks',
+            like='score_crf',
+            flags=dict(predict_dir=f'{work}/masks', json=f'{work}/scores/masks.json'),
+            row='pseudo masks (CRF of scores)',
+            masks=f'{work}/masks',
+            makes=['scores/masks.json'],
+        ),
+    )
+
+    stages.set_config('deeplab_train', MODEL_BACKBONE_PRETRAIN=resnet101)
+    stages.set_flags(
+        'sheet',
+        column=[
+            f'seed={work}/seed',
+            f'pseudo mask={work}/masks',
+            f'DeepLab={work}/deeplab_train',
+            f'ground truth={run.gt}',
+        ],
+    )
+    return Preset("the paper's settings, EPS baseline", stages, run.core or ())

@@ -1,0 +1,235 @@
+"""Running the stages of a preset in a work folder: what is complete is skipped, what was
+interrupted is continued, what has changed is done anew."""
+
+import glob
+import json
+import os
+import shutil
+import sys
+import time
+from typing import Any
+
+from tool.files.atomic import write_text
+from tool.presets.child import last_line, run_script
+from tool.presets.ladder import clock, ladder_row, ladder_table, read_scores, write_ladder
+from tool.presets.processes import launched, process_count
+from tool.presets.stages import BEST_MASKS, BEST_THRESHOLD, FromScores, Preset, Stage
+from tool.run import command_line
+from tool.run.errors import Interrupted, UserError
+from tool.train.log import commit
+
+
+class Runner:
+    """The stages of a preset in a work folder, and what is known of them.
+
+    Attributes:
+        records: {stage: {'command': words, 'seconds': time it took, 'done': bool}}, the content of
+            pipeline.json.
+    """
+
+    def __init__(self, preset: Preset, work: str, device: str | None):
+        self.preset = preset
+        self.stages = list(preset.stages)
+        self.work = work
+        self.device = device
+        self.path = os.path.join(work, 'pipeline.json')
+        self.records = self._read_records()
+
+    def _read_records(self) -> dict[str, dict]:
+        try:
+            with open(self.path, encoding='utf-8') as file:
+                return dict(json.load(file)['stages'])
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f'{self.path}: unreadable ({error}); delete it to do all stages anew'
+            ) from None
+
+    def save(self) -> None:
+        """Write pipeline.json."""
+        content = {'preset': self.preset.name, 'stages': self.records}
+        write_text(self.path, json.dumps(content, indent=1) + '\n')
+
+    def start_at(self, first: int) -> None:
+        """Prepare for --from: the stages before are complete, this one and the following ones are
+        not.
+
+        Raises:
+            UserError: an earlier stage has not completed.
+        """
+        start = self.stages[first]
+        for stage in self.stages[:first]:
+            if not self._is_done(stage):
+                raise UserError(
+                    f'--from {start.name}: the stage {stage.name} before it has not completed in '
+                    f'{self.work}; leave --from out'
+                )
+        if self._is_done(start):
+            self.forget(first)
+
+    def _is_done(self, stage: Stage) -> bool:
+        """Whether pipeline.json says that a stage has completed."""
+        return self.records.get(stage.name, {}).get('done', False)
+
+    def forget(self, first: int) -> None:
+        """Drop the records of a stage and all after it."""
+        for stage in self.stages[first:]:
+            self.records.pop(stage.name, None)
+
+    def run_stage(self, index: int) -> None:
+        """Skip, continue or do one stage; what follows a stage that was not skipped has to be done
+        anew.
+
+        Raises:
+            SystemExit: the stage failed; its last line has been printed, its exit code is passed
+                on.
+            Interrupted: a signal ended it.
+        """
+        stage = self.stages[index]
+        count = process_count(stage, self.device)
+        command = launched(stage.command(self.known_from_scores(index)), count)
+        before = self.records.get(stage.name, {})
+        was_done = self._is_done(stage)
+        same = before.get('command') == command
+        if was_done and not self.is_there(stage):
+            same = False
+        label = f'[{index + 1:2}/{len(self.stages)}] {stage.name:20}'
+        if same and was_done:
+            print(f'{label} complete ({clock(before["seconds"])})', flush=True)
+            return
+
+        self.forget(index)
+        already = before['seconds'] if same else 0.0
+        record: dict[str, Any] = {'command': command, 'seconds': already, 'done': False}
+        self.records[stage.name] = record
+        if not same:
+            self.clean(stage)
+        self.save()
+        print(f'{label} {"continued" if same else "runs"}', end='', flush=True)
+
+        log = os.path.join(self.work, 'logs', f'{stage.name}.log')
+        threads = max(1, command_line.default_jobs() // count) if count > 1 else None
+        start = time.monotonic()
+        code = None
+        try:
+            mode = 'a' if same else 'w'
+            code, stopped_by = run_script(command, self.work, log, mode, threads)
+        finally:
+            record['seconds'] = round(already + time.monotonic() - start, 2)
+            record['done'] = code == 0
+            self.save()
+
+        print(f', {clock(record["seconds"])}{self._score_of(stage)}', flush=True)
+        if stopped_by:
+            raise Interrupted(stopped_by, 'stopped; the same command continues from there')
+        if code:
+            line = last_line(log)
+            print(f'pipeline: stage {stage.name} failed: {line}', file=sys.stderr)
+            print(f'pipeline: its output is in {log}', file=sys.stderr)
+            if count > 1 and ': error: ' in line:
+                code = 2  # torchrun's own is 1
+            sys.exit(code)
+
+    def _score_of(self, stage: Stage) -> str:
+        """What the line of a stage ends with: the score of a scoring stage that has completed."""
+        if not (stage.row and self._is_done(stage)):
+            return ''
+        return f', mIoU {read_scores(self.scores_path(stage))["mIoU"]:.2f}'
+
+    def outputs(self, stage: Stage) -> list[list[str]]:
+        """The paths that exist of each of the things a stage makes."""
+        found = []
+        for pattern in stage.makes:
+            if pattern.startswith(self.work + os.sep):
+                pattern = os.path.relpath(pattern, self.work)
+            paths = glob.glob(pattern, root_dir=self.work)
+            found.append([os.path.join(self.work, path) for path in paths])
+        return found
+
+    def is_there(self, stage: Stage) -> bool:
+        """Whether nobody has removed what the stage made."""
+        return all(self.outputs(stage))
+
+    def clean(self, stage: Stage) -> None:
+        """Remove what an earlier version of the stage has written.
+
+        Raises:
+            UserError: it is not in the work folder.
+        """
+        inside = os.path.realpath(self.work) + os.sep
+        for paths in self.outputs(stage):
+            for path in paths:
+                if not os.path.realpath(path).startswith(inside):
+                    raise UserError(
+                        f'stage {stage.name} makes {path}: that is not in {self.work}, it is not '
+                        'removed'
+                    )
+                if os.path.isdir(path):
+                    shutil.rmtree(path)
+                else:
+                    os.unlink(path)
+
+    def scores_path(self, stage: Stage) -> str:
+        """The JSON file of a scoring stage."""
+        path = stage.flags.get('json')
+        if not isinstance(path, str):
+            raise UserError(
+                f'stage {stage.name}: has a row of the ladder, so it needs the flag json, the file '
+                'of its scores'
+            )
+        return path
+
+    def known_from_scores(self, index: int) -> dict[FromScores, str]:
+        """The values that a stage needs of the scores of the stages before it.
+
+        Raises:
+            UserError: no stage before it gives one of them.
+        """
+        stage = self.stages[index]
+        wanted = stage.from_scores()
+        if not wanted:
+            return {}
+        known: dict[FromScores, str] = {}
+        best_score = None
+        for earlier in self.stages[:index]:
+            if not earlier.row:
+                continue
+            scores = read_scores(self.scores_path(earlier))
+            if 'curve_t' in scores:
+                known[BEST_THRESHOLD] = f'{scores["t"]:.2f}'
+            best_so_far = best_score is None or scores['mIoU'] >= best_score
+            if earlier.masks and best_so_far:
+                best_score = scores['mIoU']
+                known[BEST_MASKS] = earlier.masks
+        for value in FromScores:
+            if value in wanted and value not in known:
+                raise UserError(
+                    f'stage {stage.name}: no scoring stage before it gives {value.name}'
+                )
+        return known
+
+    def show_ladder(self, seed: int) -> None:
+        """Print the rows whose stages are complete and write ladder.json.
+
+        The time of a row is that of all stages since the row before.
+        """
+        rows = []
+        since_last_row = 0.0
+        total = 0.0
+        for stage in self.stages:
+            seconds = self.records.get(stage.name, {}).get('seconds', 0.0)
+            since_last_row += seconds
+            total += seconds
+            if stage.row and self._is_done(stage):
+                scores = read_scores(self.scores_path(stage))
+                core = list(self.preset.core)
+                rows.append(ladder_row(stage.row, scores, core, since_last_row))
+                since_last_row = 0.0
+        if rows:
+            path = os.path.join(self.work, 'ladder.json')
+            write_ladder(path, rows, total, preset=self.preset.name, seed=seed, commit=commit())
+            print(f'\n{ladder_table(rows, total)}\n\nladder: {path}')
+        sheet = os.path.join(self.work, 'contact_sheet.png')
+        if os.path.exists(sheet):
+            print(f'pictures: {sheet}')

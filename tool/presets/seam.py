@@ -1,0 +1,293 @@
+"""The paper's settings with the SEAM baseline: full VOC 2012, a GPU, a day or two.
+
+    python -m tool.pipeline --preset seam --voc12_root VOC2012 \
+        --set preset.imagenet=ilsvrc-cls_rna-a1_cls1000_ep-0001.params
+
+A flag that is not given here has the published value, which is the default of its script.
+"""
+
+import os
+
+from tool.presets.stages import BEST_MASKS, BEST_THRESHOLD, ROOT, Preset, RunSettings, Stage, Stages
+
+
+def preset(
+    run: RunSettings,
+    imagenet: str = 'ilsvrc-cls_rna-a1_cls1000_ep-0001.params',  # ImageNet weights of ResNet-38
+) -> Preset:
+    run = with_folders(run)
+    work = run.work
+
+    lists_and_labels = Stage(
+        'data',
+        script='voc12.make_lists',
+        flags=dict(voc12_root=run.voc, out_dir=run.lists),
+        makes=['lists'],
+    )
+
+    train = Stage(
+        'train',
+        script='contrast_train.py',
+        flags=dict(
+            weights=imagenet,
+            baseline='seam',
+            voc12_root=run.voc,
+            train_list=f'{run.lists}/train_aug.txt',
+            cls_labels=f'{run.lists}/cls_labels.npy',
+            session_name=f'{work}/train',
+            tblog_dir=f'{work}/tensorboard',
+            seed=run.seed,
+            device=run.device,
+        ),
+        makes=['train.*', 'tensorboard'],
+    )
+
+    infer = Stage(
+        'infer',
+        script='contrast_infer.py',
+        flags=dict(
+            weights=f'{work}/train.pth',
+            infer_list=run.mask_list,
+            voc12_root=run.voc,
+            cls_labels=f'{run.lists}/cls_labels.npy',
+            out_cam=f'{work}/cam',
+            device=run.device,
+        ),
+        makes=['cam'],
+    )
+
+    score_seeds = Stage(
+        'score_seeds',
+        script='eval.py',
+        flags=dict(
+            list=f'{run.lists}/train.txt',  # 1,464 pictures
+            gt_dir=run.gt,
+            predict_dir=f'{work}/cam',
+            type='npy',
+            curve=True,
+            json=f'{work}/scores/seeds.json',
+            plot=f'{work}/scores/curve.png',
+        ),
+        row='seeds, best threshold',
+        masks=f'{work}/seed',
+        makes=['scores/seeds.json'],
+    )
+
+    seed_masks = Stage(
+        'seed_masks',
+        script='tool.seed_masks',
+        flags=dict(
+            cam_dir=f'{work}/cam',
+            list=run.mask_list,
+            voc12_root=run.voc,
+            t=BEST_THRESHOLD,
+            out_png=f'{work}/seed',
+            out_crf=f'{work}/seed_crf',
+        ),
+        makes=['seed', 'seed_crf'],
+    )
+
+    score_crf = Stage(
+        'score_crf',
+        script='eval.py',
+        flags=dict(
+            list=f'{run.lists}/train.txt',
+            gt_dir=run.gt,
+            predict_dir=f'{work}/seed_crf',
+            json=f'{work}/scores/seed_crf.json',
+        ),
+        row='seeds + CRF',
+        masks=f'{work}/seed_crf',
+        makes=['scores/seed_crf.json'],
+    )
+
+    aff_prepare = Stage(
+        'aff_prepare',
+        script='aff_prepare.py',
+        flags=dict(
+            infer_list=run.mask_list,
+            voc12_root=run.voc,
+            cam_dir=f'{work}/cam',
+            out_crf=f'{work}/aff_crf',
+            alpha=[4, 24],
+        ),
+        makes=['aff_crf'],
+    )
+
+    aff_train = Stage(
+        'aff_train',
+        script='aff_train.py',
+        flags=dict(
+            weights=imagenet,
+            train_list=run.mask_list,
+            voc12_root=run.voc,
+            la_crf_dir=f'{work}/aff_crf/4.00',
+            ha_crf_dir=f'{work}/aff_crf/24.00',
+            session_name=f'{work}/aff',
+            seed=run.seed,
+            device=run.device,
+        ),
+        makes=['aff.*'],
+    )
+
+    walk = Stage(
+        'walk',
+        script='aff_infer.py',
+        flags=dict(
+            weights=f'{work}/aff.pth',
+            infer_list=run.mask_list,
+            voc12_root=run.voc,
+            cam_dir=f'{work}/cam',
+            out_rw=f'{work}/walk',
+            out_rw_crf=f'{work}/walk_crf',
+            device=run.device,
+        ),
+        makes=['walk', 'walk_crf'],
+    )
+
+    score_walk = Stage(
+        'score_walk',
+        like='score_crf',
+        flags=dict(predict_dir=f'{work}/walk', json=f'{work}/scores/walk.json'),
+        row='seeds + random walk',
+        masks=f'{work}/walk',
+        makes=['scores/walk.json'],
+    )
+
+    score_walk_crf = Stage(
+        'score_walk_crf',
+        like='score_crf',
+        flags=dict(predict_dir=f'{work}/walk_crf', json=f'{work}/scores/walk_crf.json'),
+        row='seeds + random walk + CRF',
+        masks=f'{work}/walk_crf',
+        makes=['scores/walk_crf.json'],
+    )
+
+    # DeepLab learns from the best of the four kinds of masks above, and sees no image labels.
+    deeplab_train = Stage(
+        'deeplab_train',
+        script=f'{run.experiment}/train.py',
+        flags=dict(device=run.device),
+        config=dict(
+            EXP_NAME='deeplab',
+            DATA_ROOT=run.voc,
+            DATA_TRAIN_LIST=run.mask_list,
+            DATA_PSEUDO_GT=BEST_MASKS,
+            MODEL_BACKBONE_PRETRAIN=f'{work}/train.pth',
+            MODEL_SAVE_DIR=f'{work}/deeplab',
+            TRAIN_SEED=run.seed,
+        ),
+        makes=['deeplab'],
+    )
+
+    deeplab_test = Stage(
+        'deeplab_test',
+        like='deeplab_train',
+        script=f'{run.experiment}/test.py',
+        flags=dict(
+            device=run.device,
+            list=f'{run.lists}/val.txt',
+            out_dir=f'{work}/deeplab_val_crf',
+            out_no_crf=f'{work}/deeplab_val',
+        ),
+        config=dict(DATA_PSEUDO_GT='', TEST_CRF='deeplab'),
+        makes=['deeplab_val', 'deeplab_val_crf'],
+    )
+
+    score_deeplab = Stage(
+        'score_deeplab',
+        like='score_crf',
+        flags=dict(
+            list=f'{run.lists}/val.txt',
+            predict_dir=f'{work}/deeplab_val',
+            json=f'{work}/scores/deeplab.json',
+        ),
+        row='DeepLab, without CRF',
+        makes=['scores/deeplab.json'],
+    )
+
+    score_deeplab_crf = Stage(
+        'score_deeplab_crf',
+        like='score_deeplab',
+        flags=dict(predict_dir=f'{work}/deeplab_val_crf', json=f'{work}/scores/deeplab_crf.json'),
+        row='DeepLab + CRF',
+        makes=['scores/deeplab_crf.json'],
+    )
+
+    # The contact sheet shows eight pictures, for which DeepLab predicts masks too.
+    sheet_list = Stage(
+        'sheet_list',
+        script='tool.contact_sheet',
+        flags=dict(list=f'{run.lists}/train.txt', rows=8, out_list=f'{work}/sheet.txt'),
+        makes=['sheet.txt'],
+    )
+
+    deeplab_sheet = Stage(
+        'deeplab_sheet',
+        like='deeplab_test',
+        flags=dict(
+            split='train',
+            list=f'{work}/sheet.txt',
+            out_dir=f'{work}/deeplab_train',
+            out_no_crf=None,
+        ),
+        config=dict(TEST_CRF='none'),
+        makes=['deeplab_train'],
+    )
+
+    sheet = Stage(
+        'sheet',
+        script='tool.contact_sheet',
+        flags=dict(
+            list=f'{work}/sheet.txt',
+            voc12_root=run.voc,
+            cam_dir=f'{work}/cam',
+            column=[
+                f'seed={work}/seed',
+                f'random walk={work}/walk',
+                f'DeepLab={work}/deeplab_train',
+                f'ground truth={run.gt}',
+            ],
+            note='Pictures of the training list. DeepLab has learned from masks of these, not from '
+            'the ground truth.',
+            out=f'{work}/contact_sheet.png',
+        ),
+        makes=['contact_sheet.png'],
+    )
+
+    stages = Stages(
+        [
+            lists_and_labels,
+            train,
+            infer,
+            score_seeds,
+            seed_masks,
+            score_crf,
+            aff_prepare,
+            aff_train,
+            walk,
+            score_walk,
+            score_walk_crf,
+            deeplab_train,
+            deeplab_test,
+            score_deeplab,
+            score_deeplab_crf,
+            sheet_list,
+            deeplab_sheet,
+            sheet,
+        ]
+    )
+    return Preset("the paper's settings, SEAM baseline", stages, run.core or ())
+
+
+def with_folders(run: RunSettings) -> RunSettings:
+    """The settings of a run with all folders and lists, where it does not name its own."""
+    run = run.defaults(
+        voc=os.path.join(ROOT, 'VOC2012'),
+        lists=f'{run.work}/lists',
+        experiment='segmentation/experiment/SEAM_deeplabv1_resnet38',
+    )
+    return run.defaults(
+        mask_list=f'{run.lists}/train_aug.txt',
+        gt=f'{run.voc}/SegmentationClass',
+    )

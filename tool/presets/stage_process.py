@@ -1,0 +1,70 @@
+"""The process of a stage: it takes the stage's lock and then runs the stage's script.
+
+    python -m tool.presets.stage_process WORK_DIR PARENT_ID script.py --flag ...
+    python -m tool.presets.stage_process WORK_DIR PARENT_ID -m module --flag ...
+
+`tool.presets.child` starts it. For the script everything is as if Python had been started with it.
+"""
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+
+from filelock import FileLock
+
+from tool.presets.lock import acquire, stage_lock
+
+# Number of the option of Linux's prctl that sends a signal to a process whose parent has died.
+PR_SET_PDEATHSIG = 1
+
+# The lock that this process holds until it ends. A local one would be released too early.
+held: FileLock | None = None
+
+
+def main(work: str, parent: int, command: list[str]) -> None:
+    end_with_parent()
+    hold_stage_lock(work)
+    if parent_has_died(parent):
+        # The pipeline was killed before this process had the lock: another one may have begun.
+        sys.exit(128 + signal.SIGTERM)
+    if command[0] == '-m':
+        run_module(command[1], command[2:])
+    else:
+        run_script(command[0], command[1:])
+
+
+def end_with_parent() -> None:
+    """Ask for SIGTERM when the pipeline is killed. Only Linux offers this."""
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
+def hold_stage_lock(work: str) -> None:
+    """Hold the lock of the stage until this process ends."""
+    global held
+    held = stage_lock(work)
+    acquire(held, 'waiting for a process that an earlier stage has left behind')
+
+
+def parent_has_died(parent: int) -> bool:
+    """Whether the process that started this one has ended. Windows does not tell."""
+    return os.name == 'posix' and os.getppid() != parent
+
+
+def run_module(name: str, arguments: list[str]) -> None:
+    """Like `python -m name arguments`."""
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name='__main__', alter_sys=True)
+
+
+def run_script(path: str, arguments: list[str]) -> None:
+    """Like `python path arguments`."""
+    sys.argv = [path, *arguments]
+    sys.path[0] = os.path.dirname(os.path.abspath(path))
+    runpy.run_path(path, run_name='__main__')
+
+
+if __name__ == '__main__':
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
