@@ -88,8 +88,12 @@ def main(args):
     notes = []
     net = to_device(make_net(args, classes, notes), device)
     net, forward = set_up.place(net, device, options)
+    described = {
+        'dict': 'dicts of background and present classes',
+        'array': f'arrays of all {classes.num_classes} maps (the older layout)',
+    }
     for folder, counts in layouts.items():
-        found = ', '.join(f'{count} {LAYOUTS[layout]}' for layout, count in counts.items())
+        found = ', '.join(f'{count} {described[layout]}' for layout, count in counts.items())
         notes.append(f'{folder}: {found}')
     dataset = AffinityTrainSet(
         args.voc12_root,
@@ -124,7 +128,7 @@ def main(args):
                 la_crf_dir=fingerprint(args.la_crf_dir),
                 ha_crf_dir=fingerprint(args.ha_crf_dir),
             ),
-            facts={'images': f'{len(names)} ({args.train_list})'},
+            facts={'images': f'{len(names)} ({args.train_list})', 'classes': classes},
             notes=notes,
             batch_facts=mean_counts,
             classes=classes,
@@ -161,11 +165,6 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str
         for folder in (args.la_crf_dir, args.ha_crf_dir)
     }
 
-
-LAYOUTS = {
-    'dict': 'dicts of background and present classes',
-    'array': 'arrays of all maps (the older layout)',
-}
 
 if __name__ == '__main__':
     processes.run(main, parse_args)

@@ -234,6 +234,7 @@ def main(args):
             facts={
                 'baseline': f'{baseline.name} ({why})',
                 'images': f'{len(names)} ({args.train_list})',
+                'classes': classes,
                 'schedule_steps': schedule,
             },
             notes=notes,

@@ -88,7 +88,7 @@ class CamHeads(Backbone):
         return F.relu(getattr(self, self.projection)(feature))
 
     def cam_and_taps(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """fc8 output [N, 21, h, w], and the taps but conv6, the largest: what inference needs."""
+        """fc8 output [N, C, h, w], and the taps but conv6, the largest: what inference needs."""
         taps = self.features(x)
         cam = self.fc8(taps.pop('conv6'))
         return cam, taps

@@ -13,7 +13,6 @@ import os
 import numpy as np
 
 from tool.files.atomic import need_folder
-from tool.files.class_sets import read_classes
 from tool.files.lists import read_list
 from tool.files.manifest import fingerprint
 from tool.files.maps import read_maps
@@ -22,8 +21,7 @@ from tool.files.pictures import write_mask
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.classes import VOC
-from voc12.layout import check_files
+from voc12.layout import check_files, class_set
 
 
 def parse_args():
@@ -34,9 +32,9 @@ def parse_args():
     parser.output.add_argument('--out_dir', required=True, help='folder for the masks')
     parser.data.add_argument('--list', help='images (default: every file of --crf_dir)')
     parser.data.add_argument(
-        '--classes_txt',
-        metavar='FILE',
-        help="foreground classes of the maps, one a line (default: VOC's)",
+        '--voc12_root',
+        default='VOC2012',
+        help='data folder whose classes.txt names the classes of the maps',
     )
     command_line.add_jobs_flag(parser, 'reading and writing')
     parser.output.add_argument(
@@ -51,7 +49,7 @@ def main(args):
     masks = Output(args.out_dir, '.png', settings)
     stage.claim([masks])
 
-    classes = read_classes(args.classes_txt) if args.classes_txt else VOC
+    classes = class_set(args.voc12_root)
     tasks = [
         (os.path.join(args.crf_dir, name + '.npy'), masks.path(name), classes)
         for name in stage.todo

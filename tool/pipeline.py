@@ -26,7 +26,8 @@ from tool.presets.runner import Runner
 from tool.presets.stages import ROOT, FromScores, Preset, RunSettings
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.classes import CLASSES
+from voc12.classes import VOC
+from voc12.layout import class_set
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,7 +74,8 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     run = run_settings(args)
     overrides = [parse_override(text) for text in args.set]
-    preset = load_preset(args.preset, overrides, run, CLASSES)
+    classes = class_set(run.voc) if run.voc else VOC
+    preset = load_preset(args.preset, overrides, run, classes.names)
     chosen = chosen_stages(preset, args.first, args.last)
     if args.show:
         show_commands(preset, chosen, run.device)

@@ -89,7 +89,7 @@ class CamInStrips:
         return torch.cat(cam, 2), taps
 
     def cam_of_strip(self, first: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """fc8 output [N, 21, rows, w] of some rows of what `b7.narrow` gives."""
+        """fc8 output [N, C, rows, w] of some rows of what `b7.narrow` gives."""
         conv6 = F.relu(self.bn7(self.b7.widen(first, y)), inplace=True)
         return self.fc8(conv6)
 

@@ -5,7 +5,7 @@ import pytest
 from net import generate_net
 from segmentation_toy import EXPERIMENTS, config_dict_of, config_of
 from tool.run.errors import UserError
-from utils.config import names_of, read_config
+from utils.config import classes_of, names_of, read_config
 from utils.keys import KEYS, describe_keys
 
 # what every experiment's config.py held in full, until the defaults moved into utils/keys.py
@@ -104,8 +104,6 @@ def test_the_merged_config_is_the_one_that_was_written_out(name):
     }
     merged = read_config(config_dict_of(name))
     assert set(merged) == set(written_out)
-    assert merged['MODEL_NUM_CLASSES'] is False  # it follows the classes of the data
-    merged['MODEL_NUM_CLASSES'] = 21  # which are VOC's, as a config.py of before has it
     for key, value in written_out.items():
         assert merged[key] == value and type(merged[key]) is type(value), key
     assert read_config(written_out) == merged  # a config.py of before, with every key
@@ -234,3 +232,15 @@ def test_lists_of_a_split(tmp_path):
         names_of(config, 'trainbug')
     with pytest.raises(UserError, match='DATA_ROOT'):
         names_of({'DATA_ROOT': str(tmp_path / 'none')}, 'val')
+
+
+def test_the_number_of_classes_is_that_of_the_data(tmp_path):
+    config = {**config_dict_of(NAMES[0]), 'DATA_ROOT': str(tmp_path)}
+    assert read_config(config)['MODEL_NUM_CLASSES'] == 21
+    (tmp_path / 'classes.txt').write_text('cat\ndog\n')
+    own = read_config(config)
+    assert own['MODEL_NUM_CLASSES'] == 3
+    assert classes_of(own).names == ('background', 'cat', 'dog')
+    assert classes_of(read_config(config, ['MODEL_NUM_CLASSES=3'])).num_foreground == 2
+    with pytest.raises(UserError, match=r'MODEL_NUM_CLASSES = 21: .* has 3 with the background'):
+        classes_of(read_config(config, ['MODEL_NUM_CLASSES=21']))

@@ -64,7 +64,7 @@ def segment(monkeypatch, capfd):
     """segment(module, *flags): train or test a DeepLab v1 over ResNet-38 of width 1/32."""
 
     def call(module, *flags, **changes):
-        config = segmentation_toy.config_of('SEAM_deeplabv1_resnet38', **changes)
+        config = segmentation_toy.config_dict_of('SEAM_deeplabv1_resnet38') | changes
         monkeypatch.setattr(sys, 'argv', ['segment.py', *map(str, flags)])
         try:
             command_line.run(module.main, lambda: module.parse_args(config))
@@ -105,7 +105,8 @@ def test_every_stage(tmp_path, data, count, run, refused, segment):
         assert carried(tmp_path / f'{kind}.pth') == classes
         infer = ('--weights', tmp_path / f'{kind}.pth', *lists(data), *CPU, '--scales', 0.5, 1)
         infer += ('--infer_list', data / 'lists' / 'train.txt')
-        outputs = ('--out_cam', tmp_path / f'{kind}_cam', '--out_crf', tmp_path / f'{kind}_crf')
+        outputs = ('--out_cam', tmp_path / f'{kind}_cam', '--crf_iters', 2)
+        outputs += ('--out_crf', tmp_path / f'{kind}_crf')
         code, _, err = run('contrast_infer', *infer, *outputs)
         assert code == 0, err
     labels = np.load(data / 'lists' / 'cls_labels.npy', allow_pickle=True).item()

@@ -34,6 +34,7 @@ def preset(
             script='tool.make_pseudo_masks',
             flags=dict(
                 crf_dir=f'{work}/aff_crf/8.00',
+                voc12_root=run.voc,
                 list=run.mask_list,
                 out_dir=f'{work}/masks',
             ),

@@ -25,7 +25,7 @@ def read_scores(path: str) -> dict:
 
 
 def ladder_row(title: str, scores: dict, core: list[str], seconds: float) -> dict:
-    """One row: mIoU over all 21 classes, what it was scored on, and with `core` the means over
+    """One row: mIoU over all classes, what it was scored on, and with `core` the means over
     those and over the classes that occur."""
     every_class = list(scores['pixels'])
     row = {'row': title, 'mIoU': mean_iou(scores, every_class)}

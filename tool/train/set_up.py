@@ -105,7 +105,6 @@ def _open_log(run: TrainingRun, start_step: int) -> RunLog:
     log = RunLog(options.session, options.tblog_dir, start_step)
     log.header(
         **run.facts,
-        classes=run.classes or 'not said',
         seed=options.seed,
         device=run.device,
         amp=described(options.amp, run.device),

@@ -134,7 +134,6 @@ def _build(config: dict) -> DeepLab:
         backbone, taps = TimmBackbone(name, stride), ('conv3', 'conv6')
         # nothing is frozen, as in a ResNet; MODEL_FREEZEBN decides on BatchNorm
         backbone.train_from_scratch()
-    config = {**config, 'MODEL_NUM_CLASSES': config['MODEL_NUM_CLASSES'] or VOC.num_classes}
     return VERSIONS[config['MODEL_NAME']](backbone, taps, config, config['MODEL_FREEZEBN'])
 
 

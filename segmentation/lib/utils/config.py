@@ -30,11 +30,15 @@ def read_config(config: dict, overrides: list[str] = ()) -> dict:
         config[name] = _parse(name, text)
     for name in config:
         _known(name)
+    classes_are_set = 'MODEL_NUM_CLASSES' in config
     config = with_defaults(config)
     for name in KEYS:
         if name not in config:
             raise UserError(f'config.py: {name} is missing; set it there or with --set')
-    return {name: _check(name, value) for name, value in config.items()}
+    config = {name: _check(name, value) for name, value in config.items()}
+    if not classes_are_set:
+        config['MODEL_NUM_CLASSES'] = class_set(config['DATA_ROOT']).num_classes
+    return config
 
 
 def _known(name: str) -> None:
@@ -93,20 +97,19 @@ def _is_number(value, key: Key) -> bool:
     )
 
 
-def with_classes(config: dict) -> tuple[dict, ClassSet]:
-    """(the config with the MODEL_NUM_CLASSES of its data folder, the classes of that folder).
+def classes_of(config: dict) -> ClassSet:
+    """The classes of a config's data folder.
 
     Raises:
-        UserError: the config says another number.
+        UserError: MODEL_NUM_CLASSES is another number.
     """
     classes = class_set(config['DATA_ROOT'])
-    count = config['MODEL_NUM_CLASSES']
-    if count and count != classes.num_classes:
+    if config['MODEL_NUM_CLASSES'] != classes.num_classes:
         raise UserError(
-            f'MODEL_NUM_CLASSES = {count}: {config["DATA_ROOT"]} has {classes.num_classes} with '
-            'the background; set it to False, then it is that of the data'
+            f'MODEL_NUM_CLASSES = {config["MODEL_NUM_CLASSES"]}: {config["DATA_ROOT"]} has '
+            f'{classes.num_classes} with the background; leave the key out'
         )
-    return {**config, 'MODEL_NUM_CLASSES': classes.num_classes}, classes
+    return classes
 
 
 def names_of(config: dict, split: str) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from tool.method.crf import BACKENDS, TEST_CRFS
 from tool.run.command_line import AMP
+from voc12.classes import NUM_CLASSES
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,10 @@ KEYS = {
     'MODEL_OUTPUT_STRIDE': Key(int, 8, 'where dilated', choices=(8, 16)),
     'MODEL_NUM_CLASSES': Key(
         int,
-        False,
-        'with the background; False: those of DATA_ROOT (21 for VOC); a number must be theirs',
+        NUM_CLASSES,
+        'with the background; where it is not set, as many as DATA_ROOT has (its classes.txt)',
         low=2,
         high=255,
-        or_false=True,
     ),
     'MODEL_ASPP_OUTDIM': Key(int, 256, 'channels of deeplabv2, v3 and v3plus', low=1),
     'MODEL_SHORTCUT_DIM': Key(int, 48, 'channels of the shortcut of deeplabv3plus', low=1),

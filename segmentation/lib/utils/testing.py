@@ -30,7 +30,7 @@ from tool.method.metrics import table
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import processes
-from utils.config import add_config_flags, names_of, read_config, with_classes
+from utils.config import add_config_flags, classes_of, names_of, read_config
 from utils.predictions import PredictionOutputs, evaluate, write_prediction
 from utils.submission import write_submission
 from voc12.classes import VOC
@@ -110,9 +110,9 @@ def parse_args(config: dict) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    config, classes = with_classes(args.config)
+    classes = classes_of(args.config)
     check_flags(args, classes)
-    device = processes.start(args.device)
+    config, device = args.config, processes.start(args.device)
     names = names_of(config, args.list or args.split)
     check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
     truth_dir = find_truth(config, args.split, names)

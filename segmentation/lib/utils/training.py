@@ -31,7 +31,7 @@ from tool.train.engine import TrainingRun, TrainOptions, per_process
 from tool.train.log import RunLog
 from tool.train.optimiser import param_groups, poly
 from tool.train.precision import resolved
-from utils.config import add_config_flags, names_of, read_config, with_classes
+from utils.config import add_config_flags, classes_of, names_of, read_config
 from utils.keys import NO_DECISION
 from voc12.classes import IGNORE, PALETTE
 
@@ -115,7 +115,7 @@ def main(args: argparse.Namespace) -> None:
     config = args.config
     device = set_up.start(args.device, config['TRAIN_SEED'])
     config = {**config, 'TRAIN_AMP': resolved(config['TRAIN_AMP'], device)}
-    config, classes = with_classes(config)
+    classes = classes_of(config)
     dataset = read_inputs(config)
     options = options_of(config, args.no_resume)
     check_batch(options, len(dataset))
@@ -150,6 +150,7 @@ def main(args: argparse.Namespace) -> None:
             facts={
                 'config': config,
                 'images': len(dataset),
+                'classes': classes,
                 'backbone': told_backbone(config['MODEL_BACKBONE_PRETRAIN']),
             },
             batch_facts=mean_labelled,
