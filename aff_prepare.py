@@ -47,7 +47,10 @@ def parse_args():
         help='background exponents: (1 − max CAM)^α; aff_train needs a low and a high one',
     )
     parser.method.add_argument(
-        '--crf_iters', type=command_line.number(int, 1), default=10, help='mean-field steps'
+        '--crf_iters',
+        type=command_line.number(int, 1),
+        default=10,
+        help='mean-field iterations of the CRF',
     )
     command_line.add_crf_backend_flag(parser)
     parser.method.add_argument(
@@ -61,7 +64,7 @@ def parse_args():
         '--dtype',
         choices=('float32', 'float16'),
         default='float32',
-        help='of the maps on disk; float16 halves them',
+        help='number format of the maps on disk; float16 halves their size',
     )
     command_line.add_jobs_flag(parser, 'the CRF')
     parser.output.add_argument(

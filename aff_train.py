@@ -39,7 +39,8 @@ def parse_args():
     parser = command_line.Parser(__doc__)
     command_line.add_train_flags(
         parser,
-        width='width of the ResNet-38 for --weights scratch; else it is read from the weights',
+        width='factor on the channels of ResNet-38 with --weights scratch; all other weights tell '
+        'their own width',
     )
     command_line.add_precision_flags(parser)
     parser.run.add_argument(
@@ -64,7 +65,11 @@ def parse_args():
         '--ha_crf_dir', required=True, help='maps of the high α, e.g. runs/aff_crf/24.00'
     )
     parser.optimisation.add_argument(
-        '--max_epochs', '--max_epoches', type=command_line.number(int, 1), default=8, help='epochs'
+        '--max_epochs',
+        '--max_epoches',
+        type=command_line.number(int, 1),
+        default=8,
+        help='epochs of the schedule',
     )
     parser.output.add_argument('--tblog_dir', default='', help="TensorBoard folder; '' for none")
     return parser.parse_args()

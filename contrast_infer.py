@@ -37,14 +37,14 @@ from tool.train.precision import amp_dtype, hold_convolutions, resolved
 from voc12.data import MultiScaleSet, pick_labels
 from voc12.layout import check_images, class_set, image_path
 
-# Weights from which on freed memory goes back at once on a CPU: light networks (Lite0 has 4
-# million) and those in 16 bits have
-# small blocks, and would lose a fifth of their time to page faults.
+# A network with more weights than this gives freed memory back at once on a CPU. Lighter networks
+# (EfficientNet-Lite0 has 4 million weights) and those in 16 bits have small blocks of memory, and
+# would lose a fifth of their time to page faults.
 WIDE = 30_000_000
-PCM_FLAGS = (
-    'gate_pcm',
-    'fill_empty',
-)  # refused where the PCM does not make the seeds, part of the manifest where it does
+
+# Flags that are refused where the PCM does not make the seeds, and part of the manifest where it
+# does.
+PCM_FLAGS = ('gate_pcm', 'fill_empty')
 
 
 def parse_args():

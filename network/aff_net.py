@@ -50,23 +50,22 @@ class AffinityHeads(Backbone):
             dim=1,
         )
         feature = F.elu(self.f9(mixed))
-        pairs = pair_affinity(
-            feature.float()
-        )  # differences of 16-bit features would lose most of their digits
-        return dense_affinity(pairs[0], *feature.shape[2:]) if to_dense else pairs
+        # differences of 16-bit features would lose most of their digits
+        pairs = pair_affinity(feature.float())
+        if to_dense:
+            return dense_affinity(pairs[0], feature.shape[2], feature.shape[3])
+        return pairs
 
 
 def pair_affinity(feature: torch.Tensor) -> torch.Tensor:
     """exp(−mean |f_i − f_j|) of all pairs of a feature map [N, C, h, w] → [N, offsets, pixels]."""
-    radius = pair_radius(*feature.shape[2:], RADIUS)
+    radius = pair_radius(feature.shape[2], feature.shape[3], RADIUS)
     start = shifted(feature, radius)
     # offset by offset on views: gathering all pairs at once would copy the features 34 times
-    pairs = [
-        (start - shifted(feature, radius, dy, dx)).abs().mean(1).flatten(1)
-        for dy, dx in pair_offsets(radius)
-    ]
-    return (
-        torch.exp(-torch.stack(pairs, 1))
-        if pairs
-        else feature.new_ones(len(feature), 0, start[0, 0].numel())
-    )
+    distances = []
+    for dy, dx in pair_offsets(radius):
+        difference = start - shifted(feature, radius, dy, dx)
+        distances.append(difference.abs().mean(1).flatten(1))
+    if not distances:
+        return feature.new_ones(len(feature), 0, start[0, 0].numel())
+    return torch.exp(-torch.stack(distances, 1))

@@ -1,5 +1,4 @@
-"""What every backbone here is to the networks on it: taps, what is frozen when fine-tuning, its
-inputs (method §1)."""
+"""The interface between a backbone and the heads on top of it (docs/method.md §1)."""
 
 from collections.abc import Iterable
 
@@ -10,21 +9,29 @@ from voc12.transforms import IMAGENET
 
 
 class Backbone(nn.Module):
-    """A subclass makes its layers, sets `channels`, defines `features`, `early` and `description`,
+    """A backbone: feature maps of several depths, and what is frozen when it is fine-tuned.
+
+    A subclass makes its layers, sets `channels`, defines `features`, `early` and `description`, and
     then calls `freeze`.
 
     Attributes:
-        channels: of each tap of `features`.
-        fine_tune: BatchNorm in eval mode with frozen affine, and the early layers frozen (the
-            published way, from ImageNet weights). `train_from_scratch()` switches it off.
-        normalisation: (mean, std) of its inputs, RGB in [0, 1].
-        description: a few words for the log.
+        channels: the number of channels of each tap of `features`.
+        fine_tune: BatchNorm stays in eval mode with frozen scale and shift, and the early layers
+            are frozen: the published way, from ImageNet weights. `train_from_scratch()` ends it.
     """
 
     channels: dict[str, int]
     fine_tune: bool = True
-    normalisation: tuple[tuple, tuple] = IMAGENET
-    description: str
+
+    @property
+    def normalisation(self) -> tuple[tuple, tuple]:
+        """(mean, std) of the inputs, RGB in [0, 1]."""
+        return IMAGENET
+
+    @property
+    def description(self) -> str:
+        """A few words for the log."""
+        raise NotImplementedError
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (output

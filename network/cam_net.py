@@ -45,9 +45,8 @@ def correlate(maps: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
     feature = feature.flatten(2)
     feature = feature / (feature.norm(dim=1, keepdim=True) + 1e-5)
     rows = feature.transpose(1, 2)
-    maps = torch.cat(
-        [maps.flatten(2), maps.new_ones(n, 1, h * w)], 1
-    )  # the last row gives the columns' sums
+    # a row of ones besides the maps gives the columns' sums
+    maps = torch.cat([maps.flatten(2), maps.new_ones(n, 1, h * w)], 1)
     columns = h * w if torch.is_grad_enabled() else max(1, SLAB // (n * h * w))
     slabs = [maps @ F.relu(rows @ part, inplace=True) for part in feature.split(columns, dim=2)]
     spread, sums = torch.cat(slabs, 2).split(channels, 1)
@@ -58,7 +57,7 @@ class CamHeads(Backbone):
     """fc8, a projection head of a given name, and the PCM's layers: stands before the backbone in a
     network's bases."""
 
-    def add_heads(self, projection: str, bg_index: int, num_classes: int) -> None:
+    def make_heads(self, projection: str, bg_index: int, num_classes: int) -> None:
         """Make the heads, once the backbone is made.
 
         Args:
@@ -66,12 +65,13 @@ class CamHeads(Backbone):
             bg_index: channel of the background in every map.
             num_classes: channels C of every map, the background included.
         """
-        self.projection, self.bg_index = projection, bg_index
-        conv4, conv5, conv6 = (self.channels[name] for name in ('conv4', 'conv5', 'conv6'))
+        self.projection = projection
+        self.bg_index = bg_index
+        conv6 = self.channels['conv6']
         self.fc8 = nn.Conv2d(conv6, num_classes, 1, bias=False)
         setattr(self, projection, nn.Conv2d(conv6, PROJECTION_DIM, 1, bias=False))
-        self.f8_3 = nn.Conv2d(conv4, 64, 1, bias=False)
-        self.f8_4 = nn.Conv2d(conv5, 128, 1, bias=False)
+        self.f8_3 = nn.Conv2d(self.channels['conv4'], 64, 1, bias=False)
+        self.f8_4 = nn.Conv2d(self.channels['conv5'], 128, 1, bias=False)
         self.f9 = nn.Conv2d(195, 192, 1, bias=False)
         nn.init.xavier_uniform_(self.fc8.weight)
         nn.init.xavier_uniform_(getattr(self, projection).weight)
@@ -119,7 +119,7 @@ class SeamHeads(CamHeads):
     """SEAM's network; the background is channel 0 (method §2.1)."""
 
     def add_heads(self, projection: str = 'fc_proj', num_classes: int = NUM_CLASSES) -> None:
-        super().add_heads(projection, 0, num_classes)
+        self.make_heads(projection, 0, num_classes)
         self.dropout7 = nn.Dropout2d(0.5)
 
     def forward(self, x: torch.Tensor, upsample: bool = True, classify: bool = False):
@@ -137,17 +137,14 @@ class SeamHeads(CamHeads):
         feature = self.dropout7(taps['conv6'])
         if classify:
             return self.fc8(feature).mean((2, 3))
-        cam, f_proj = self.fc8(feature), self.project(feature)
+        cam = self.fc8(feature)
+        f_proj = self.project(feature)
         cam_rv_down = self.refine(x, taps, cam)
         if not upsample:
             return cam, cam_rv_down, f_proj, cam_rv_down
         cam_rv = F.interpolate(cam_rv_down, x.shape[2:], mode='bilinear', align_corners=True)
-        return (
-            F.interpolate(cam, x.shape[2:], mode='bilinear', align_corners=True),
-            cam_rv,
-            f_proj,
-            cam_rv_down,
-        )
+        cam = F.interpolate(cam, x.shape[2:], mode='bilinear', align_corners=True)
+        return cam, cam_rv, f_proj, cam_rv_down
 
     def forward_cam_rv(
         self,
@@ -171,7 +168,7 @@ class EpsHeads(CamHeads):
     """EPS's network; the background is the last channel, of VOC number 20 (method §2.2)."""
 
     def add_heads(self, projection: str = 'proj_fc', num_classes: int = NUM_CLASSES) -> None:
-        super().add_heads(projection, num_classes - 1, num_classes)
+        self.make_heads(projection, num_classes - 1, num_classes)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Class scores, maps and projected features of normalised images x [N, 3, H, W], all at

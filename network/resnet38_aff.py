@@ -13,4 +13,5 @@ class Net(AffinityHeads, ResNet38):
 
     def __init__(self, width: float = 1.0):
         super().__init__(width)
-        self.add_heads(tuple(scaled(channels, width) for channels in CHANNELS))
+        low, middle, high = CHANNELS
+        self.add_heads((scaled(low, width), scaled(middle, width), scaled(high, width)))

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,8 @@ from tool.run.errors import UserError
 
 # timm itself is imported where it is needed: that takes seconds, and ResNet-38 does without
 
-KEY = (
-    'timm_model'  # in checkpoints: 'name/output stride' as ASCII bytes, so that they need no flags
-)
+# Key of a checkpoint's 'name/output stride' as ASCII bytes. So a checkpoint needs no flags.
+KEY = 'timm_model'
 
 
 class TimmBackbone(Backbone):
@@ -35,7 +35,10 @@ class TimmBackbone(Backbone):
         UserError: no such model, or it cannot be dilated to this stride.
     """
 
-    strides = (16, 8, 32)
+    strides: tuple[int, ...] = (16, 8, 32)
+    model: Any
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, model: str, output_stride: int = 16):
         super().__init__()
@@ -90,13 +93,12 @@ class TimmBackbone(Backbone):
         height, width = x.shape[2:]
         x = F.pad(x, (0, -width % self.output_stride, 0, -height % self.output_stride))
         last, stages = self.model.forward_intermediates(x)
-        taps = {
-            name: F.avg_pool2d(stage, stage.shape[2] // last.shape[2])
-            if stage.shape != last.shape
-            else stage
-            for name, stage in (('conv4', stages[-3]), ('conv5', stages[-2]))
+        return {
+            'conv3': stages[self.low_stage],
+            'conv4': averaged_to(stages[-3], last),
+            'conv5': averaged_to(stages[-2], last),
+            'conv6': last,
         }
-        return {'conv3': stages[self.low_stage], **taps, 'conv6': last}
 
     def early(self) -> Iterator[nn.Parameter]:
         prefix = self._stages()[self.low_stage]['module'] + '.'
@@ -105,6 +107,12 @@ class TimmBackbone(Backbone):
             (i + 1 for i, (name, _) in enumerate(named) if name.startswith(prefix)), default=0
         )
         return (parameter for _, parameter in named[:end])
+
+
+def averaged_to(stage: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """A stage's map with its cells averaged to the size of the last stage's, if it is finer."""
+    factor = stage.shape[2] // last.shape[2]
+    return F.avg_pool2d(stage, factor) if factor > 1 else stage
 
 
 def read_description(state: dict, path: str) -> tuple[str, int] | None:

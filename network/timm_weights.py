@@ -131,6 +131,7 @@ def timm_state(state: dict, weights: str, model: str | None = None) -> tuple[dic
         }
     found, stride = read_description(state, weights) or (None, None)
     if weights == 'imagenet':
+        assert model is not None  # net_for_training asks for the name first
         state = _prefixed(_download(model))
     elif _WHEEL_MARK in state:
         found = LITE0
@@ -145,7 +146,9 @@ def timm_state(state: dict, weights: str, model: str | None = None) -> tuple[dic
         state = _prefixed(state)
     if found and model and found.split('.')[0] != model.split('.')[0]:
         raise UserError(f'{weights}: holds the backbone {found}, not {model}')
-    return state, found or model, stride
+    name = found or model
+    assert name is not None  # the weights name a model, or one is asked for
+    return state, name, stride
 
 
 def load_backbone(net: TimmBackbone, state: dict, weights: str) -> dict:

@@ -5,6 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from voc12.classes import VOC
 AFFINITY = ('network.resnet38_aff', 'network.timm_aff')
 
 
-def find_net(network: str) -> Callable[..., Backbone]:
+def find_net(network: str) -> type[Any]:
     """The `Net` class of a dotted module name (--network).
 
     Raises:
@@ -39,7 +40,7 @@ def find_net(network: str) -> Callable[..., Backbone]:
         ) from None
 
 
-def _find(network: str | tuple[str, str], timm: bool, why: str) -> Callable[..., Backbone]:
+def _find(network: str | tuple[str, str], timm: bool, why: str) -> type[Any]:
     """The Net of a module, or of a pair (over ResNet-38, over timm) the fitting one; UserError if
     it is over the other."""
     name = network if isinstance(network, str) else network[timm]
@@ -112,8 +113,8 @@ def _resnet38_for_training(
     classes: ClassSet,
 ) -> ResNet38:
     """`net_for_training` over ResNet-38."""
-    make = _find(network, False, 'the weights are of ResNet-38; give --backbone NAME')
-    make = _of_classes(make, classes)
+    net_type = _find(network, False, 'the weights are of ResNet-38; give --backbone NAME')
+    make = _of_classes(net_type, classes)
     if weights == 'scratch':
         net = make(width or 1.0)
         net.train_from_scratch()
@@ -197,16 +198,17 @@ def _differences(own: dict, state: dict, used: dict) -> str:
         )
         return ', '.join(sorted({name.split('.')[0] for name in names} - {'mean', 'std'}))
 
-    fresh, unused = (
-        layers(key for key in own if key not in used),
-        layers(key for key in state if key not in used),
-    )
-    return (f'; initialised anew: {fresh}' if fresh else '') + (
-        f'; not used: {unused}' if unused else ''
-    )
+    fresh = layers(key for key in own if key not in used)
+    unused = layers(key for key in state if key not in used)
+    text = ''
+    if fresh:
+        text += f'; initialised anew: {fresh}'
+    if unused:
+        text += f'; not used: {unused}'
+    return text
 
 
-def _of_classes(make: Callable[..., Backbone], classes: ClassSet) -> Callable[..., Backbone]:
+def _of_classes(make: type[Any], classes: ClassSet) -> Callable[..., Any]:
     """A Net that is made for as many classes as there are; VOC's 21 are every Net's default.
 
     Raises:
@@ -247,9 +249,9 @@ def net_from_checkpoint(
     if timm:
         net = _of_classes(make, classes)(*timm)
     else:
-        with torch.device(
-            'meta'
-        ):  # neither initialised nor in memory twice: it takes the checkpoint's own tensors
+        # on this device nothing is initialised or in memory twice: the network takes the
+        # checkpoint's own tensors
+        with torch.device('meta'):
             net = _of_classes(make, classes)(_width(weights, state))
     own = net.state_dict()
     check_state(

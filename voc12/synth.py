@@ -297,9 +297,8 @@ def draw_objects(
         # darker towards the outline: what a body has and clutter has not
         rim = (np.clip(1 - depth / (0.5 * depth.max()), 0, 1) ** 2)[..., None]
         alpha = soft(visible, 0.7)
-        texture = 3 * body_texture(
-            rng, material % 4, visible.shape
-        )  # stronger than clutter's: visible, and no help to a CRF
+        # stronger than the clutter's: visible, and no help to a CRF
+        texture = 3 * body_texture(rng, material % 4, visible.shape)
         paint(image[window], alpha, colour + texture - 12 * rim)
         part = cut_part(rng, visible)
         paint(
@@ -407,9 +406,8 @@ def main(args: argparse.Namespace) -> None:
         settings['classes'] = args.classes
     outputs = [(os.path.join(args.out, folder), extension) for folder, extension in OUTPUTS]
     masks = os.path.join(args.out, MASKS[0])
-    if (
-        os.path.isdir(masks) and os.listdir(masks) and not fingerprint(masks)
-    ):  # a devkit, which --overwrite would delete
+    # a folder with masks but without a manifest is a devkit, which --overwrite would delete
+    if os.path.isdir(masks) and os.listdir(masks) and not fingerprint(masks):
         raise UserError(
             f'{masks}: holds files that voc12.synth did not write; choose another folder as --out'
         )

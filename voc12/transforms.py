@@ -64,11 +64,12 @@ def crop_window(
     """
     canvas, picture = [], []
     for side in (height, width):
-        length, space = min(side, crop), crop - side
+        length = min(side, crop)
+        space = crop - side
         offset = int(rng.integers(0, abs(space) + 1))
         canvas.append(slice(offset, offset + length) if space > 0 else slice(0, length))
         picture.append(slice(0, length) if space > 0 else slice(offset, offset + length))
-    return *canvas, *picture
+    return canvas[0], canvas[1], picture[0], picture[1]
 
 
 def cut(array: np.ndarray, crop: int, window: tuple, fill: float = 0) -> np.ndarray:

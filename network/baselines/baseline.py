@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from network.backbone import Backbone
 from network.pcm_additions import ChangeMaps
 from tool.method.contrast import ContrastOptions, contrast_loss
 from tool.method.label_aware import LabelAwareOptions, label_aware_contrast_loss
@@ -122,13 +122,13 @@ class Baseline:
         """
         if not options.consistency and options.contrast is None:
             terms = self.one_view_losses(net, batch, options)
-            return {**terms, 'loss': sum(terms.values())}
+            return {**terms, 'loss': total_of(terms)}
         image = batch['image']
         small = F.interpolate(image, (options.view2_size,) * 2, mode='bilinear', align_corners=True)
         view1 = self.view_maps(net, image)
         view2 = self.view_maps(net, small)
         terms = self.two_view_losses(view1, view2, batch, options)
-        total = sum(terms.values())
+        total = total_of(terms)
         if options.contrast is not None:
             contrast_terms = two_view_contrast(view1, view2, batch, options.contrast, generator)
             terms = {**terms, **contrast_terms}
@@ -162,7 +162,7 @@ class Baseline:
 
     def maps(
         self,
-        net: Backbone,
+        net: Any,
         view: torch.Tensor,
         classes: list[int],
         size: tuple[int, int],
@@ -189,7 +189,7 @@ class Baseline:
 
     def pass_maps(
         self,
-        net: Backbone,
+        net: Any,
         view: torch.Tensor,
         channels: torch.Tensor,
         change_maps: ChangeMaps | None,
@@ -205,6 +205,15 @@ class Baseline:
         raise NotImplementedError
 
 
+def total_of(terms: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The sum of loss terms, in their order."""
+    first, *others = terms.values()
+    total = first
+    for term in others:
+        total = total + term
+    return total
+
+
 def two_view_contrast(
     view1: ViewMaps,
     view2: ViewMaps,
@@ -215,9 +224,12 @@ def two_view_contrast(
     """The contrast of two views of the batch of all processes: the paper's, or with label-aware
     prototypes where the options are theirs."""
     maps = (view1.f_proj, view1.cam_rv, view2.f_proj, view2.cam_rv)
-    shared = {'generator': generator, 'gather': processes.gather}
+    label = batch['label']
+    gather = processes.gather
     if not isinstance(options, LabelAwareOptions):
-        return contrast_loss(*maps, batch['label'], options, **shared)
+        return contrast_loss(*maps, label, options, generator=generator, gather=gather)
     image = batch['image']
     inside = (image != 0).any(1, keepdim=True).to(image.dtype)  # padding is zeros
-    return label_aware_contrast_loss(*maps, batch['label'], options, inside=inside, **shared)
+    return label_aware_contrast_loss(
+        *maps, label, options, inside=inside, generator=generator, gather=gather
+    )

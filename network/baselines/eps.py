@@ -2,11 +2,11 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from network.backbone import Backbone
 from network.baselines.baseline import Baseline, LossOptions, ViewMaps
 from network.pcm_additions import ChangeMaps
 from tool.method.eps_losses import eps_loss
@@ -35,13 +35,18 @@ class Eps(Baseline):
         pred, cam, _, cam_rv, f_proj = net(view)
         return ViewMaps(cam, cam_rv, f_proj, pred)
 
+    def foreground_scores(self, view: ViewMaps) -> torch.Tensor:
+        """Class scores [N, K] of the foreground classes."""
+        assert view.pred is not None  # EPS's networks give it
+        return view.pred[:, : self.bg_index]
+
     def one_view_losses(
         self, net: Callable, batch: dict[str, torch.Tensor], options: LossOptions
     ) -> dict[str, torch.Tensor]:
         view = self.view_maps(net, batch['image'])
         label = batch['label']
         return {
-            'loss_cls': classification_loss(view.pred[:, : self.bg_index], label),
+            'loss_cls': classification_loss(self.foreground_scores(view), label),
             'loss_sal': eps_loss(view.cam, batch['saliency'], label, tau=options.tau),
         }
 
@@ -53,12 +58,13 @@ class Eps(Baseline):
         options: LossOptions,
     ) -> dict[str, torch.Tensor]:
         label = batch['label']
-        settings = {'bg_index': self.bg_index, 'max_classes': options.max_classes}
+        bg_index = self.bg_index
+        max_classes = options.max_classes
 
-        classification1 = classification_loss(view1.pred[:, : self.bg_index], label)
-        classification2 = classification_loss(view2.pred[:, : self.bg_index], label)
-        rvmin1 = rvmin_loss(view1.cam_rv, label, **settings)
-        rvmin2 = rvmin_loss(view2.cam_rv, label, **settings)
+        classification1 = classification_loss(self.foreground_scores(view1), label)
+        classification2 = classification_loss(self.foreground_scores(view2), label)
+        rvmin1 = rvmin_loss(view1.cam_rv, label, bg_index=bg_index, max_classes=max_classes)
+        rvmin2 = rvmin_loss(view2.cam_rv, label, bg_index=bg_index, max_classes=max_classes)
         image_loss = (classification1 + classification2) / 2 + (rvmin1 + rvmin2) / 2
 
         saliency1 = batch['saliency']
@@ -74,13 +80,19 @@ class Eps(Baseline):
         terms = {'loss_cls': image_loss, 'loss_sal': saliency_loss}
         if options.consistency:
             terms['loss_er'], terms['loss_ecr'] = consistency_losses(
-                view1.cam, view1.cam_rv, view2.cam, view2.cam_rv, label, **settings
+                view1.cam,
+                view1.cam_rv,
+                view2.cam,
+                view2.cam_rv,
+                label,
+                bg_index=bg_index,
+                max_classes=max_classes,
             )
         return terms
 
     def pass_maps(
         self,
-        net: Backbone,
+        net: Any,
         view: torch.Tensor,
         channels: torch.Tensor,
         change_maps: ChangeMaps | None,

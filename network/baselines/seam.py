@@ -1,13 +1,13 @@
 """The SEAM baseline (docs/method.md §2.1, §3.2, §5)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from network.backbone import Backbone
 from network.baselines.baseline import Baseline, LossOptions, ViewMaps
 from network.pcm_additions import ChangeMaps
-from tool.method.maps import scale_scores
+from tool.method.maps import scale_scores, spatial_size
 from tool.method.seam_losses import classification_loss, seam_loss
 
 
@@ -41,7 +41,7 @@ class Seam(Baseline):
         batch: dict[str, torch.Tensor],
         options: LossOptions,
     ) -> dict[str, torch.Tensor]:
-        size1 = batch['image'].shape[2:]
+        size1 = spatial_size(batch['image'])
         size2 = (options.view2_size, options.view2_size)
         if options.loss_size:
             size1 = size2 = (options.loss_size, options.loss_size)
@@ -61,7 +61,7 @@ class Seam(Baseline):
 
     def pass_maps(
         self,
-        net: Backbone,
+        net: Any,
         view: torch.Tensor,
         channels: torch.Tensor,
         change_maps: ChangeMaps | None,

@@ -31,9 +31,8 @@ def after_dropout(conv: nn.Conv2d, dropout: nn.Dropout2d, x: torch.Tensor) -> to
     number = -(-int(noise.count_nonzero(1).max()) // BLOCK) * BLOCK
     if number >= conv.in_channels:
         return conv(x)
-    kept = (
-        noise[..., 0, 0].topk(number).indices.sort().values
-    )  # some dropped ones among them, which are zero
+    # some dropped channels are among them, which are zero
+    kept = noise[..., 0, 0].topk(number).indices.sort().values
     weight = conv.weight.to(x.dtype)
     return torch.cat(
         [

@@ -11,7 +11,8 @@ def put_over(module: nn.Module, faster: type) -> None:
     `super()` in them leads to its own. Its state stays as it is.
     """
     if not isinstance(module, faster):
-        module.__class__ = _joined(faster, type(module))
+        own: type = type(module)
+        module.__class__ = _joined(faster, own)
 
 
 @functools.cache  # one class for all modules of a kind, which torch.compile relies on

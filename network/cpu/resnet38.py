@@ -1,6 +1,8 @@
 """ResNet-38 on a CPU in less time and memory (method §1); put over a network by
 `speed_up_resnet38`."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -22,8 +24,11 @@ class InPlaceBatchNorm(nn.BatchNorm2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training or not infers_in_float32(x):
             return super().forward(x)
-        scale = self.weight / (self.running_var + self.eps).sqrt()
-        shift = self.bias - self.running_mean * scale
+        mean = self.running_mean
+        variance = self.running_var
+        assert mean is not None and variance is not None  # a network's BatchNorms track both
+        scale = self.weight / torch.sqrt(variance + self.eps)
+        shift = self.bias - mean * scale
         return torch.addcmul(shift[:, None, None], x, scale[:, None, None], out=x)
 
 
@@ -31,7 +36,7 @@ class SameShapeBlock(Block):
     """A block whose shortcut is its input: its first BN-ReLU output is no tap, and is given back
     before the second convolution."""
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
         y = self.conv_branch2a(F.relu(self.bn_branch2a(x), inplace=True))
         y = self.conv_branch2b1(F.relu(self.bn_branch2b1(y), inplace=True))
         y += x
@@ -65,9 +70,15 @@ class CamInStrips:
     """Put over a CAM network on ResNet-38: inference makes conv6 a few rows at a time and keeps
     only their fc8 output."""
 
+    # of the network that it is put over
+    before_b7: Callable[[torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+    b7: BottleneckInHalves
+    bn7: nn.BatchNorm2d
+    fc8: nn.Conv2d
+
     def cam_and_taps(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if not infers_on_cpu(x):
-            return super().cam_and_taps(x)
+            return super().cam_and_taps(x)  # type: ignore[misc]
         x, taps = self.before_b7(x)
         first, y = self.b7.narrow(x)
         del x

@@ -92,6 +92,14 @@ def test_help_shows_defaults_but_not_of_switches(run):
     assert '(default: None)' not in out
 
 
+def test_help_shows_a_default_of_0_but_no_empty_one():
+    parser = command_line.Parser('A stage.')
+    for flag, default in (('--steps', 0), ('--note', ''), ('--column', [])):
+        parser.output.add_argument(flag, default=default, help=f'what {flag} is')
+    text = parser.format_help()
+    assert 'what --steps is (default: 0)' in text and text.count('default') == 1
+
+
 def test_groups_of_the_help_have_a_fixed_order_and_empty_ones_are_left_out():
     parser = command_line.Parser('A stage.')
     for group in (parser.additions, parser.run, parser.data):

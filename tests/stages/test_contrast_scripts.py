@@ -1,6 +1,7 @@
 """contrast_train.py, contrast_infer.py and eval.py: a small run of all three, resuming, bad input;
 the golden pictures."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+import contrast_train
 from contrast_infer import seeds
 from mini import E2E, ROOT, make_voc
-from network import resnet38_contrast
+from network import baselines, resnet38_contrast
+from network.baselines.baseline import LossOptions
 from network.baselines.seam import BASELINE
 from network.resnet38_aff import Net as AffNet
 from recipe import fill
@@ -22,6 +25,8 @@ from tool.files.checkpoints import save_checkpoint
 from tool.files.maps import read_cam
 from tool.files.npy import write_npy
 from tool.files.pictures import read_mask
+from tool.method.contrast import ContrastOptions
+from tool.method.label_aware import LabelAwareOptions
 from tool.method.metrics import cam_prediction
 from voc12.classes import VOC
 
@@ -305,6 +310,47 @@ def test_options_of_this_project(data, weights, tmp_path, run, refused):
         '--min_class_share 1',
         'no class would take part',
     )
+
+
+def options_of(monkeypatch, baseline, *flags):
+    """LossOptions that contrast_train.py makes of a command line; class 0 is in all four pictures,
+    class 5 in one."""
+    argv = ['contrast_train.py', '--weights', 'scratch', '--session_name', 'run', *flags]
+    monkeypatch.setattr(sys, 'argv', argv)
+    labels = np.zeros((4, 20), np.float32)
+    labels[:, 0] = 1
+    labels[2, 5] = 1
+    args = contrast_train.parse_args()
+    return contrast_train.loss_options(
+        args, labels, baselines.BASELINES[baseline], torch.device('cpu')
+    )
+
+
+@pytest.mark.parametrize('baseline', ['seam', 'eps'])
+def test_without_flags_the_options_are_the_papers(monkeypatch, baseline):
+    options = options_of(monkeypatch, baseline)
+    assert options == LossOptions(
+        max_classes=2, contrast=baselines.BASELINES[baseline].contrast_options()
+    )
+    assert type(options.contrast) is ContrastOptions
+
+
+def test_options_of_label_aware_prototypes(monkeypatch):
+    flags = ['--prototypes', 'label_aware', '--bg_certain', '0.05', '--min_class_share', '0.5']
+    contrast = options_of(monkeypatch, 'eps', *flags, '--contrast_weight', '0.3').contrast
+    assert isinstance(contrast, LabelAwareOptions)
+    assert (contrast.bg_index, contrast.bg_certain, contrast.weight) == (20, 0.05, 0.3)
+    assert contrast.common.tolist() == [True] + [False] * 19
+
+
+def test_the_contrast_before_its_start_is_the_same_with_weight_0(monkeypatch):
+    options = options_of(monkeypatch, 'seam', '--no_semi_hard')
+    before = contrast_train.with_weightless_contrast(options)
+    assert before.contrast.weight == 0 and not before.contrast.semi_hard
+    assert dataclasses.replace(before.contrast, weight=0.1) == options.contrast
+    without = options_of(monkeypatch, 'seam', '--no_contrast')
+    assert without.contrast is None
+    assert contrast_train.with_weightless_contrast(without) is without
 
 
 def test_non_finite_loss_stops_the_run(data, tmp_path, refused):

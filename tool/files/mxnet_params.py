@@ -64,9 +64,8 @@ class _Reader:
             code = 'q'
         else:  # V0 has no magic number: its first word is the number of dimensions
             dims, code = first, 'I'
-        if dims > _MAX_DIMS or (
-            dims == 0 and first != _V3
-        ):  # before V3, 0 dimensions mean 'never filled'
+        never_filled = dims == 0 and first != _V3  # from V3 on, an array may have 0 dimensions
+        if dims > _MAX_DIMS or never_filled:
             raise self.fail(f'{what} has {dims} dimensions')
         shape = self.numbers(code, dims, what)
         _, _, number = self.numbers('i', 3, what)
@@ -147,14 +146,12 @@ def _norm(ours: str, theirs: str) -> dict[str, tuple[str, ...]]:
 def resnet38_names() -> dict[str, tuple[str, ...]]:
     """{key of the backbone's state dict: its possible MXNet names}, 191 entries in the state dict's
     order."""
-    table = {'conv1a.weight': ('conv1a_weight',)}
+    table: dict[str, tuple[str, ...]] = {'conv1a.weight': ('conv1a_weight',)}
     for stage, count in _UNITS.items():
         bottleneck = stage in '67'
         for index in range(count):
-            ours, theirs = (
-                f'b{stage}' + f'_{index}' * (index > 0),
-                stage + (f'b{index}' if index else 'a'),
-            )
+            ours = f'b{stage}_{index}' if index else f'b{stage}'
+            theirs = f'{stage}b{index}' if index else f'{stage}a'
             for branch in ('branch2a', 'branch2b1') + ('branch2b2',) * bottleneck:
                 table.update(_norm(f'{ours}.bn_{branch}', f'bn{theirs}_{branch}'))
                 table[f'{ours}.conv_{branch}.weight'] = (f'res{theirs}_{branch}_weight',)

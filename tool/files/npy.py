@@ -40,9 +40,10 @@ def numeric_array(file: BinaryIO) -> np.ndarray:
     shape, dtype = header(file)
     if dtype.kind not in 'biuf':
         raise ValueError(f'an array of {dtype}, not of numbers')
-    if (
-        math.prod(shape) * dtype.itemsize > os.fstat(file.fileno()).st_size - file.tell()
-    ):  # checked before it is allocated
+    # the sizes are compared before anything is allocated
+    claimed = math.prod(shape) * dtype.itemsize
+    available = os.fstat(file.fileno()).st_size - file.tell()
+    if claimed > available:
         raise ValueError(f'too short for an array of shape {shape}')
     file.seek(0)
     return np.load(file, allow_pickle=False)
@@ -75,13 +76,14 @@ class _Array:
             # the file's outermost array, with the dict as its one element
             self.content = data[0] if isinstance(data, list) and shape == () else None
         else:
-            self.fill(data, dtype, shape, 'F' if fortran else 'C')
+            self.fill(data, dtype, shape, bool(fortran))
 
-    def fill(self, data: bytes | str, dtype: _Dtype, shape: tuple, order: str) -> '_Array':
+    def fill(self, data: bytes | str, dtype: _Dtype, shape: tuple, fortran: bool) -> '_Array':
         if not re.fullmatch('[<>=|]?[biuf][0-9]+', dtype.name):
             raise pickle.UnpicklingError(f'it carries an array of {dtype.name}')
         data = data.encode('latin1') if isinstance(data, str) else data  # str: written by Python 2
-        self.content = np.frombuffer(data, dtype.name).reshape(shape, order=order).copy()
+        flat = np.frombuffer(data, dtype.name)
+        self.content = flat.reshape(shape, order='F' if fortran else 'C').copy()
         return self
 
 
@@ -89,20 +91,29 @@ class _NumpyOnly(pickle.Unpickler):
     """Unpickler that knows arrays and builtin containers, and nothing that could run code."""
 
     def find_class(self, module, name):
-        # functions made anew each time: a pickle can set attributes of what it is given
+        # functions made anew each time, because a pickle can set attributes of what it is given
+        def reconstruct(*_):
+            return _Array()
+
+        def scalar(dtype, data):
+            return _Array().fill(data, dtype, (), fortran=False).content.item()
+
+        def frombuffer(data, dtype, shape, order, *_):
+            return _Array().fill(data, dtype, shape, fortran=order == 'F')
+
+        def make_dtype(name, *_):
+            return _Dtype(name)
+
+        def encode(text, encoding='latin1'):  # how protocol 2 carries bytes
+            return text.encode('latin1')
+
         known = {
-            'numpy._core.multiarray._reconstruct': lambda *_: _Array(),
-            'numpy._core.multiarray.scalar': lambda dtype, data: (
-                _Array().fill(data, dtype, (), 'C').content.item()
-            ),
-            'numpy._core.numeric._frombuffer': lambda data, dtype, shape, order, *_: _Array().fill(
-                data, dtype, shape, order
-            ),
-            'numpy.dtype': lambda name, *_: _Dtype(name),
+            'numpy._core.multiarray._reconstruct': reconstruct,
+            'numpy._core.multiarray.scalar': scalar,
+            'numpy._core.numeric._frombuffer': frombuffer,
+            'numpy.dtype': make_dtype,
             'numpy.ndarray': None,  # only ever an argument of _reconstruct: None cannot be called
-            '_codecs.encode': lambda text, encoding='latin1': text.encode(
-                'latin1'
-            ),  # how protocol 2 carries bytes
+            '_codecs.encode': encode,
         }
         entry = f'{module.replace("numpy.core", "numpy._core")}.{name}'
         if entry not in known:
@@ -112,13 +123,10 @@ class _NumpyOnly(pickle.Unpickler):
 
 def dict_of_arrays(body: bytes) -> dict[str | int, np.ndarray]:
     """The dict of str/int keys to numeric arrays in a pickle."""
-    for opcode, argument, _ in pickletools.genops(
-        body
-    ):  # fails where a length points past the end …
-        if 'PUT' in opcode.name and argument > len(body):
-            raise pickle.UnpicklingError(
-                'its memo is larger than the file'
-            )  # … and both would be allocated by load()
+    # genops fails where a length points past the end; load() would allocate both that and the memo
+    for opcode, argument, _ in pickletools.genops(body):
+        if 'PUT' in opcode.name and int(argument or 0) > len(body):
+            raise pickle.UnpicklingError('its memo is larger than the file')
     loaded = _NumpyOnly(io.BytesIO(body), encoding='latin1').load()
     value = loaded.content if isinstance(loaded, _Array) else None
     if not isinstance(value, dict):
@@ -144,7 +152,7 @@ def first_shape(head: bytes) -> tuple[int, int] | None:
             if opcode.name == 'TUPLE2' and len(numbers) >= 2:
                 return numbers[-2], numbers[-1]
             if opcode.name in _NUMBERS:
-                numbers.append(argument)
+                numbers.append(int(argument or 0))
             elif opcode.name not in ('MEMOIZE', 'BINPUT', 'LONG_BINPUT'):
                 numbers.clear()
     return None
@@ -182,4 +190,4 @@ def open_npy(path: str) -> Iterator[tuple[BinaryIO, tuple, np.dtype]]:
 def write_npy(path: str, value: dict | np.ndarray) -> None:
     """np.save of an array or a dict of arrays, atomically."""
     with atomic(path) as temporary, open(temporary, 'wb') as file:
-        np.save(file, value)
+        np.save(file, value)  # type: ignore[arg-type]  # a dict becomes an object array

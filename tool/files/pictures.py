@@ -7,13 +7,14 @@ from tool.files.atomic import atomic, need_file
 from tool.method.class_set import IGNORE, ClassSet, colour_map
 from tool.run.errors import UserError
 
+# what PIL raises for a damaged file
 _DAMAGED = (
     OSError,
     UnidentifiedImageError,
     SyntaxError,
     ValueError,
     Image.DecompressionBombError,
-)  # what PIL raises
+)
 _PALETTE = colour_map()
 
 

@@ -40,12 +40,14 @@ class SeedOutputs:
             'crf_iters': self.crf_iters,
             'crf_backend': self.crf_backend,
         }
-        outputs = [
-            Output(self.cam, '.npy', cam_settings),
-            Output(self.png, '.png', mask_settings),
-            Output(self.crf, '.png', crf_settings),
-        ]
-        return [output for output in outputs if output.folder]
+        outputs = []
+        if self.cam:
+            outputs.append(Output(self.cam, '.npy', cam_settings))
+        if self.png:
+            outputs.append(Output(self.png, '.png', mask_settings))
+        if self.crf:
+            outputs.append(Output(self.crf, '.png', crf_settings))
+        return outputs
 
 
 def write_seed(
@@ -108,7 +110,7 @@ def write_walk(
         write_npy(os.path.join(prob_dir, name + '.npy'), dict(zip(labels, probs)))
     if mask_dir:
         write_mask(os.path.join(mask_dir, name + '.png'), mask)
-    if crf_dir:
+    if crf_dir and image_path:
         refined = refine_mask(
             np.asarray(read_image(image_path)),
             mask,

@@ -23,7 +23,7 @@ from typing import Generic, TypeVar
 import torch
 import torch.nn.functional as F
 
-from tool.method.maps import resize, with_background
+from tool.method.maps import resize, scale_scores, spatial_size, with_background
 
 Labels = TypeVar('Labels')  # pseudo labels: [M] here
 
@@ -88,11 +88,7 @@ def contrast_scores(cam_rv: torch.Tensor, bg_index: int, bg_threshold: float) ->
         bg_index: b.
         bg_threshold: β_bg.
     """
-    maps = F.relu(cam_rv)
-    low = maps.amin((2, 3), keepdim=True)
-    high = maps.amax((2, 3), keepdim=True)
-    without_small = torch.where(maps < low + 1e-5, 0, maps)
-    scores = (without_small - low - 1e-5) / (high - low + 1e-5)
+    scores = scale_scores(cam_rv)
     scores[:, bg_index] = bg_threshold
     return scores
 
@@ -403,7 +399,7 @@ def contrast_loss(
     Returns:
         'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view', and 'loss_nce', their sum.
     """
-    size = f_proj2.shape[2:]
+    size = spatial_size(f_proj2)
     label = gather(label)
 
     def view_of(f_proj: torch.Tensor, cam_rv: torch.Tensor) -> View[torch.Tensor]:

@@ -106,9 +106,8 @@ def mean_field(
 def _softmax(energies: np.ndarray, probabilities: np.ndarray) -> None:
     """Softmax over the labels, of energies [groups, N, 4], which are overwritten."""
     _subtract_maximum(energies)
-    np.exp(
-        energies, out=probabilities
-    )  # numpy has an exponential for whole registers, numba has not
+    # numpy has an exponential that works on whole registers, numba has not
+    np.exp(energies, out=probabilities)
     _divide_by_sum(probabilities)
 
 

@@ -32,9 +32,7 @@ def compiled(**options) -> Callable[[Callable], Callable]:
             _cache_in_temporary_folder()
         try:
             return numba.njit(cache=True, **options)(function)
-        except (
-            RuntimeError
-        ):  # the temporary folder is read-only too: every process compiles for itself
+        except RuntimeError:  # not even a temporary one: every process compiles for itself
             return numba.njit(**options)(function)
 
     return decorate

@@ -28,7 +28,7 @@ from tool.method.contrast import (
     mean_over_classes,
     pixel_losses,
 )
-from tool.method.maps import resize, split, with_background
+from tool.method.maps import resize, spatial_size, split, with_background
 
 PROTOTYPES = ('published', 'label_aware')  # values of --prototypes
 
@@ -232,7 +232,7 @@ def label_aware_contrast_loss(
         options: the constants.
         inside: [N, 1, H, W] of any size, 0 where the crops are padding; None: nowhere.
     """
-    size = f_proj2.shape[2:]
+    size = spatial_size(f_proj2)
     bg_index = options.bg_index
     label = gather(label)
     present = channels_that_take_part(label, options.common, bg_index)

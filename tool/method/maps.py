@@ -16,6 +16,11 @@ def with_background(
     return torch.cat([background, foreground] if bg_index == 0 else [foreground, background], 1)
 
 
+def spatial_size(maps: torch.Tensor) -> tuple[int, int]:
+    """(H, W) of maps [..., H, W]."""
+    return maps.shape[-2], maps.shape[-1]
+
+
 def resize(maps: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
     """[N, C, H, W] upsampled bilinearly (corners aligned) to `size`; as it is where that is
     None."""
@@ -33,13 +38,16 @@ def scale_maps(maps: torch.Tensor) -> torch.Tensor:
 
 
 def scale_scores(maps: torch.Tensor) -> torch.Tensor:
-    """Scores of maps [..., H, W]: ReLU, then scaled by each map's own spatial minimum and maximum.
+    """Scores of maps m [..., H, W], each scaled by its own spatial minimum and maximum, as the
+    contrast and SEAM's seeds have them (docs/method.md §3.3, §5).
 
-    As published (method §3.3, §5) the floor is not 0 but slightly negative: what lies within 1e-5
-    of the minimum is set to 0 first, and the minimum is subtracted from it all the same.
+        a = ReLU(m)        a' = a where a ≥ min a + ε, else 0
+        s = (a' − min a − ε) / (max a − min a + ε)
+
+    The floor is slightly negative, as published.
     """
     maps = F.relu(maps)
     low = maps.amin((-2, -1), keepdim=True)
     high = maps.amax((-2, -1), keepdim=True)
-    maps = torch.where(maps < low + 1e-5, 0, maps)
-    return (maps - low - 1e-5) / (high - low + 1e-5)
+    without_small = torch.where(maps < low + 1e-5, 0, maps)
+    return (without_small - low - 1e-5) / (high - low + 1e-5)

@@ -336,9 +336,8 @@ def _neighbours(count, vertex_keys, slot_keys, slot_numbers, dimensions, strides
         step = np.uint64(0)
         for i in range(dimensions):
             step -= strides[i]
-        if (
-            direction < dimensions
-        ):  # the last coordinate follows from the others and is not in the key
+        # the last coordinate follows from the others and is not in the key
+        if direction < dimensions:
             step += np.uint64(size) * strides[direction]
         for vertex in range(1, count + 1):
             slot = _find(vertex_keys[vertex] + step, slot_keys, slot_numbers)

@@ -48,7 +48,10 @@ class Parser(argparse.ArgumentParser):
 
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
-        if action.default is None or action.default is False:
+        nothing_to_show = (
+            action.default is None or action.default is False or action.default in ('', [])
+        )
+        if nothing_to_show:
             return action.help
         return super()._get_help_string(action)
 

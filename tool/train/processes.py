@@ -118,7 +118,7 @@ def once(work: Callable[[], Any]) -> Any:
     UserError it raises."""
     if world() == 1:
         return work()
-    outcome = [None, None]
+    outcome: list[Any] = [None, None]
     if is_main():
         try:
             outcome[0] = work()
@@ -144,7 +144,7 @@ def highest(value: int) -> int:
         return value
     values = torch.tensor([value])
     process_group.all_reduce(values, process_group.ReduceOp.MAX)
-    return values.item()
+    return int(values.item())
 
 
 def gather(values: torch.Tensor) -> torch.Tensor:
@@ -196,8 +196,7 @@ def sync_norms(net: nn.Module, device: torch.device) -> nn.Module:
     """
     if world() == 1 or device.type != 'cuda':
         return net
-    from timm.layers import (
-        convert_sync_batchnorm,
-    )  # PyTorch's would drop the activations inside timm's BatchNorm layers
+    # PyTorch's own would drop the activations inside timm's BatchNorm layers
+    from timm.layers import convert_sync_batchnorm
 
     return convert_sync_batchnorm(net)

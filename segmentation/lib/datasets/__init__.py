@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[3])
-)  # the repository's root: network/, tool/, voc12/
+# network/, tool/ and voc12/ are found from the repository's root
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from datasets.voc import TestSet, VOCDataset, generate_dataset
 

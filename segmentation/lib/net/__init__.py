@@ -4,9 +4,8 @@ one with its weights."""
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[3])
-)  # the repository's root: network/, tool/, voc12/
+# network/, tool/ and voc12/ are found from the repository's root
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from net.build import generate_net, load_net, own_normalisation
 

@@ -126,7 +126,8 @@ def main(args: argparse.Namespace) -> None:
     backend = config['TEST_CRF_BACKEND'] if outputs.crf else None
 
     def claim() -> int:
-        """Only one process removes what is there, and nobody writes before; pictures to do."""
+        """Claim the folders in one process, before any other writes; returns how many pictures are
+        to do."""
         claim_all([(output.folder, output.settings) for output in wanted], args.overwrite)
         return len(lacking(names, wanted))
 
