@@ -1,13 +1,18 @@
 """Stage 2, inference: pseudo masks from CAMs by a random walk over AffinityNet's affinities.
 
+The random walk is described in docs/method.md §7, the dense CRF in §6.
+
     python aff_infer.py --weights runs/aff.pth --infer_list voc12/train.txt \\
         --voc12_root VOC2012 --cam_dir runs/cam --out_rw runs/rw
 
 Reads  the pictures of --infer_list and their CAMs (--cam_dir/<name>.npy).
-Writes <out_rw>/<name>.png (palette masks) and <out_rw_prob>/<name>.npy (the walk's probabilities, a
-       dict of background and present classes). What is already
-       there for the same weights and settings is skipped.
+Writes one or more of these. What is already there from the same weights and settings is skipped.
+       <out_rw>/<name>.png: masks; with --crf after dense CRF
+       <out_rw_crf>/<name>.png: masks after dense CRF, beside those without
+       <out_rw_prob>/<name>.npy: the walk's probabilities, dicts of background and present classes
 """
+
+import argparse
 
 import numpy as np
 import torch
@@ -30,21 +35,21 @@ from voc12.aff_data import WalkSet
 from voc12.layout import check_images, check_maps, class_set, image_path
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     parser.model.add_argument(
-        '--weights', required=True, help='AffinityNet checkpoint (aff_train.py)'
+        '--weights', required=True, help='checkpoint of AffinityNet (aff_train.py)'
     )
     parser.model.add_argument(
         '--network',
         help="module of the network (default: AffinityNet over the checkpoint's backbone)",
     )
     parser.data.add_argument(
-        '--infer_list', default='voc12/train.txt', help='pictures to make masks of'
+        '--infer_list', default='voc12/train.txt', help='list of the images to make masks of'
     )
     parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
     parser.data.add_argument(
-        '--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)'
+        '--cam_dir', required=True, help='folder of the CAMs (contrast_infer.py --out_cam)'
     )
     parser.output.add_argument('--out_rw', help='output folder of the masks')
     parser.output.add_argument(
@@ -54,7 +59,7 @@ def parse_args():
         '--beta',
         type=command_line.number(float, 0),
         default=8,
-        help='exponent of the affinities; larger walks less',
+        help='exponent of the affinities; with a larger one scores spread less',
     )
     parser.method.add_argument(
         '--logt',
@@ -73,22 +78,22 @@ def parse_args():
     )
     parser.output.add_argument(
         '--out_rw_crf',
-        help='output folder of masks refined with dense CRF, beside those of --out_rw',
+        help='output folder of masks refined with dense CRF, in addition to those of --out_rw',
     )
     command_line.add_crf_backend_flag(parser)
     parser.method.add_argument(
-        '--alpha', type=float, help='unused; accepted because published commands carry it'
+        '--alpha', type=float, help='has no effect; accepted because published commands have it'
     )
     command_line.add_workers_flag(parser)
     command_line.add_jobs_flag(parser, 'CRF and writing')
     command_line.add_device_flag(parser)
     parser.output.add_argument(
-        '--overwrite', action='store_true', help='replace output of other weights or settings'
+        '--overwrite', action='store_true', help='replace the output of other weights or settings'
     )
     return parser.parse_args()
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     check_flags(args)
     device = command_line.pick_device(args.device)
     classes = class_set(args.voc12_root)
@@ -98,13 +103,14 @@ def main(args):
     fix = 'make the CAMs with contrast_infer.py --out_cam'
     check_maps(args.cam_dir, args.voc12_root, stage.names, fix)
     net = make_net(args, classes, device)
-    plain, refined = (None, args.out_rw) if args.crf else (args.out_rw, args.out_rw_crf)
-    outputs = wanted_outputs(args, plain, refined)
-    stage.claim(outputs, args.crf_backend if refined else None)
+    plain, refined = mask_folders(args)
+    crf_backend = args.crf_backend if refined else None
+    stage.claim(wanted_outputs(args, plain, refined), crf_backend)
 
+    todo = list(stage.todo)
     loader = DataLoader(
-        WalkSet(args.voc12_root, list(stage.todo), args.cam_dir, args.bg_score, net.normalisation),
-        batch_size=None,
+        WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score, net.normalisation),
+        batch_size=None,  # a picture at a time: their sizes differ
         num_workers=args.num_workers,
         pin_memory=device.type == 'cuda',
     )
@@ -126,8 +132,8 @@ def main(args):
     stage.report(f' ({args.infer_list})')
 
 
-def check_flags(args) -> None:
-    """UserError for flags that contradict each other; says which one has no effect."""
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that contradict each other; print which flag has no effect."""
     if not (args.out_rw or args.out_rw_prob or args.out_rw_crf):
         raise UserError('nothing to write: give --out_rw, --out_rw_crf or --out_rw_prob')
     if args.crf and (args.out_rw_crf or not args.out_rw):
@@ -142,14 +148,29 @@ def check_flags(args) -> None:
         )
 
 
-def make_net(args, classes: ClassSet, device: torch.device) -> Backbone:
+def mask_folders(args: argparse.Namespace) -> tuple[str | None, str | None]:
+    """The folders of the masks without and with dense CRF; None for masks not asked for."""
+    if args.crf:
+        return None, args.out_rw
+    return args.out_rw, args.out_rw_crf
+
+
+def make_net(args: argparse.Namespace, classes: ClassSet, device: torch.device) -> Backbone:
     """The trained AffinityNet on its device."""
     network = args.network or AFFINITY
-    return to_device(net_from_checkpoint(network, args.weights, classes=classes), device)
+    net = net_from_checkpoint(network, args.weights, classes=classes)
+    return to_device(net, device)
 
 
-def wanted_outputs(args, plain: str | None, refined: str | None) -> list[Output]:
-    """The folders of masks without and with dense CRF, and of probabilities, that are asked for."""
+def wanted_outputs(
+    args: argparse.Namespace, plain: str | None, refined: str | None
+) -> list[Output]:
+    """The output folders that are asked for, with the settings that decide their files.
+
+    Args:
+        args: the command line.
+        plain, refined: the folders of masks without and with dense CRF, see `mask_folders`.
+    """
     settings = {
         'stage': 'aff_infer',
         'weights': fingerprint(args.weights),
@@ -168,14 +189,23 @@ def wanted_outputs(args, plain: str | None, refined: str | None) -> list[Output]
 
 
 @torch.inference_mode()
-def walk(net, sample: dict, device: torch.device, beta: float, logt: int) -> np.ndarray:
-    """Scores float32 [K, H, W] at picture size after the walk, one map for each of the sample's
-    labels."""
-    pairs = net(sample['image'][None].to(device))[0]
+def walk(net: Backbone, sample: dict, device: torch.device, beta: float, logt: int) -> np.ndarray:
+    """Scores of one picture after the random walk (docs/method.md §7).
+
+    Args:
+        net: AffinityNet.
+        sample: an item of WalkSet.
+        device: where the network and the walk run.
+        beta: exponent of the affinities.
+        logt: the walk takes 2^logt steps.
+    Returns:
+        float32 [labels, H, W] at the size of the picture, a map for each of the sample's labels.
+    """
+    image = sample['image']  # padded on the right and below, [3, H', W']
+    pairs = net(image[None].to(device))[0]
     scores = random_walk(sample['cam'].to(device), pairs, beta=beta, logt=logt)
-    scores = F.interpolate(
-        scores[None], sample['image'].shape[1:], mode='bilinear', align_corners=False
-    )[0]
+    padded_size = image.shape[1:]
+    scores = F.interpolate(scores[None], padded_size, mode='bilinear', align_corners=False)[0]
     height, width = sample['size']
     return scores[:, :height, :width].cpu().numpy()
 

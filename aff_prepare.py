@@ -1,5 +1,6 @@
-"""Stage 2, preparation: dense CRF turns CAMs into the low-α and high-α maps that AffinityNet learns
-from.
+"""Stage 2, preparation: dense CRF turns CAMs into the maps that AffinityNet learns from.
+
+Maps of a low and of a high α (docs/method.md §4) tell AffinityNet which regions are sure.
 
     python aff_prepare.py --infer_list voc12/train_aug.txt --voc12_root VOC2012 \\
         --cam_dir runs/cam --out_crf runs/aff_crf
@@ -9,6 +10,7 @@ Writes <out_crf>/4.00/<name>.npy and so on, a folder for each α: dicts of the b
        present classes. What is already there is skipped, so the same command again continues.
 """
 
+import argparse
 import os
 from dataclasses import dataclass
 
@@ -27,17 +29,17 @@ from tool.run.errors import UserError
 from voc12.layout import check_images, check_maps, class_set, image_path
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     parser.data.add_argument(
-        '--infer_list', default='voc12/train_aug.txt', help='pictures to prepare'
+        '--infer_list', default='voc12/train_aug.txt', help='list of the images to prepare'
     )
     parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
     parser.data.add_argument(
-        '--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)'
+        '--cam_dir', required=True, help='folder of the CAMs (contrast_infer.py --out_cam)'
     )
     parser.output.add_argument(
-        '--out_crf', required=True, help='output folder; each α gets its own below it'
+        '--out_crf', required=True, help='output folder; it gets a folder for each α'
     )
     parser.method.add_argument(
         '--alpha',
@@ -57,8 +59,8 @@ def parse_args():
         '--unary',
         choices=('labels', 'probs'),
         default='labels',
-        help='CRF unary: from the argmax (published for this method) or the scores (SEAM, PSA, '
-        'EPS)',
+        help='what the unary term of the CRF is made of: labels, the argmax of the scores, as '
+        'published for this method; probs, the scores themselves, as in SEAM, PSA and EPS',
     )
     parser.output.add_argument(
         '--dtype',
@@ -68,12 +70,12 @@ def parse_args():
     )
     command_line.add_jobs_flag(parser, 'the CRF')
     parser.output.add_argument(
-        '--overwrite', action='store_true', help='replace output of other settings'
+        '--overwrite', action='store_true', help='replace the output of other settings'
     )
     return parser.parse_args()
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     folders = folders_of(args.alpha)
     names = read_list(args.infer_list)
     check_images(args.voc12_root, names)
@@ -84,29 +86,31 @@ def main(args):
 
     classes = class_set(args.voc12_root)
     options = MapOptions(args.unary, args.crf_iters, args.dtype, args.crf_backend, classes)
-    tasks = [
-        (
-            image_path(args.voc12_root, name),
-            os.path.join(args.cam_dir, name + '.npy'),
-            {output.path(name): output.settings['alpha'] for output in lacked},
-            options,
-        )
-        for name, lacked in stage.todo.items()
-    ]
+    tasks = []
+    for name, missing_outputs in stage.todo.items():
+        image_file = image_path(args.voc12_root, name)
+        cam_file = os.path.join(args.cam_dir, name + '.npy')
+        alphas = {output.path(name): output.settings['alpha'] for output in missing_outputs}
+        tasks.append((image_file, cam_file, alphas, options))
     stage.map(prepare, tasks, args.jobs)
     stage.report(f' ({args.infer_list}), α {" ".join(folders)}', where=args.out_crf)
 
 
 def folders_of(alphas: list[float]) -> dict[str, float]:
-    """{name of the folder: α}, for example {'4.00': 4}."""
+    """The folder of each α, {name of the folder: α}, for example {'4.00': 4}.
+
+    Raises:
+        UserError: an α has more decimals than the name of its folder.
+    """
     folders = {f'{alpha:.2f}': alpha for alpha in alphas}
-    if any(float(folder) != alpha for folder, alpha in folders.items()):
-        raise UserError('--alpha: at most two decimals, the folders are named by them')
+    for folder, alpha in folders.items():
+        if float(folder) != alpha:
+            raise UserError('--alpha: at most two decimals, the folders are named by them')
     return folders
 
 
-def wanted_outputs(args, folders: dict[str, float]) -> list[Output]:
-    """A folder for each α."""
+def wanted_outputs(args: argparse.Namespace, folders: dict[str, float]) -> list[Output]:
+    """The output folders, one for each α, with the settings that decide their files."""
     settings = {
         'stage': 'aff_prepare',
         'cam_dir': fingerprint(args.cam_dir),
@@ -123,22 +127,29 @@ def wanted_outputs(args, folders: dict[str, float]) -> list[Output]:
 
 @dataclass(frozen=True)
 class MapOptions:
-    """How the maps of a picture are made."""
+    """How the maps of a picture are made, the same for all pictures."""
 
-    # 'labels' or 'probs'
+    # what the CRF's unary term is made of: 'labels' or 'probs'
     unary: str
-    # mean-field steps of the CRF
+    # mean-field iterations of the CRF
     crf_iters: int
-    # of the maps on disk
+    # number format of the maps on disk: 'float32' or 'float16'
     dtype: str
-    # one of tool.method.crf.BACKENDS
+    # what computes the CRF: one of tool.method.crf.BACKENDS
     crf_backend: str
-    # of the data
+    # the classes of the data
     classes: ClassSet
 
 
 def prepare(image_file: str, cam_file: str, outputs: dict[str, float], options: MapOptions) -> None:
-    """Write the maps of one picture; `outputs` are {file: α}."""
+    """Make and write the maps of one picture.
+
+    Args:
+        image_file: the picture.
+        cam_file: its CAMs.
+        outputs: the files to write, {file: α}.
+        options: how the maps are made.
+    """
     image = np.array(read_image(image_file))
     cam = read_cam(cam_file, options.classes, image.shape[:2])
     every_map = affinity_maps(
@@ -151,7 +162,8 @@ def prepare(image_file: str, cam_file: str, outputs: dict[str, float], options: 
         num_labels=options.classes.num_classes,
     )
     for path, maps in zip(outputs, every_map):
-        write_npy(path, {label: prob.astype(options.dtype) for label, prob in maps.items()})
+        converted = {label: prob.astype(options.dtype) for label, prob in maps.items()}
+        write_npy(path, converted)
 
 
 if __name__ == '__main__':

@@ -1,12 +1,14 @@
 """Stage 2, training: AffinityNet on confident regions of CRF-refined CAMs.
 
+The network is described in docs/method.md §2.3, its loss in §4.
+
     python aff_train.py --weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params --voc12_root VOC2012 \\
         --la_crf_dir runs/aff_crf/4.00 --ha_crf_dir runs/aff_crf/24.00 --session_name runs/aff
     torchrun --nproc_per_node 4 aff_train.py ...
         (--batch_size is the batch of all processes together)
 
-Reads  the pictures of --train_list and their low-α and high-α maps (aff_prepare.py; 21-map arrays
-       of other tools too).
+Reads  the pictures of --train_list and their low-α and high-α maps (of aff_prepare.py, or arrays of
+       all C maps from other tools).
 Writes <session_name>.pth (a bare state dict), <session_name>.log, <session_name>.jsonl (every loss
        term of every step) and, while it runs, <session_name>.state-<step>.pth: the same command
        again continues from there.
@@ -35,47 +37,49 @@ from voc12.aff_data import AffinityTrainSet
 from voc12.layout import check_images, check_maps, class_set
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     command_line.add_train_flags(
         parser,
-        width='factor on the channels of ResNet-38 with --weights scratch; all other weights tell '
-        'their own width',
+        width='factor on the channels of ResNet-38 with --weights scratch; the width of all other '
+        'weights is read from their file',
     )
     command_line.add_precision_flags(parser)
     parser.run.add_argument(
         '--accumulate',
         type=command_line.number(int, 1),
         default=1,
-        help="work on each process's share of a batch in this many parts, to save memory; the same "
-        'result',
+        help="work on each process's share of a batch in this many parts, one after another; this "
+        'saves memory and gives the same result',
     )
     parser.model.add_argument(
         '--network', help='module of the network (default: AffinityNet over the backbone)'
     )
     parser.data.add_argument(
-        '--train_list', default='voc12/train_aug.txt', help='images to train on'
+        '--train_list', default='voc12/train_aug.txt', help='list of the images to train on'
     )
     parser.data.add_argument(
         '--la_crf_dir',
         required=True,
-        help='maps of the low α (aff_prepare.py), e.g. runs/aff_crf/4.00',
+        help='folder of the low-α maps of aff_prepare.py, e.g. runs/aff_crf/4.00',
     )
     parser.data.add_argument(
-        '--ha_crf_dir', required=True, help='maps of the high α, e.g. runs/aff_crf/24.00'
+        '--ha_crf_dir',
+        required=True,
+        help='folder of the high-α maps of aff_prepare.py, e.g. runs/aff_crf/24.00',
     )
     parser.optimisation.add_argument(
         '--max_epochs',
         '--max_epoches',
         type=command_line.number(int, 1),
         default=8,
-        help='epochs of the schedule',
+        help='epochs of the learning-rate schedule',
     )
     parser.output.add_argument('--tblog_dir', default='', help="TensorBoard folder; '' for none")
     return parser.parse_args()
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     if args.crop_size % FEATURE_STRIDE:
         raise UserError(f'--crop_size {args.crop_size}: must be a multiple of {FEATURE_STRIDE}')
     device = set_up.start(args.device, args.seed)
@@ -85,16 +89,10 @@ def main(args):
     steps = steps_of(len(names), args.batch_size, args.max_epochs, args.max_steps)
     options = set_up.options_of(args, steps, args.accumulate)
 
-    notes = []
+    notes: list[str] = []
     net = to_device(make_net(args, classes, notes), device)
     net, forward = set_up.place(net, device, options)
-    described = {
-        'dict': 'dicts of background and present classes',
-        'array': f'arrays of all {classes.num_classes} maps (the older layout)',
-    }
-    for folder, counts in layouts.items():
-        found = ', '.join(f'{count} {described[layout]}' for layout, count in counts.items())
-        notes.append(f'{folder}: {found}')
+    notes += layout_notes(layouts, classes)
     dataset = AffinityTrainSet(
         args.voc12_root,
         names,
@@ -105,9 +103,19 @@ def main(args):
         net.normalisation,
     )
 
+    settings = run_settings(
+        args,
+        steps=steps,
+        weights=weights_fingerprint(args.weights),
+        la_crf_dir=fingerprint(args.la_crf_dir),
+        ha_crf_dir=fingerprint(args.ha_crf_dir),
+    )
+    facts = {'images': f'{len(names)} ({args.train_list})', 'classes': classes}
+
     def losses(batch: dict, step: int) -> dict[str, torch.Tensor]:
         affinities = forward(batch['image'])
-        return affinity_loss(affinities, *pair_labels(batch['label']), batch['counts'])
+        background, foreground, negative = pair_labels(batch['label'])
+        return affinity_loss(affinities, background, foreground, negative, batch['counts'])
 
     def lr_factor(step: int) -> float:
         return warm_up(step, args.warmup_steps) * poly(step, steps)
@@ -121,14 +129,8 @@ def main(args):
             lr_factor=lr_factor,
             device=device,
             options=options,
-            settings=run_settings(
-                args,
-                steps=steps,
-                weights=weights_fingerprint(args.weights),
-                la_crf_dir=fingerprint(args.la_crf_dir),
-                ha_crf_dir=fingerprint(args.ha_crf_dir),
-            ),
-            facts={'images': f'{len(names)} ({args.train_list})', 'classes': classes},
+            settings=settings,
+            facts=facts,
             notes=notes,
             batch_facts=mean_counts,
             classes=classes,
@@ -137,7 +139,7 @@ def main(args):
 
 
 def make_net(args: argparse.Namespace, classes: ClassSet, notes: list[str]) -> Backbone:
-    """The network to train, on the CPU; what it starts from is added to the notes."""
+    """The network to train, on the CPU; a line on what it starts from is added to `notes`."""
     return net_for_training(
         args.network or AFFINITY,
         args.weights,
@@ -149,21 +151,45 @@ def make_net(args: argparse.Namespace, classes: ClassSet, notes: list[str]) -> B
 
 
 def mean_counts(batch: dict) -> dict[str, torch.Tensor]:
-    """'counts' [3]: pairs of each kind in the batch of all processes, for each of them; the loss
-    averages over these."""
-    return {'counts': processes.total(pair_counts(batch['label'])) / processes.world()}
+    """How many pairs of each kind the batch of all processes has, divided by the processes.
+
+    The loss of every process divides by these numbers, so that the mean over processes is the loss
+    of the whole batch.
+
+    Returns:
+        {'counts': [3]}: background, equal foreground and negative pairs.
+    """
+    counts = processes.total(pair_counts(batch['label']))
+    return {'counts': counts / processes.world()}
 
 
 def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str, int]]]:
-    """(names, {maps folder: {layout: files}}) of the images to train on, once all their files are
-    known to be there."""
+    """Read the list, and check that all images and their maps are there.
+
+    Returns:
+        The names of the images to train on, and how many files of which layout each folder of maps
+        has, {folder: {'dict' or 'array': files}}.
+    """
     names = read_list(args.train_list)
     check_images(args.voc12_root, names)
     fix = 'make the maps with aff_prepare.py from these pictures'
-    return names, {
-        folder: check_maps(folder, args.voc12_root, names, fix)
-        for folder in (args.la_crf_dir, args.ha_crf_dir)
+    layouts = {}
+    for folder in (args.la_crf_dir, args.ha_crf_dir):
+        layouts[folder] = check_maps(folder, args.voc12_root, names, fix)
+    return names, layouts
+
+
+def layout_notes(layouts: dict[str, dict[str, int]], classes: ClassSet) -> list[str]:
+    """A line for the log on each folder of maps; `layouts` as `read_inputs` gives them."""
+    described = {
+        'dict': 'dicts of background and present classes',
+        'array': f'arrays of all {classes.num_classes} maps (the older layout)',
     }
+    notes = []
+    for folder, counts in layouts.items():
+        found = ', '.join(f'{count} {described[layout]}' for layout, count in counts.items())
+        notes.append(f'{folder}: {found}')
+    return notes
 
 
 if __name__ == '__main__':

@@ -1,15 +1,18 @@
 """Stage 1, inference: seeds (CAMs) of a trained CAM network at several scales with mirror images.
 
+The inference is described in docs/method.md §5, the dense CRF in §6.
+
     python contrast_infer.py --weights runs/seam.pth --infer_list voc12/train.txt \\
         --voc12_root VOC2012 --out_cam cam --out_cam_pred cam_png --out_crf cam_crf
 
 Reads  the pictures of --infer_list and their image-level labels.
-Writes any of these. What is already there from the same weights and settings is skipped.
-       --out_cam <name>.npy {class 0…K−1: float32 (H, W)}
-       --out_cam_pred <name>.png (the CAMs against the background score --out_cam_pred_alpha)
-       --out_crf <name>.png (those labels after dense CRF)
+Writes one or more of these. What is already there from the same weights and settings is skipped.
+       <out_cam>/<name>.npy: the CAMs, {class 0…K−1: float32 [H, W]}
+       <out_cam_pred>/<name>.png: masks; the background's score is --out_cam_pred_alpha
+       <out_crf>/<name>.png: these masks after dense CRF
 """
 
+import argparse
 import functools
 
 import numpy as np
@@ -37,40 +40,42 @@ from tool.train.precision import amp_dtype, hold_convolutions, resolved
 from voc12.data import MultiScaleSet, pick_labels
 from voc12.layout import check_images, class_set, image_path
 
-# A network with more weights than this gives freed memory back at once on a CPU. Lighter networks
-# (EfficientNet-Lite0 has 4 million weights) and those in 16 bits have small blocks of memory, and
-# would lose a fifth of their time to page faults.
+# On a CPU, a process whose network has more weights than this returns freed memory to the system at
+# once. Lighter networks (EfficientNet-Lite0 has 4 million weights) and those in 16 bits have small
+# blocks of memory, and would lose a fifth of their time to page faults.
 WIDE = 30_000_000
 
-# Flags that are refused where the PCM does not make the seeds, and part of the manifest where it
-# does.
+# Flags of additions to the PCM. A baseline whose seeds the PCM does not make refuses them; for the
+# others they are part of the manifest.
 PCM_FLAGS = ('gate_pcm', 'fill_empty')
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     parser.model.add_argument(
-        '--weights', required=True, help='state dict of contrast_train.py or a published one'
+        '--weights', required=True, help='checkpoint of contrast_train.py, or a published one'
     )
     parser.model.add_argument(
         '--baseline',
         choices=sorted(BASELINES),
-        help='only to be sure: it is read from the checkpoint',
+        help='refuse a checkpoint of another baseline (default: the one of the checkpoint)',
     )
     parser.model.add_argument('--network', help="module of the network (default: the baseline's)")
-    parser.data.add_argument('--infer_list', default='voc12/train.txt', help='images')
+    parser.data.add_argument('--infer_list', default='voc12/train.txt', help='list of the images')
     parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
     parser.data.add_argument(
-        '--cls_labels', default='voc12/cls_labels.npy', help='image-level labels'
+        '--cls_labels', default='voc12/cls_labels.npy', help='file of the image-level labels'
     )
-    parser.output.add_argument('--out_cam', help='folder for the CAMs (.npy)')
-    parser.output.add_argument('--out_cam_pred', help='folder for CAM masks (.png)')
+    parser.output.add_argument('--out_cam', help='output folder of the CAMs (.npy)')
+    parser.output.add_argument('--out_cam_pred', help='output folder of the CAM masks (.png)')
     parser.method.add_argument(
         '--out_cam_pred_alpha',
         type=command_line.number(float, 0, 1),
         help="background score of the masks and of the CRF's labels (default: seam 0.26, eps 0.22)",
     )
-    parser.output.add_argument('--out_crf', help='folder for masks after dense CRF (.png)')
+    parser.output.add_argument(
+        '--out_crf', help='output folder of the masks after dense CRF (.png)'
+    )
     parser.method.add_argument(
         '--crf_iters',
         type=command_line.number(int, 1),
@@ -83,7 +88,7 @@ def parse_args():
         type=command_line.number(float, 0.1, 8),
         nargs='+',
         default=[0.5, 1.0, 1.5, 2.0],
-        help='factors on the image size; each is run with its mirror image',
+        help='factors on the image size; each scale is run with its mirror image',
     )
     parser.additions.add_argument(
         '--gate_pcm',
@@ -104,12 +109,12 @@ def parse_args():
     parser.output.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace what other weights or settings have written',
+        help='replace the output of other weights or settings',
     )
     return parser.parse_args()
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     if not (args.out_cam or args.out_cam_pred or args.out_crf):
         raise UserError('nothing to write: give --out_cam, --out_cam_pred or --out_crf')
     device = command_line.pick_device(args.device)
@@ -119,20 +124,14 @@ def main(args):
     names, labels = read_inputs(args, classes)
     stage = PictureStage('infer', names, args.overwrite)
     net, baseline, why = make_net(args, classes, device, dtype)
-    outputs = SeedOutputs(
-        args.out_cam,
-        args.out_cam_pred,
-        args.out_crf,
-        baseline.png_threshold if args.out_cam_pred_alpha is None else args.out_cam_pred_alpha,
-        args.crf_iters,
-        args.crf_backend,
-        classes.num_classes,
-    )
-    stage.claim(wanted_outputs(args, outputs), args.crf_backend if args.out_crf else None)
+    outputs = seed_outputs(args, baseline, classes)
+    crf_backend = args.crf_backend if args.out_crf else None
+    stage.claim(wanted_outputs(args, outputs), crf_backend)
     if is_first():
+        complete = len(stage.names) - len(stage.todo)
         print(
             f'{baseline.name} baseline ({why}), {net.description}, {device}; {len(stage.names)} of '
-            f'{len(names)} images here, {len(stage.names) - len(stage.todo)} already complete',
+            f'{len(names)} images here, {complete} already complete',
             flush=True,
         )
 
@@ -140,7 +139,7 @@ def main(args):
     todo = [index for index, name in enumerate(names) if name in stage.todo]
     loader = DataLoader(
         Subset(views, todo),
-        batch_size=None,
+        batch_size=None,  # a picture at a time: their sizes differ
         num_workers=args.num_workers,
         pin_memory=device.type == 'cuda',
     )
@@ -152,8 +151,12 @@ def main(args):
     stage.report(f' ({args.infer_list})')
 
 
-def read_inputs(args, classes: ClassSet) -> tuple[list[str], np.ndarray]:
-    """(names, labels [N, K]) of the images, once all of them are known to be there."""
+def read_inputs(args: argparse.Namespace, classes: ClassSet) -> tuple[list[str], np.ndarray]:
+    """Read the lists, and check that every image is there.
+
+    Returns:
+        The names of the images, and their labels, [N, K].
+    """
     names = read_list(args.infer_list)
     labels = pick_labels(read_labels(args.cls_labels, classes), names, args.cls_labels)
     check_images(args.voc12_root, names)
@@ -161,24 +164,32 @@ def read_inputs(args, classes: ClassSet) -> tuple[list[str], np.ndarray]:
 
 
 def make_net(
-    args, classes: ClassSet, device: torch.device, dtype: torch.dtype | None
+    args: argparse.Namespace, classes: ClassSet, device: torch.device, dtype: torch.dtype | None
 ) -> tuple[Backbone, Baseline, str]:
-    """(the trained network on its device and in its precision, its baseline, why it is that)."""
+    """The trained network on its device and in its precision.
+
+    Args:
+        args: the command line.
+        classes: those of the data.
+        device: where the network runs.
+        dtype: what it computes in; None is float32.
+    Returns:
+        The network, the baseline of its checkpoint, and how the baseline is known.
+    Raises:
+        UserError: the checkpoint does not fit the classes, the flags or the network.
+    """
     state = load_checkpoint(args.weights)
-    wide = sum(value.numel() for value in state.values()) > WIDE
-    if device.type == 'cpu' and dtype is None and wide:
+    weights = sum(value.numel() for value in state.values())
+    if device.type == 'cpu' and dtype is None and weights > WIDE:
         return_freed_memory()
     baseline, why = baseline_of(state, args.weights, args.baseline)
-    for flag in PCM_FLAGS:
-        if getattr(args, flag) and not baseline.pcm_seeds:
-            raise UserError(
-                f'--{flag}: the seeds of the {baseline.name} baseline are not made by the PCM; '
-                'leave the flag out'
-            )
+    check_pcm_flags(args, baseline)
     baseline = baseline.for_classes(classes.num_classes)
     network = args.network or baseline.networks
     net = to_device(net_from_checkpoint(network, args.weights, state, classes), device)
-    del state  # or the weights would be there twice once the network has others
+    del (
+        state
+    )  # otherwise the weights would be in memory twice once the network has converted its own
     if dtype is not None:
         hold_convolutions(net, dtype)
     elif args.channels_last:
@@ -186,8 +197,37 @@ def make_net(
     return net, baseline, why
 
 
-def wanted_outputs(args, outputs: SeedOutputs) -> list[Output]:
-    """The folders asked for, with what decides their files."""
+def check_pcm_flags(args: argparse.Namespace, baseline: Baseline) -> None:
+    """Raise UserError for an addition to the PCM where the PCM does not make the seeds."""
+    if baseline.pcm_seeds:
+        return
+    for flag in PCM_FLAGS:
+        if getattr(args, flag):
+            raise UserError(
+                f'--{flag}: the seeds of the {baseline.name} baseline are not made by the PCM; '
+                'leave the flag out'
+            )
+
+
+def seed_outputs(args: argparse.Namespace, baseline: Baseline, classes: ClassSet) -> SeedOutputs:
+    """What is written of each picture, from the command line."""
+    if args.out_cam_pred_alpha is None:
+        threshold = baseline.png_threshold
+    else:
+        threshold = args.out_cam_pred_alpha
+    return SeedOutputs(
+        args.out_cam,
+        args.out_cam_pred,
+        args.out_crf,
+        threshold,
+        args.crf_iters,
+        args.crf_backend,
+        classes.num_classes,
+    )
+
+
+def wanted_outputs(args: argparse.Namespace, outputs: SeedOutputs) -> list[Output]:
+    """The output folders that are asked for, with the settings that decide their files."""
     settings = {
         'stage': 'contrast_infer',
         'weights': fingerprint(args.weights),
@@ -197,7 +237,9 @@ def wanted_outputs(args, outputs: SeedOutputs) -> list[Output]:
         settings['amp'] = args.amp
     if args.channels_last:
         settings['channels_last'] = True
-    settings |= {flag: True for flag in PCM_FLAGS if getattr(args, flag)}
+    for flag in PCM_FLAGS:
+        if getattr(args, flag):
+            settings[flag] = True
     return outputs.wanted(settings, {**settings, 'alpha': outputs.threshold})
 
 
@@ -211,15 +253,17 @@ def seeds(
     gate_pcm: bool = False,
     fill_empty: bool = False,
 ) -> dict[int, np.ndarray]:
-    """Seeds {class: float32 [H, W]} of one picture (docs/method.md §5).
+    """Seeds of one picture (docs/method.md §5).
 
     Args:
         net: the network.
-        baseline: the one it belongs to.
+        baseline: the one that the network belongs to.
         item: an item of MultiScaleSet.
         device: where the network runs.
-        dtype: what it computes in; None: float32.
-        gate_pcm, fill_empty: additions of this project, network/pcm_additions.py.
+        dtype: what it computes in; None is float32.
+        gate_pcm, fill_empty: additions of this project, see network/pcm_additions.py.
+    Returns:
+        {class 0…K−1: float32 [H, W] in [0, 1]}, for the classes of the picture's label.
     """
     classes = item['classes']
     if not classes:
@@ -227,6 +271,7 @@ def seeds(
     channels = baseline.channels(classes, device)
 
     def fused_maps(change_maps: ChangeMaps | None = None) -> torch.Tensor:
+        """The maps [K', H, W] of the picture's classes, summed over scales."""
         total = 0
         for view in item['views']:
             view = view.to(device, non_blocking=True)
@@ -240,7 +285,8 @@ def seeds(
             maps = fused_maps()
         if fill_empty:
             maps = pcm_additions.fill_empty(maps, channels, fused_maps)
-    return dict(zip(classes, baseline.finish(maps).cpu().numpy()))
+    seed_maps = baseline.finish(maps).cpu().numpy()
+    return dict(zip(classes, seed_maps))
 
 
 if __name__ == '__main__':

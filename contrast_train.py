@@ -1,5 +1,7 @@
 """Stage 1, training: a CAM network with the pixel-to-prototype contrast, from image-level labels.
 
+docs/method.md describes its networks (§2), losses (§3), optimiser and data (§4).
+
     python contrast_train.py --weights ilsvrc-cls_rna-a1_cls1000_ep-0001.params \\
         --voc12_root VOC2012 --session_name runs/seam
     torchrun --nproc_per_node 4 contrast_train.py ...
@@ -10,8 +12,8 @@ Writes <session_name>.pth (a bare state dict), <session_name>.log, <session_name
        term of every step) and, while it runs, <session_name>.state-<step>.pth: the same command
        again continues from there.
 
-There is no gradient accumulation: prototypes and pixel sampling are those of a whole batch, which
-parts would not have.
+There is no gradient accumulation: prototypes and sampled pixels are those of a whole batch, and
+differ from those of its parts.
 """
 
 import argparse
@@ -42,13 +44,26 @@ from tool.train.states import run_settings
 from voc12.data import TrainSet, check_saliency, pick_labels
 from voc12.layout import check_images, class_set
 
+# Ablations: what each flag --no_<name> does, {name: effect}.
+ABLATIONS = {
+    'contrast': 'train without the contrast',
+    'cross_prototype': 'train without the cross-prototype term',
+    'cross_cam': 'train without the cross-CAM term',
+    'intra_view': 'train without the intra-view term',
+    'semi_hard': 'all prototypes are negatives of a pixel in the intra-view term',
+    'hard_pixels': 'all pixels of a class enter the intra-view term',
+    'seam': 'train without the consistency losses of the two views, er and ecr; classification, '
+    "rvmin and EPS's saliency loss stay. With --no_contrast there is no second view, and only "
+    "classification and EPS's saliency loss of its class maps are left",
+}
+
 
 def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     command_line.add_train_flags(
         parser,
-        width='factor on the channels of ResNet-38 with --weights scratch; all other weights tell '
-        'their own width',
+        width='factor on the channels of ResNet-38 with --weights scratch; the width of all other '
+        'weights is read from their file',
     )
     command_line.add_precision_flags(parser)
     add_data_flags(parser)
@@ -65,10 +80,10 @@ def parse_args() -> argparse.Namespace:
 
 def add_data_flags(parser: command_line.Parser) -> None:
     parser.data.add_argument(
-        '--train_list', default='voc12/train_aug.txt', help='images to train on'
+        '--train_list', default='voc12/train_aug.txt', help='list of the images to train on'
     )
     parser.data.add_argument(
-        '--cls_labels', default='voc12/cls_labels.npy', help='image-level labels'
+        '--cls_labels', default='voc12/cls_labels.npy', help='file of the image-level labels'
     )
     parser.data.add_argument(
         '--saliency_root', default='SALImages', help='folder of saliency PNGs (EPS only)'
@@ -79,8 +94,8 @@ def add_model_flags(parser: command_line.Parser) -> None:
     parser.model.add_argument(
         '--baseline',
         choices=sorted(BASELINES),
-        help='what the contrast is added to (default: the git branch if it is called like one, '
-        'else seam)',
+        help='method that the contrast is added to (default: the one that the git branch is named '
+        'after, else seam)',
     )
     parser.model.add_argument('--network', help="module of the network (default: the baseline's)")
 
@@ -95,7 +110,8 @@ def add_optimisation_flags(parser: command_line.Parser) -> None:
     parser.optimisation.add_argument(
         '--max_iters',
         type=command_line.number(int, 1),
-        help='end after this many steps of that schedule (default: seam all of it, eps 20000)',
+        help='end the training after this many steps of the schedule (default: seam all steps, '
+        'eps 20000)',
     )
 
 
@@ -120,21 +136,9 @@ def add_method_flags(parser: command_line.Parser) -> None:
 
 
 def add_ablation_flags(parser: command_line.Parser) -> None:
-    for flag, effect in (
-        ('contrast', 'train without the contrast'),
-        ('cross_prototype', 'train without the cross-prototype term'),
-        ('cross_cam', 'train without the cross-CAM term'),
-        ('intra_view', 'train without the intra-view term'),
-        ('semi_hard', 'all prototypes are negatives of a pixel in the intra-view term'),
-        ('hard_pixels', 'all pixels of a class enter the intra-view term'),
-        (
-            'seam',
-            'train without the consistency losses of the two views, er and ecr; classification, '
-            "rvmin and EPS's saliency loss stay. With --no_contrast there is no second view, and "
-            "only classification and EPS's saliency loss of its class maps are left",
-        ),
-    ):
-        parser.method.add_argument(f'--no_{flag}', action='store_true', help=f'ablation: {effect}')
+    """The flags --no_<name>, one for each ablation."""
+    for name, effect in ABLATIONS.items():
+        parser.method.add_argument(f'--no_{name}', action='store_true', help=f'ablation: {effect}')
 
 
 def add_addition_flags(parser: command_line.Parser) -> None:
@@ -192,7 +196,7 @@ def add_addition_flags(parser: command_line.Parser) -> None:
     )
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     device = set_up.start(args.device, args.seed)
     args.amp = resolved(args.amp, device)
     baseline, why = pick_baseline(args.baseline)
@@ -202,19 +206,29 @@ def main(args):
     schedule, steps = count_steps(args, baseline, len(names))
     options = set_up.options_of(args, steps)
 
-    notes = []
+    notes: list[str] = []
     net = to_device(make_net(args, baseline, classes, notes), device)
     net, forward = set_up.place(net, device, options)
     losses = make_losses(args, baseline, labels, forward, device, steps)
+    saliency_root = args.saliency_root if baseline.saliency else None
     dataset = TrainSet(
         args.voc12_root,
         names,
         labels,
         args.crop_size,
         args.seed,
-        args.saliency_root if baseline.saliency else None,
+        saliency_root,
         net.normalisation,
     )
+    settings = run_settings(
+        args, baseline=baseline.name, steps=steps, weights=weights_fingerprint(args.weights)
+    )
+    facts = {
+        'baseline': f'{baseline.name} ({why})',
+        'images': f'{len(names)} ({args.train_list})',
+        'classes': classes,
+        'schedule_steps': schedule,
+    }
 
     def lr_factor(step: int) -> float:
         return warm_up(step, args.warmup_steps) * poly(min(step, schedule - 1), schedule)
@@ -228,15 +242,8 @@ def main(args):
             lr_factor=lr_factor,
             device=device,
             options=options,
-            settings=run_settings(
-                args, baseline=baseline.name, steps=steps, weights=weights_fingerprint(args.weights)
-            ),
-            facts={
-                'baseline': f'{baseline.name} ({why})',
-                'images': f'{len(names)} ({args.train_list})',
-                'classes': classes,
-                'schedule_steps': schedule,
-            },
+            settings=settings,
+            facts=facts,
             notes=notes,
             classes=classes,
         )
@@ -246,8 +253,11 @@ def main(args):
 def read_inputs(
     args: argparse.Namespace, baseline: Baseline, classes: ClassSet
 ) -> tuple[list[str], np.ndarray]:
-    """(names, labels [N, K]) of the images to train on, once all their files are known to be
-    there."""
+    """Read the lists, and check that every image (and saliency map) is there.
+
+    Returns:
+        The names of the images to train on, and their labels, [N, K].
+    """
     names = read_list(args.train_list)
     labels = pick_labels(read_labels(args.cls_labels, classes), names, args.cls_labels)
     check_images(args.voc12_root, names)
@@ -257,8 +267,15 @@ def read_inputs(
 
 
 def count_steps(args: argparse.Namespace, baseline: Baseline, images: int) -> tuple[int, int]:
-    """(steps of the learning-rate schedule, steps of the run), which may end before the schedule
-    does."""
+    """How long training takes; a run may end before its schedule does.
+
+    Args:
+        args: the command line.
+        baseline: its numbers of epochs and steps are the defaults.
+        images: how many images there are to train on.
+    Returns:
+        The steps of the learning-rate schedule, and the steps of the run.
+    """
     epochs = args.max_epochs or baseline.max_epochs
     schedule = steps_of(images, args.batch_size, epochs, args.max_steps)
     steps = args.max_steps or args.max_iters or baseline.max_steps or schedule
@@ -268,7 +285,7 @@ def count_steps(args: argparse.Namespace, baseline: Baseline, images: int) -> tu
 def make_net(
     args: argparse.Namespace, baseline: Baseline, classes: ClassSet, notes: list[str]
 ) -> Backbone:
-    """The network to train, on the CPU; what it starts from is added to the notes."""
+    """The network to train, on the CPU; a line on what it starts from is added to `notes`."""
     net = net_for_training(
         args.network or baseline.networks,
         args.weights,
@@ -283,7 +300,7 @@ def make_net(
 
 
 def scale_dropout(net: torch.nn.Module, factor: float) -> None:
-    """Multiply the rates of all dropout layers."""
+    """Multiply the rates of all dropout layers by a factor."""
     for module in net.modules():
         if isinstance(module, torch.nn.modules.dropout._DropoutNd):
             module.p *= factor
@@ -297,7 +314,16 @@ def make_losses(
     device: torch.device,
     steps: int,
 ) -> Callable[[dict, int], dict[str, torch.Tensor]]:
-    """losses(batch, step) of the run; `forward` calls the network."""
+    """The function losses(batch, step) that gives the loss terms of a step and their sum 'loss'.
+
+    Args:
+        args: the command line.
+        baseline: what the contrast is added to.
+        labels: [N, K] of the images to train on.
+        forward: calls the network, in its precision and over all processes.
+        device: where the losses are computed.
+        steps: steps of the run.
+    """
     options = loss_options(args, labels, baseline, device)
     options_before_contrast = with_weightless_contrast(options)
     contrast_from = round(steps * args.contrast_start)
@@ -329,15 +355,20 @@ def loss_options(
             f'--loss_size: the {baseline.name} baseline compares its maps at feature size; leave '
             'the flag out'
         )
-    view2_size = args.view2_size or min(128, args.crop_size // 2 // 8 * 8)
+    if args.view2_size:
+        view2_size = args.view2_size
+    else:
+        half_the_crop = 8 * (args.crop_size // 16)  # rounded down to a multiple of 8
+        view2_size = min(128, half_the_crop)
     contrast = contrast_options(args, labels, baseline, device)
     if view2_size > args.crop_size:
         raise UserError(
             f'--view2_size {view2_size}: must not be larger than --crop_size {args.crop_size}'
         )
+    classes_of_image = labels.sum(1)  # [N]
     return LossOptions(
         view2_size=view2_size,
-        max_classes=max(1, int(labels.sum(1).max())),
+        max_classes=max(1, int(classes_of_image.max())),
         tau=args.tau,
         consistency=not args.no_seam,
         contrast=contrast,
@@ -348,7 +379,10 @@ def loss_options(
 def contrast_options(
     args: argparse.Namespace, labels: np.ndarray, baseline: Baseline, device: torch.device
 ) -> ContrastOptions | None:
-    """The contrast's options from the command line, see `loss_options`; None without contrast."""
+    """The contrast's options from the command line; None with --no_contrast.
+
+    Arguments and errors are those of `loss_options`.
+    """
     label_aware = args.prototypes == 'label_aware'
     for flag in ('bg_certain', 'min_class_share'):
         if getattr(args, flag) is not None and not label_aware:
@@ -378,9 +412,17 @@ def contrast_options(
 
 
 def common_classes(args: argparse.Namespace, labels: np.ndarray) -> torch.Tensor:
-    """True, [K], for classes that at least --min_class_share of the images hold
-    (docs/method.md §10.3)."""
-    shares = torch.as_tensor(labels).double().mean(0)
+    """True for the classes that are common enough, bool [K] (docs/method.md §10.3).
+
+    They are those that at least --min_class_share of the images hold.
+
+    Args:
+        args: the command line.
+        labels: [N, K] of the images to train on.
+    Raises:
+        UserError: no class is common enough.
+    """
+    shares = torch.as_tensor(labels).double().mean(0)  # [K]
     if shares.max() < args.min_class_share:
         raise UserError(
             f'--min_class_share {args.min_class_share:g}: the most frequent class of '
@@ -392,12 +434,13 @@ def common_classes(args: argparse.Namespace, labels: np.ndarray) -> torch.Tensor
 def with_weightless_contrast(options: LossOptions) -> LossOptions:
     """The same options with a contrast of weight 0, for the steps before --contrast_start.
 
-    The contrast is still computed: the step keeps its form, which DistributedDataParallel relies
-    on.
+    The contrast is still computed, because DistributedDataParallel expects the same parameters to
+    take part in every step.
     """
     if options.contrast is None:
         return options
-    return dataclasses.replace(options, contrast=dataclasses.replace(options.contrast, weight=0.0))
+    weightless = dataclasses.replace(options.contrast, weight=0.0)
+    return dataclasses.replace(options, contrast=weightless)
 
 
 if __name__ == '__main__':

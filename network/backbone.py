@@ -8,16 +8,25 @@ from torch import nn
 from voc12.transforms import IMAGENET
 
 
-class Backbone(nn.Module):
-    """A backbone: feature maps of several depths, and what is frozen when it is fine-tuned.
+def is_batch_norm(module: nn.Module) -> bool:
+    """True for BatchNorm of any kind, SyncBatchNorm included."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
-    A subclass makes its layers, sets `channels`, defines `features`, `early` and `description`, and
-    then calls `freeze`.
+
+class Backbone(nn.Module):
+    """A network that gives feature maps of several depths, and knows what fine-tuning freezes.
+
+    The feature maps that heads read are called taps: conv3, conv4, conv5 and conv6, from the
+    shallowest to the deepest.
+
+    The constructor of a subclass makes the layers, sets `channels`, and then calls `freeze(True)`.
+    A subclass also defines `features`, `early` and `description`.
 
     Attributes:
-        channels: the number of channels of each tap of `features`.
-        fine_tune: BatchNorm stays in eval mode with frozen scale and shift, and the early layers
-            are frozen: the published way, from ImageNet weights. `train_from_scratch()` ends it.
+        channels: the number of channels of each tap, {name of the tap: channels}.
+        fine_tune: True when training starts from ImageNet weights, as published. BatchNorm then
+            stays in evaluation mode with frozen scale and shift, and the early layers are frozen.
+            `train_from_scratch` sets it to False.
     """
 
     channels: dict[str, int]
@@ -25,41 +34,45 @@ class Backbone(nn.Module):
 
     @property
     def normalisation(self) -> tuple[tuple, tuple]:
-        """(mean, std) of the inputs, RGB in [0, 1]."""
+        """(mean, standard deviation) of the input's RGB channels, whose values are in [0, 1]."""
         return IMAGENET
 
     @property
     def description(self) -> str:
-        """A few words for the log."""
+        """The network's name and size in a few words, for the log."""
         raise NotImplementedError
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (output
-        stride s, ceil(H/s))."""
+        """The taps of normalised images [N, 3, H, W], by name.
+
+        conv3 has stride 4. conv4, conv5 and conv6 have the network's output stride s, and the size
+        [ceil(H/s), ceil(W/s)].
+        """
         raise NotImplementedError
 
     def early(self) -> Iterable[nn.Parameter]:
-        """Parameters of the early layers, frozen when fine-tuning."""
+        """The parameters of the early layers, which are frozen when fine-tuning."""
         raise NotImplementedError
 
     def train_from_scratch(self) -> None:
-        """No ImageNet weights: BatchNorm trains and nothing is frozen."""
+        """Prepare for training without ImageNet weights: BatchNorm trains and nothing is frozen."""
         self.fine_tune = False
         self.freeze(False)
         self.train(self.training)
 
     def freeze(self, frozen: bool) -> None:
-        """Whether BatchNorm's affine parameters and the early layers take no gradient."""
+        """Freeze (or unfreeze) the scales and shifts of BatchNorm and the early layers."""
         for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):  # SyncBatchNorm too
+            if is_batch_norm(module):
                 module.requires_grad_(not frozen)
         for parameter in self.early():
             parameter.requires_grad_(not frozen)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> 'Backbone':
+        """Set training mode, in which BatchNorm stays in evaluation mode when fine-tuning."""
         super().train(mode)
         if self.fine_tune:
             for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if is_batch_norm(module):
                     module.eval()
         return self

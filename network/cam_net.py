@@ -1,5 +1,9 @@
-"""CAM networks without their backbone: class map fc8, projection head, pixel correlation module;
-SEAM's and EPS's (method §2)."""
+"""CAM networks without their backbone: class maps, projection head, PCM (docs/method.md §2).
+
+SEAM's network and EPS's have the same layers and differ in what they do with them. Symbols are
+those of docs/method.md: images X, class maps m, refined maps m̂, projected features f; N images,
+C channels of a map (the background included), K' channels asked for, D channels of a feature.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +13,13 @@ from network.backbone import Backbone
 from network.pcm_additions import ChangeMaps
 from voc12.classes import NUM_CLASSES
 
-PROJECTION_DIM = 128
-SLAB = 1 << 23  # affinity entries held at once in inference (32 MB of float32)
+PROJECTION_DIM = 128  # channels of f
+# The PCM's features g are made of the image, of f8_3(conv4) and of f8_4(conv5).
+IMAGE_DIM = 3  # channels of the image
+LOW_DIM = 64  # channels of f8_3
+HIGH_DIM = 128  # channels of f8_4
+CORRELATION_DIM = 192  # channels of g
+SLAB = 1 << 23  # affinities that inference holds at once (32 MB of float32)
 
 
 def pcm_input(cam: torch.Tensor, bg_index: int) -> torch.Tensor:
@@ -23,58 +32,82 @@ def pcm_input(cam: torch.Tensor, bg_index: int) -> torch.Tensor:
         cam: m, class maps [N, C, h, w].
         bg_index: b, the background's channel.
     """
-    maps = F.relu(cam.detach().float())  # in 16 bits classes would tie for a pixel
-    scaled = F.relu(maps - 1e-5) / (maps.amax((2, 3), keepdim=True) + 1e-5)
+    maps = F.relu(cam.detach().float())  # a; in 16 bits classes would tie for a pixel
+    highest = maps.amax((2, 3), keepdim=True)
+    scaled = F.relu(maps - 1e-5) / (highest + 1e-5)  # μ
     is_foreground = torch.ones(cam.shape[1], dtype=torch.bool, device=cam.device)
     is_foreground[bg_index] = False
     is_foreground = is_foreground.view(1, -1, 1, 1)
     foreground = scaled * is_foreground
-    strongest = foreground.amax(1, keepdim=True)
+    strongest = foreground.amax(1, keepdim=True)  # max_k μ_k
     strongest_only = foreground * (foreground == strongest)
     return torch.where(is_foreground, strongest_only, 1 - strongest)
 
 
 def correlate(maps: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
-    """Spread maps [N, C, h, w] over similar pixels: maps · A, A = ReLU(fᵀf) with columns divided by
-    their sum + 1e-5.
+    """m̂, maps spread over pixels with similar features, [N, C, h, w] (docs/method.md §2.1).
 
-    `feature` [N, D, h, w] is L2-normalised here. Without gradient the hw × hw affinity is never
-    held: slabs of its columns are made, used and dropped.
+        A_{u',u} = ReLU(ḡ_u'ᵀ ḡ_u)        ḡ_u = g_u / (‖g_u‖ + ε)
+        m̂_{c,u} = Σ_u' m̄_{c,u'} A_{u',u} / (Σ_u' A_{u',u} + ε)
+
+    Without gradient the whole of A, [h·w, h·w], is never held: a slab of its columns is made, used
+    and dropped before the next.
+
+    Args:
+        maps: m̄, [N, C, h, w]; C may be any number of channels.
+        feature: g, [N, D, h, w].
     """
     n, channels, h, w = maps.shape
     feature = feature.flatten(2)
-    feature = feature / (feature.norm(dim=1, keepdim=True) + 1e-5)
-    rows = feature.transpose(1, 2)
-    # a row of ones besides the maps gives the columns' sums
-    maps = torch.cat([maps.flatten(2), maps.new_ones(n, 1, h * w)], 1)
-    columns = h * w if torch.is_grad_enabled() else max(1, SLAB // (n * h * w))
-    slabs = [maps @ F.relu(rows @ part, inplace=True) for part in feature.split(columns, dim=2)]
+    feature = feature / (feature.norm(dim=1, keepdim=True) + 1e-5)  # ḡ, [N, D, h·w]
+    rows = feature.transpose(1, 2)  # [N, h·w, D]
+    # one more map, of ones, gives the sums of the columns
+    ones = maps.new_ones(n, 1, h * w)
+    maps = torch.cat([maps.flatten(2), ones], 1)  # [N, C + 1, h·w]
+    if torch.is_grad_enabled():
+        columns = h * w
+    else:
+        columns = max(1, SLAB // (n * h * w))
+    slabs = []
+    for part in feature.split(columns, dim=2):
+        slabs.append(maps @ F.relu(rows @ part, inplace=True))
     spread, sums = torch.cat(slabs, 2).split(channels, 1)
     return (spread / (sums + 1e-5)).view(n, channels, h, w)
 
 
 class CamHeads(Backbone):
-    """fc8, a projection head of a given name, and the PCM's layers: stands before the backbone in a
-    network's bases."""
+    """The layers on top of the backbone that SEAM's and EPS's networks share (docs/method.md §2.1).
+
+        m = fc8(fea)        f = ReLU(projection(fea))        g = f9([X, f8_3(conv4), f8_4(conv5)])
+
+    fea is conv6, with dropout in SEAM's network. X is resized to h × w, f8_3 and f8_4 are followed
+    by ReLU, and the PCM computes m̂ from m and g.
+
+    A network inherits from SeamHeads or EpsHeads first and from its backbone second.
+    """
 
     def make_heads(self, projection: str, bg_index: int, num_classes: int) -> None:
-        """Make the heads, once the backbone is made.
+        """Make the heads; the backbone has to be made before.
 
         Args:
-            projection: attribute (and checkpoint key) of the projection head.
-            bg_index: channel of the background in every map.
-            num_classes: channels C of every map, the background included.
+            projection: the projection head's attribute, which is also its key in checkpoints.
+            bg_index: b, the channel of the background in every map.
+            num_classes: C, the channels of every map, the background included.
         """
         self.projection = projection
         self.bg_index = bg_index
+        conv4 = self.channels['conv4']
+        conv5 = self.channels['conv5']
         conv6 = self.channels['conv6']
-        self.fc8 = nn.Conv2d(conv6, num_classes, 1, bias=False)
-        setattr(self, projection, nn.Conv2d(conv6, PROJECTION_DIM, 1, bias=False))
-        self.f8_3 = nn.Conv2d(self.channels['conv4'], 64, 1, bias=False)
-        self.f8_4 = nn.Conv2d(self.channels['conv5'], 128, 1, bias=False)
-        self.f9 = nn.Conv2d(195, 192, 1, bias=False)
+        concatenated = IMAGE_DIM + LOW_DIM + HIGH_DIM
+        self.fc8 = nn.Conv2d(conv6, num_classes, kernel_size=1, bias=False)
+        projection_head = nn.Conv2d(conv6, PROJECTION_DIM, kernel_size=1, bias=False)
+        setattr(self, projection, projection_head)
+        self.f8_3 = nn.Conv2d(conv4, LOW_DIM, kernel_size=1, bias=False)
+        self.f8_4 = nn.Conv2d(conv5, HIGH_DIM, kernel_size=1, bias=False)
+        self.f9 = nn.Conv2d(concatenated, CORRELATION_DIM, kernel_size=1, bias=False)
         nn.init.xavier_uniform_(self.fc8.weight)
-        nn.init.xavier_uniform_(getattr(self, projection).weight)
+        nn.init.xavier_uniform_(projection_head.weight)
         nn.init.kaiming_normal_(self.f8_3.weight)
         nn.init.kaiming_normal_(self.f8_4.weight)
         nn.init.xavier_uniform_(self.f9.weight, gain=4)
@@ -84,17 +117,26 @@ class CamHeads(Backbone):
         return [self.fc8, getattr(self, self.projection), self.f8_3, self.f8_4, self.f9]
 
     def project(self, feature: torch.Tensor) -> torch.Tensor:
-        """Projected features [N, 128, h, w], ≥ 0."""
-        return F.relu(getattr(self, self.projection)(feature))
+        """f, projected features [N, 128, h, w], at least 0, of fea [N, channels of conv6, h, w]."""
+        projection_head = getattr(self, self.projection)
+        return F.relu(projection_head(feature))
 
     def cam_and_taps(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """fc8 output [N, C, h, w], and the taps but conv6, the largest: what inference needs."""
+        """m, [N, C, h, w], and the taps that the PCM needs: what inference begins with.
+
+        conv6, the largest tap, is not among them, and so its memory can be freed.
+        """
         taps = self.features(x)
         cam = self.fc8(taps.pop('conv6'))
         return cam, taps
 
     def pcm_feature(self, x: torch.Tensor, taps: dict[str, torch.Tensor]) -> torch.Tensor:
-        """f9 output [N, 192, h, w] that the correlation is computed on."""
+        """g, the features [N, 192, h, w] whose similarity is the PCM's affinity.
+
+        Args:
+            x: X, images [N, 3, H, W].
+            taps: of these images; no gradient reaches them.
+        """
         small = F.interpolate(x, taps['conv5'].shape[2:], mode='bilinear', align_corners=True)
         low = F.relu(self.f8_3(taps['conv4'].detach()), inplace=True)
         high = F.relu(self.f8_4(taps['conv5'].detach()), inplace=True)
@@ -107,8 +149,16 @@ class CamHeads(Backbone):
         cam: torch.Tensor,
         channels: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """PCM-refined maps at feature size, [N, C, h, w], or [N, K', h, w] of the K' channels asked
-        for."""
+        """m̂, the maps refined by the PCM, at feature size.
+
+        Args:
+            x: X, images [N, 3, H, W].
+            taps: of these images.
+            cam: m, [N, C, h, w]. All its channels decide what the PCM starts from.
+            channels: [K'], the channels to return; None returns all.
+        Returns:
+            [N, C, h, w], or [N, K', h, w].
+        """
         maps = pcm_input(cam, self.bg_index)
         if channels is not None:
             maps = maps[:, channels]
@@ -116,25 +166,31 @@ class CamHeads(Backbone):
 
 
 class SeamHeads(CamHeads):
-    """SEAM's network; the background is channel 0 (method §2.1)."""
+    """The heads of SEAM's network; the background is channel 0 (docs/method.md §2.1)."""
 
     def add_heads(self, projection: str = 'fc_proj', num_classes: int = NUM_CLASSES) -> None:
-        self.make_heads(projection, 0, num_classes)
+        """Make the heads; the arguments are those of `make_heads`."""
+        self.make_heads(projection, bg_index=0, num_classes=num_classes)
         self.dropout7 = nn.Dropout2d(0.5)
 
-    def forward(self, x: torch.Tensor, upsample: bool = True, classify: bool = False):
-        """Maps and projected features of normalised images x [N, 3, H, W].
+    def forward(
+        self, x: torch.Tensor, upsample: bool = True, classify: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Maps and projected features of normalised images.
 
+        Args:
+            x: X, images [N, 3, H, W].
+            upsample: resize cam and cam_rv to H × W; otherwise they stay at feature size, h × w.
+            classify: compute and return only the spatial mean of cam, [N, C], for training with
+                the classification loss alone.
         Returns:
-            cam [N, C, H, W]: fc8 output (at feature size (h, w) when `upsample` is False).
-            cam_rv [N, C, H, W]: PCM-refined maps, ≥ 0 (likewise).
-            f_proj [N, 128, h, w].
-            cam_rv_down [N, C, h, w].
-        With `classify` only the spatial mean [N, C] of cam is computed and returned (plain
-        classification training).
+            cam: m, class maps [N, C, H, W].
+            cam_rv: m̂, refined maps [N, C, H, W], at least 0.
+            f_proj: f, projected features [N, 128, h, w], at least 0.
+            cam_rv_down: m̂ at feature size, [N, C, h, w].
         """
         taps = self.features(x)
-        feature = self.dropout7(taps['conv6'])
+        feature = self.dropout7(taps['conv6'])  # fea
         if classify:
             return self.fc8(feature).mean((2, 3))
         cam = self.fc8(feature)
@@ -152,10 +208,13 @@ class SeamHeads(CamHeads):
         channels: torch.Tensor,
         change_maps: ChangeMaps | None = None,
     ) -> torch.Tensor:
-        """cam_rv [N, K', H, W] of some channels [K'] only: what inference needs.
+        """m̂ of some channels at the size of the images, [N, K', H, W]: what inference needs.
 
-        `change_maps` is applied to the class maps before the PCM (network/pcm_additions.py); None:
-        as published.
+        Args:
+            x: X, images [N, 3, H, W].
+            channels: [K'], the channels to return.
+            change_maps: applied to the class maps before the PCM (network/pcm_additions.py); None
+                changes nothing, as published.
         """
         cam, taps = self.cam_and_taps(x)
         if change_maps is not None:
@@ -165,27 +224,34 @@ class SeamHeads(CamHeads):
 
 
 class EpsHeads(CamHeads):
-    """EPS's network; the background is the last channel, of VOC number 20 (method §2.2)."""
+    """The heads of EPS's network; the background is the last channel (docs/method.md §2.2)."""
 
     def add_heads(self, projection: str = 'proj_fc', num_classes: int = NUM_CLASSES) -> None:
-        self.make_heads(projection, num_classes - 1, num_classes)
+        """Make the heads; the arguments are those of `make_heads`."""
+        self.make_heads(projection, bg_index=num_classes - 1, num_classes=num_classes)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Class scores, maps and projected features of normalised images x [N, 3, H, W], all at
-        feature size (h, w).
+        """Class scores, maps and projected features of normalised images, all at feature size.
 
+        Args:
+            x: X, images [N, 3, H, W].
         Returns:
-            pred [N, C]: spatial mean of cam.
-            cam [N, C, h, w]: fc8 output.
-            pred_rv [N, C]: spatial mean of cam_rv.
-            cam_rv [N, C, h, w]: PCM-refined maps, ≥ 0.
-            f_proj [N, 128, h, w].
+            pred: the spatial mean of cam, [N, C].
+            cam: m, class maps [N, C, h, w].
+            pred_rv: the spatial mean of cam_rv, [N, C].
+            cam_rv: m̂, refined maps [N, C, h, w], at least 0.
+            f_proj: f, projected features [N, 128, h, w], at least 0.
         """
         taps = self.features(x)
-        cam = self.fc8(taps['conv6'])
+        feature = taps['conv6']  # fea
+        cam = self.fc8(feature)
         cam_rv = self.refine(x, taps, cam)
-        return cam.mean((2, 3)), cam, cam_rv.mean((2, 3)), cam_rv, self.project(taps['conv6'])
+        pred = cam.mean((2, 3))
+        pred_rv = cam_rv.mean((2, 3))
+        f_proj = self.project(feature)
+        return pred, cam, pred_rv, cam_rv, f_proj
 
     def forward_cam(self, x: torch.Tensor) -> torch.Tensor:
-        """The fc8 map [N, C, h, w] alone: what inference needs (no PCM)."""
-        return self.cam_and_taps(x)[0]
+        """m, [N, C, h, w], without the PCM: what inference needs."""
+        cam, _ = self.cam_and_taps(x)
+        return cam

@@ -1,25 +1,37 @@
-"""Whether a checkpoint is of the classes that it is to be used with."""
+"""Check that a checkpoint has the classes that it is to be used with."""
 
 from tool.files.checkpoints import class_set_of
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 from voc12.classes import VOC
 
-CLASS_LAYERS = ('fc8.weight', 'cls_conv.weight')  # with a row for each class
+# the layers with a row for each class: fc8 of CAM networks, cls_conv of DeepLab
+CLASS_LAYERS = ('fc8.weight', 'cls_conv.weight')
 
 
 def known_classes(state: dict, path: str) -> ClassSet:
-    """The classes of a checkpoint; one that carries no names, as the published ones, is VOC's.
+    """The classes of a checkpoint.
 
+    A checkpoint that carries no class names, like the published ones, is taken for one of VOC's.
+
+    Args:
+        state: the checkpoint's state dict.
+        path: the checkpoint's file, for messages.
     Raises:
-        UserError: it has another number of classes than names.
+        UserError: a layer has another number of classes than there are names.
     """
     named = class_set_of(state, path)
-    classes = VOC if named is None else named
+    if named is None:
+        classes = VOC
+        why = 'it carries no class names and is taken for one of the'
+    else:
+        classes = named
+        why = 'it names'
     for key in CLASS_LAYERS:
-        rows = len(state[key]) if key in state else classes.num_classes
+        if key not in state:
+            continue
+        rows = len(state[key])
         if rows != classes.num_classes:
-            why = 'it names' if named else 'it carries no class names and is taken for one of the'
             raise UserError(
                 f'{path}: {key} is of {rows} classes, the background included, but {why} {classes}'
             )
@@ -27,7 +39,15 @@ def known_classes(state: dict, path: str) -> ClassSet:
 
 
 def check_classes(state: dict, path: str, classes: ClassSet) -> None:
-    """UserError unless a checkpoint is of these classes, those of the data."""
+    """Check that a checkpoint has the classes of the data.
+
+    Args:
+        state: the checkpoint's state dict.
+        path: the checkpoint's file, for messages.
+        classes: those of the data.
+    Raises:
+        UserError: it has others.
+    """
     own = known_classes(state, path)
     if own != classes:
         raise UserError(
@@ -37,9 +57,19 @@ def check_classes(state: dict, path: str, classes: ClassSet) -> None:
 
 
 def without_other_classes(state: dict, path: str, classes: ClassSet) -> dict:
-    """What of some weights a training on these classes can start from: a layer with a row for each
-    class is left out where they are of other classes."""
-    named = class_set_of(state, path)
-    if (VOC if named is None else named) == classes:
+    """The weights that training on these classes can start from.
+
+    Weights of the same classes are returned as they are. Of weights of other classes, the layers
+    with a row for each class are left out.
+
+    Args:
+        state: a state dict.
+        path: its file, for messages.
+        classes: those of the data.
+    """
+    own = class_set_of(state, path)
+    if own is None:
+        own = VOC
+    if own == classes:
         return state
     return {key: value for key, value in state.items() if key not in CLASS_LAYERS}

@@ -1,7 +1,7 @@
-"""This project's additions to SEAM's PCM in inference, not in the paper (docs/method.md §10.7,
-§10.8).
+"""This project's additions to SEAM's PCM in inference (docs/method.md §10.7, §10.8).
 
-Both change the class maps before the PCM sees them. Neither is on by default.
+They are not in the paper. Both change the class maps before the PCM sees them, and neither is on by
+default.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,12 @@ ChangeMaps = Callable[[torch.Tensor], torch.Tensor]
 
 
 def is_channel(channels: torch.Tensor, count: int) -> torch.Tensor:
-    """True where a channel is one of `channels`, [1, count, 1, 1]."""
+    """True where a channel is one of `channels`, [1, count, 1, 1].
+
+    Args:
+        channels: [any], numbers of channels.
+        count: how many channels there are.
+    """
     chosen = torch.zeros(count, dtype=torch.bool, device=channels.device)
     return chosen.index_fill(0, channels, True).view(1, -1, 1, 1)
 
@@ -34,17 +39,18 @@ def gate(cam: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
 
 
 def lift(cam: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
-    """The class maps, in float32, with the given channels moved so that their least value is 0
-    (docs/method.md §10.8).
+    """The class maps with the minimum of the given channels moved to 0 (docs/method.md §10.8).
 
         m_k ← m_k − min m_k
 
-    The PCM sees nothing of a class whose map is positive nowhere; lifted, it sees where the class
-    is least unlikely.
+    The PCM sees nothing of a class whose map is positive nowhere. Of a lifted map it sees where the
+    class is least unlikely.
 
     Args:
         cam: m, class maps [N, C, h, w].
-        channels: [any].
+        channels: [any], those to lift.
+    Returns:
+        float32 [N, C, h, w].
     """
     cam = cam.float()
     lifted = cam - cam.amin((2, 3), keepdim=True)
@@ -56,16 +62,15 @@ def fill_empty(
     channels: torch.Tensor,
     infer: Callable[[ChangeMaps], torch.Tensor],
 ) -> torch.Tensor:
-    """The fused maps, those that are positive nowhere inferred again from lifted class maps
-    (docs/method.md §10.8).
+    """Fused maps in which a map that is positive nowhere is inferred again (docs/method.md §10.8).
 
-    In the second inference the PCM knows only the picture's classes: the others may be weak there
-    too, and would win its pixels.
+    The second inference lifts the class maps of the empty ones. Its PCM sees only the picture's
+    classes: the others may be weak as well, and would win the pixels of a lifted map.
 
     Args:
         maps: G, fused maps [K', H, W] of the picture's classes.
         channels: [K'], their channels.
-        infer: makes fused maps [K', H, W] with a change of the class maps.
+        infer: a function that takes a change of the class maps and makes fused maps [K', H, W].
     """
     empty = maps.amax((1, 2)) <= 0  # [K']
     if not empty.any():
@@ -75,4 +80,5 @@ def fill_empty(
     def lift_and_gate(cam: torch.Tensor) -> torch.Tensor:
         return gate(lift(cam, empty_channels), channels)
 
-    return torch.where(empty.view(-1, 1, 1), infer(lift_and_gate), maps)
+    maps_of_lifted = infer(lift_and_gate)
+    return torch.where(empty.view(-1, 1, 1), maps_of_lifted, maps)

@@ -1,14 +1,14 @@
-"""AffinityNet on ResNet-38 (method §2.3)."""
+"""AffinityNet on ResNet-38 (docs/method.md §2.3)."""
 
 from network.aff_net import CHANNELS, AffinityHeads
 from network.resnet38d import ResNet38, scaled
 
 
 class Net(AffinityHeads, ResNet38):
-    """State-dict keys are those of the published checkpoints.
+    """AffinityNet. Its state-dict keys are those of the published checkpoints.
 
     Args:
-        width: factor on all channel counts (multiple of 1/32); 1 is the published network.
+        width: factor on all channel counts, a multiple of 1/32; 1 is the published network.
     """
 
     def __init__(self, width: float = 1.0):

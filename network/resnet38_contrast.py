@@ -1,4 +1,4 @@
-"""SEAM's CAM network on ResNet-38 with the projection head of the contrast loss (method §2.1)."""
+"""SEAM's CAM network on ResNet-38, with a projection head (docs/method.md §2.1)."""
 
 from network.cam_net import SeamHeads
 from network.resnet38d import ResNet38
@@ -6,12 +6,12 @@ from voc12.classes import NUM_CLASSES
 
 
 class Net(SeamHeads, ResNet38):
-    """State-dict keys are those of the published checkpoints.
+    """SEAM's network. Its state-dict keys are those of the published checkpoints.
 
     Args:
-        width: see ResNet38; the heads' own channels do not scale.
-        projection: attribute (and checkpoint key) of the projection head.
-        num_classes: channels of every map, the background included.
+        width: factor on the backbone's channel counts, see ResNet38; the heads do not scale.
+        projection: the projection head's attribute, which is also its key in checkpoints.
+        num_classes: C, the channels of every map, the background included.
     """
 
     def __init__(

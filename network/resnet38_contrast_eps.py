@@ -1,4 +1,4 @@
-"""EPS's CAM network on ResNet-38 with the projection head of the contrast loss (method §2.2)."""
+"""EPS's CAM network on ResNet-38, with a projection head (docs/method.md §2.2)."""
 
 from network.cam_net import EpsHeads
 from network.resnet38d import ResNet38
@@ -6,11 +6,11 @@ from voc12.classes import NUM_CLASSES
 
 
 class Net(EpsHeads, ResNet38):
-    """State-dict keys are those of the published checkpoints.
+    """EPS's network. Its state-dict keys are those of the published checkpoints.
 
     Args:
-        width: see ResNet38; the heads' own channels do not scale.
-        num_classes: channels of every map, the background included.
+        width: factor on the backbone's channel counts, see ResNet38; the heads do not scale.
+        num_classes: C, the channels of every map, the background included.
     """
 
     def __init__(self, width: float = 1.0, num_classes: int = NUM_CLASSES):

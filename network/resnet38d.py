@@ -1,5 +1,8 @@
-"""ResNet-38 (Wu et al., model A1) at output stride 8: the backbone of every ResNet-38 network here
-(method §1)."""
+"""ResNet-38, the backbone of the published networks, at output stride 8 (docs/method.md §1).
+
+It is model A1 of Wu, Shen, van den Hengel: "Wider or Deeper". Modules have the names of the
+published checkpoints.
+"""
 
 from collections.abc import Iterator
 
@@ -10,18 +13,23 @@ from torch import nn
 from network.backbone import Backbone
 from tool.run.errors import UserError
 
-FULL_CHANNELS = 4096  # of the last feature map at width 1
-FROZEN = ('conv1a', 'b2', 'b2_1', 'b2_2')  # when fine-tuning
+FULL_CHANNELS = 4096  # channels of the last feature map at width 1
+FROZEN = ('conv1a', 'b2', 'b2_1', 'b2_2')  # layers that take no gradient when fine-tuning
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels at a width, never fewer than 16."""
+    """`channels` of the published network at a width, at least 16."""
     return max(16, round(channels * width))
 
 
 def check_width(width: float) -> float:
-    """`width` if it is a multiple of 1/32 in (0, 4], so that a checkpoint's shapes give it back
-    exactly."""
+    """Return `width` if it is a multiple of 1/32 in (0, 4].
+
+    With such a width the shapes of a checkpoint give the width back exactly.
+
+    Raises:
+        UserError: it is no such number.
+    """
     if not 0 < width <= 4 or width * 32 != int(width * 32):
         raise UserError(
             f'--width {width}: must be a multiple of 1/32 above 0, e.g. 1, 0.5, 0.25 or 0.125'
@@ -30,29 +38,45 @@ def check_width(width: float) -> float:
 
 
 def width_of(state: dict, prefix: str = '') -> float:
-    """Width of the backbone in a state dict, from the shape of `<prefix>bn7.weight`.
+    """The width of the ResNet-38 in a state dict, from the shape of `<prefix>bn7.weight`.
 
     Raises:
-        KeyError: no ResNet-38 in it.
+        KeyError: the state dict holds no ResNet-38.
     """
     return len(state[prefix + 'bn7.weight']) / FULL_CHANNELS
 
 
 def conv3x3(channels_in: int, channels_out: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """A 3×3 convolution without bias; at stride 1 it keeps the size."""
-    return nn.Conv2d(channels_in, channels_out, 3, stride, dilation, dilation, bias=False)
+    """A 3×3 convolution without bias. At stride 1 it keeps the size of the map."""
+    return nn.Conv2d(
+        channels_in,
+        channels_out,
+        kernel_size=3,
+        stride=stride,
+        padding=dilation,
+        dilation=dilation,
+        bias=False,
+    )
 
 
 def conv1x1(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
     """A 1×1 convolution without bias."""
-    return nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+    return nn.Conv2d(channels_in, channels_out, kernel_size=1, stride=stride, bias=False)
 
 
 class Block(nn.Module):
-    """Plain block: BN, ReLU, 3×3 convolution, twice, added to the shortcut.
+    """A plain block: twice BN → ReLU → 3×3 convolution, added to a shortcut.
 
-    The shortcut is the input where the shape stays, else a 1×1 convolution of the first BN-ReLU
-    output.
+    The shortcut is the input where the shape stays. Otherwise it is a 1×1 convolution of the first
+    BN-ReLU output.
+
+    Args:
+        channels_in: channels of the input.
+        channels_mid: channels between the two convolutions.
+        channels_out: channels of the output.
+        stride: stride of the first convolution and of the shortcut.
+        first_dilation: dilation of the first convolution.
+        dilation: dilation of the second convolution.
     """
 
     def __init__(
@@ -68,26 +92,36 @@ class Block(nn.Module):
         self.bn_branch2a = nn.BatchNorm2d(channels_in)
         self.conv_branch2a = conv3x3(channels_in, channels_mid, stride, first_dilation)
         self.bn_branch2b1 = nn.BatchNorm2d(channels_mid)
-        self.conv_branch2b1 = conv3x3(channels_mid, channels_out, 1, dilation)
+        self.conv_branch2b1 = conv3x3(channels_mid, channels_out, dilation=dilation)
         self.same_shape = channels_in == channels_out and stride == 1
         if not self.same_shape:
             self.conv_branch1 = conv1x1(channels_in, channels_out, stride)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(output, first BN-ReLU output)."""
+        """The output and the first BN-ReLU output, which is a tap in some blocks."""
         first = F.relu(self.bn_branch2a(x), inplace=True)
         y = self.conv_branch2a(first)
         y = F.relu(self.bn_branch2b1(y), inplace=True)
         y = self.conv_branch2b1(y)
-        y += x if self.same_shape else self.conv_branch1(first)
+        if self.same_shape:
+            y += x
+        else:
+            y += self.conv_branch1(first)
         return y, first
 
 
 class Bottleneck(nn.Module):
-    """Bottleneck: BN, ReLU, convolution, three times (1×1, 3×3, 1×1), with dropout before the last
-    two convolutions.
+    """A bottleneck: three times BN → ReLU → convolution (1×1, 3×3, 1×1), added to a shortcut.
 
+    Dropout of whole channels precedes the second and the third convolution. The branch has a
+    quarter of the output's channels after the first convolution and half of them after the second.
     The shortcut is a 1×1 convolution of the first BN-ReLU output.
+
+    Args:
+        channels_in: channels of the input.
+        channels_out: channels of the output.
+        dilation: dilation of the 3×3 convolution.
+        dropout: probability of dropping a channel.
     """
 
     def __init__(self, channels_in: int, channels_out: int, dilation: int, dropout: float):
@@ -98,14 +132,14 @@ class Bottleneck(nn.Module):
         self.conv_branch2a = conv1x1(channels_in, quarter)
         self.bn_branch2b1 = nn.BatchNorm2d(quarter)
         self.dropout_2b1 = nn.Dropout2d(dropout)
-        self.conv_branch2b1 = conv3x3(quarter, half, 1, dilation)
+        self.conv_branch2b1 = conv3x3(quarter, half, dilation=dilation)
         self.bn_branch2b2 = nn.BatchNorm2d(half)
         self.dropout_2b2 = nn.Dropout2d(dropout)
         self.conv_branch2b2 = conv1x1(half, channels_out)
         self.conv_branch1 = conv1x1(channels_in, channels_out)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(output, first BN-ReLU output)."""
+        """The output and the first BN-ReLU output, which is a tap in b6."""
         first = F.relu(self.bn_branch2a(x), inplace=True)
         y = self.conv_branch2a(first)
         y = F.relu(self.bn_branch2b1(y), inplace=True)
@@ -117,35 +151,48 @@ class Bottleneck(nn.Module):
 
 
 class ResNet38(Backbone):
-    """The backbone. `features` holds what the heads read; attributes are named as in the published
-    checkpoints.
+    """The backbone: the rows of its constructor are those of the table in docs/method.md §1.
 
     Args:
-        width: factor on all channel counts (multiple of 1/32); 1 is the published network.
+        width: factor on all channel counts, a multiple of 1/32; 1 is the published network.
     """
 
     def __init__(self, width: float = 1.0):
         super().__init__()
         self.width = check_width(width)
-        c64, c128, c256, c512, c1024, c2048, c4096 = (scaled(64 << i, width) for i in range(7))
+        c64 = scaled(64, width)
+        c128 = scaled(128, width)
+        c256 = scaled(256, width)
+        c512 = scaled(512, width)
+        c1024 = scaled(1024, width)
+        c2048 = scaled(2048, width)
+        c4096 = scaled(4096, width)
+
+        # stride 1
         self.conv1a = conv3x3(3, c64)
+        # stride 2; the first block of a group halves the size of the map
         self.b2 = Block(c64, c128, c128, stride=2)
         self.b2_1 = Block(c128, c128, c128)
         self.b2_2 = Block(c128, c128, c128)
+        # stride 4
         self.b3 = Block(c128, c256, c256, stride=2)
         self.b3_1 = Block(c256, c256, c256)
         self.b3_2 = Block(c256, c256, c256)
+        # stride 8; tap conv3 is the first BN-ReLU output of b4, still at stride 4
         self.b4 = Block(c256, c512, c512, stride=2)
         self.b4_1 = Block(c512, c512, c512)
         self.b4_2 = Block(c512, c512, c512)
         self.b4_3 = Block(c512, c512, c512)
         self.b4_4 = Block(c512, c512, c512)
         self.b4_5 = Block(c512, c512, c512)
+        # dilated from here on, and no more strides; tap conv4 is the first BN-ReLU output of b5
         self.b5 = Block(c512, c512, c1024, first_dilation=1, dilation=2)
         self.b5_1 = Block(c1024, c512, c1024, first_dilation=2, dilation=2)
         self.b5_2 = Block(c1024, c512, c1024, first_dilation=2, dilation=2)
+        # tap conv5 is the first BN-ReLU output of b6
         self.b6 = Bottleneck(c1024, c2048, dilation=4, dropout=0.3)
         self.b7 = Bottleneck(c2048, c4096, dilation=4, dropout=0.5)
+        # tap conv6 is bn7 followed by ReLU
         self.bn7 = nn.BatchNorm2d(c4096)
         self.channels = {'conv3': c256, 'conv4': c512, 'conv5': c1024, 'conv6': c4096}
         self.freeze(True)
@@ -155,19 +202,25 @@ class ResNet38(Backbone):
         return f'ResNet-38 of width {self.width}'
 
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Taps of a normalised image [N, 3, H, W]: conv3 (stride 4), conv4, conv5 and conv6 (stride
-        8, ceil(H/8))."""
+        """The taps of normalised images [N, 3, H, W].
+
+        Returns:
+            'conv3', [N, channels, ceil(H/4), ceil(W/4)], and 'conv4', 'conv5' and 'conv6',
+            [N, channels, ceil(H/8), ceil(W/8)].
+        """
         x, taps = self.before_b7(x)
         x = self.b7(x)[0]
         taps['conv6'] = F.relu(self.bn7(x), inplace=True)
         return taps
 
     def before_b7(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The output of b6, and the taps conv3, conv4 and conv5: the first BN-ReLU outputs of b4,
-        b5 and b6."""
+        """The output of b6, and the taps conv3, conv4 and conv5."""
         taps = {}
         x = self.conv1a(x)
-        for block in (self.b2, self.b2_1, self.b2_2, self.b3, self.b3_1, self.b3_2):
+        # [0] is the output; a first BN-ReLU output that is no tap is freed at once
+        for block in (self.b2, self.b2_1, self.b2_2):
+            x = block(x)[0]
+        for block in (self.b3, self.b3_1, self.b3_2):
             x = block(x)[0]
         x, taps['conv3'] = self.b4(x)
         for block in (self.b4_1, self.b4_2, self.b4_3, self.b4_4, self.b4_5):
@@ -179,10 +232,10 @@ class ResNet38(Backbone):
         return x, taps
 
     def train_from_scratch(self) -> None:
-        """No ImageNet weights: BatchNorm trains, nothing is frozen, and every block starts as its
-        shortcut alone.
+        """Prepare for training without ImageNet weights: BatchNorm trains and nothing is frozen.
 
-        That last (Goyal et al., 2017, section 5.1) lets a narrow network learn to classify in far
+        The last convolution of every plain block starts at 0, so that the block starts as its
+        shortcut (Goyal et al., 2017, section 5.1). A narrow network then learns to classify in far
         fewer steps.
         """
         super().train_from_scratch()
@@ -191,4 +244,5 @@ class ResNet38(Backbone):
                 nn.init.zeros_(module.conv_branch2b1.weight)
 
     def early(self) -> Iterator[nn.Parameter]:
-        return (parameter for name in FROZEN for parameter in getattr(self, name).parameters())
+        for name in FROZEN:
+            yield from getattr(self, name).parameters()

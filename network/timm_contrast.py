@@ -1,4 +1,4 @@
-"""SEAM's CAM network on any ImageNet backbone of timm."""
+"""SEAM's CAM network on an ImageNet backbone of timm (docs/method.md §2.1)."""
 
 from network.cam_net import SeamHeads
 from network.timm_backbone import TimmBackbone
@@ -6,12 +6,13 @@ from voc12.classes import NUM_CLASSES
 
 
 class Net(SeamHeads, TimmBackbone):
-    """SEAM's heads over a timm network.
+    """SEAM's network over a backbone of timm.
 
     Args:
-        model, output_stride: see TimmBackbone.
-        projection: attribute (and checkpoint key) of the projection head.
-        num_classes: channels of every map, the background included.
+        model: the backbone's name in timm, see TimmBackbone.
+        output_stride: of the class maps, in image pixels.
+        projection: the projection head's attribute, which is also its key in checkpoints.
+        num_classes: C, the channels of every map, the background included.
     """
 
     def __init__(

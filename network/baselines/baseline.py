@@ -15,85 +15,88 @@ from tool.train import processes
 
 @dataclass(frozen=True)
 class LossOptions:
-    """What a training run decides about its losses."""
+    """The settings of a training run that its losses depend on (docs/method.md §3)."""
 
     # side of the second view in pixels
     view2_size: int = 128
-    # most classes that a picture of the list has; None: not known, all are computed (the same)
+    # the largest number of classes that an image of the list has. It saves work and changes no
+    # result; None, not known, computes the maps of all classes
     max_classes: int | None = None
-    # EPS: a class is foreground if more than this share of its area is salient
+    # τ_s of EPS: a class is foreground if more than this share of its area is salient
     tau: float = 0.4
-    # the consistency losses er and ecr of the two views
+    # train with er and ecr, the consistency losses of the two views
     consistency: bool = True
-    # the contrast, e.g. Baseline.contrast_options(); None: no contrast
+    # the contrast's options, see Baseline.contrast_options; None trains without the contrast
     contrast: ContrastOptions | None = None
-    # SEAM: side of the square at which the views' maps are compared; None: the views' own sizes
+    # SEAM: side in pixels of the square at which its losses compare the maps of the two views;
+    # None compares them at the views' own sizes
     loss_size: int | None = None
 
 
 @dataclass(frozen=True)
 class ViewMaps:
-    """What the network makes of one view, at feature size."""
+    """The output of the network for one view, at feature size."""
 
-    # class maps [N, C, h, w]
+    # m: class maps [N, C, h, w]
     cam: torch.Tensor
-    # class maps refined by the PCM, ≥ 0, [N, C, h, w]
+    # m̂: class maps refined by the PCM, at least 0, [N, C, h, w]
     cam_rv: torch.Tensor
-    # projected features, ≥ 0, [N, D, h, w]
+    # f: projected features, at least 0, [N, D, h, w]
     f_proj: torch.Tensor
-    # class scores [N, C], where the network gives them (EPS)
+    # class scores [N, C], if the network gives them (EPS)
     pred: torch.Tensor | None = None
 
 
 class Baseline:
-    """One way of making CAMs: constants of docs/method.md and the losses that go with them.
+    """A method of making CAMs that the contrast is added to: its constants and its losses.
 
-    A subclass sets the attributes and fills in the methods that raise NotImplementedError.
+    A subclass sets the attributes and defines the methods that raise NotImplementedError here.
     """
 
-    # value of --baseline
+    # its name, the value of --baseline
     name: str
-    # module of its Net over ResNet-38
+    # the module of its network over ResNet-38
     network: str
-    # module of its Net over timm's backbones
+    # the module of its network over backbones of timm
     timm_network: str
-    # key of its projection head in checkpoints
+    # the key of its projection head in checkpoints
     projection: str
-    # channel of the background in every map
+    # b: the channel of the background in every map
     bg_index: int
-    # background score of the contrast's pseudo labels
+    # β_bg: the background's score in the contrast's pseudo labels
     bg_threshold: float
-    # pixels of a prototype, as a share of one picture's pixels
+    # ρ: the pixels of a prototype, as a share of one image's pixels
     top_fraction: float
-    # background score of the CAM PNGs
+    # the background's score in the CAM PNGs
     png_threshold: float
     # epochs of the learning-rate schedule
     max_epochs: int
-    # steps of a run; None: all epochs
+    # steps of a run; None trains for all epochs
     max_steps: int | None = None
-    # needs saliency maps
+    # True if its losses need saliency maps
     saliency: bool = False
-    # its two-view losses compare upsampled maps
+    # True if its two-view losses compare upsampled maps
     upsampled: bool = False
-    # its seeds are maps of the PCM
+    # True if the PCM makes its seeds
     pcm_seeds: bool = False
 
     def for_classes(self, num_classes: int) -> 'Baseline':
-        """This baseline for maps of another number of channels, the background included."""
-        return self  # a background that comes first stays where it is
+        """This baseline for maps with `num_classes` channels, the background included."""
+        return self  # a background that is channel 0 is so for any number of channels
 
     @property
     def networks(self) -> tuple[str, str]:
+        """The modules of its networks over ResNet-38 and over backbones of timm."""
         return self.network, self.timm_network
 
     def contrast_options(
         self, kind: type[ContrastOptions] = ContrastOptions, **changes
     ) -> ContrastOptions:
-        """The contrast's options with the paper's constants for this baseline and some changes.
+        """The contrast's options: the paper's constants for this baseline, with changes.
 
         Args:
             kind: ContrastOptions, or LabelAwareOptions for label-aware prototypes.
-            changes: fields of `kind`.
+            changes: fields of `kind` that have other values.
         """
         constants = {
             'bg_index': self.bg_index,
@@ -109,22 +112,25 @@ class Baseline:
         options: LossOptions,
         generator: torch.Generator | None = None,
     ) -> dict[str, torch.Tensor]:
-        """All loss terms of a batch and their sum 'loss'.
+        """All loss terms of a batch (docs/method.md §3).
 
-        Under torchrun the batch is a process's part: the mean of the terms over the processes is
-        that of the whole batch.
+        Under torchrun each process has its own part of the batch. The terms of the whole batch are
+        the means of the processes' terms.
 
         Args:
-            net: the network, or what is called in its place.
+            net: the network, or a function that calls it.
             batch: 'image' [N, 3, H, W], 'label' [N, K] and, for EPS, 'saliency' [N, 1, H, W].
-            options: what the run decides.
-            generator: of the pixel sampling; in the same state in every process.
+            options: the settings of the run.
+            generator: of the random pixels; it has the same state in every process.
+        Returns:
+            The terms by name, scalars, and their sum 'loss'.
         """
         if not options.consistency and options.contrast is None:
             terms = self.one_view_losses(net, batch, options)
             return {**terms, 'loss': total_of(terms)}
         image = batch['image']
-        small = F.interpolate(image, (options.view2_size,) * 2, mode='bilinear', align_corners=True)
+        size2 = (options.view2_size, options.view2_size)
+        small = F.interpolate(image, size2, mode='bilinear', align_corners=True)
         view1 = self.view_maps(net, image)
         view2 = self.view_maps(net, small)
         terms = self.two_view_losses(view1, view2, batch, options)
@@ -136,13 +142,13 @@ class Baseline:
         return {**terms, 'loss': total}
 
     def view_maps(self, net: Callable, view: torch.Tensor) -> ViewMaps:
-        """One pass of the network in training; `view` [N, 3, H, W]."""
+        """The output of the network in training for one view, [N, 3, H, W]."""
         raise NotImplementedError
 
     def one_view_losses(
         self, net: Callable, batch: dict[str, torch.Tensor], options: LossOptions
     ) -> dict[str, torch.Tensor]:
-        """Loss terms of plain classification training on the images alone."""
+        """The loss terms without a second view, for training without consistency and contrast."""
         raise NotImplementedError
 
     def two_view_losses(
@@ -152,12 +158,12 @@ class Baseline:
         batch: dict[str, torch.Tensor],
         options: LossOptions,
     ) -> dict[str, torch.Tensor]:
-        """The baseline's own loss terms on two views of the images."""
+        """The baseline's own loss terms, without the contrast, on two views of the images."""
         raise NotImplementedError
 
     def channels(self, classes: list[int], device: torch.device) -> torch.Tensor:
-        """Channels [K'] of the foreground classes 0…K−1 in a map stack."""
-        first = 1 if self.bg_index == 0 else 0
+        """The channels, [K'], of foreground classes, which are counted from 0 to K−1."""
+        first = 1 if self.bg_index == 0 else 0  # the channel of class 0
         return torch.tensor([first + c for c in classes], device=device)
 
     def maps(
@@ -168,24 +174,29 @@ class Baseline:
         size: tuple[int, int],
         change_maps: ChangeMaps | None = None,
     ) -> torch.Tensor:
-        """Maps [K', H, W] of the foreground classes from one scale (docs/method.md §5).
+        """Maps of a picture's classes from one scale, [K', H, W] (docs/method.md §5).
 
         Args:
             net: the network.
-            view: [2, 3, h, w], the picture and its mirror image.
-            classes: the picture's classes, 0…K−1.
+            view: the picture and its mirror image at this scale, [2, 3, h, w].
+            classes: the picture's foreground classes, 0…K−1.
             size: (H, W) of the picture.
-            change_maps: an addition of network/pcm_additions.py; None: as published.
+            change_maps: an addition of network/pcm_additions.py; None changes nothing, as
+                published.
         """
         channels = self.channels(classes, view.device)
-        # on a CPU a batch of two was no faster than two passes, and its peak memory half as high
-        # again
-        passes = view.split(1) if view.device.type == 'cpu' else [view]
-        maps = torch.cat(
-            [self.pass_maps(net, part, channels, change_maps).float() for part in passes]
-        )
+        if view.device.type == 'cpu':
+            # two passes are as fast as a batch of two, whose peak memory was half as high again
+            passes = list(view.split(1))
+        else:
+            passes = [view]
+        maps_of_passes = []
+        for part in passes:
+            maps_of_passes.append(self.pass_maps(net, part, channels, change_maps).float())
+        maps = torch.cat(maps_of_passes)  # [2, K', h', w']
         maps = F.interpolate(maps, size, mode='bilinear', align_corners=False)
-        return maps[0] + maps[1].flip(2)
+        mirrored_back = maps[1].flip(2)
+        return maps[0] + mirrored_back
 
     def pass_maps(
         self,
@@ -194,19 +205,25 @@ class Baseline:
         channels: torch.Tensor,
         change_maps: ChangeMaps | None,
     ) -> torch.Tensor:
-        """Maps [2, K', h', w'] of the given channels from one pass of the network.
+        """Maps of the given channels from one pass of the network.
 
-        `change_maps`: see `maps`; a baseline whose seeds the PCM does not make gets None.
+        Args:
+            net: the network.
+            view: one or two images, [n, 3, h, w].
+            channels: [K'].
+            change_maps: see `maps`; always None for a baseline whose seeds the PCM does not make.
+        Returns:
+            [n, K', h', w'], of any size.
         """
         raise NotImplementedError
 
     def finish(self, maps: torch.Tensor) -> torch.Tensor:
-        """Seeds in [0, 1] from the maps [K', H, W] summed over scales (docs/method.md §5)."""
+        """Seeds, [K', H, W] in [0, 1], from maps summed over scales (docs/method.md §5)."""
         raise NotImplementedError
 
 
 def total_of(terms: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The sum of loss terms, in their order."""
+    """The sum of loss terms, added in their order."""
     first, *others = terms.values()
     total = first
     for term in others:
@@ -221,15 +238,19 @@ def two_view_contrast(
     options: ContrastOptions,
     generator: torch.Generator | None,
 ) -> dict[str, torch.Tensor]:
-    """The contrast of two views of the batch of all processes: the paper's, or with label-aware
-    prototypes where the options are theirs."""
+    """The terms of the contrast of two views, over the batch of all processes.
+
+    It is the paper's contrast (docs/method.md §3.3), or the one with label-aware prototypes (§10.1)
+    if `options` are LabelAwareOptions.
+    """
     maps = (view1.f_proj, view1.cam_rv, view2.f_proj, view2.cam_rv)
     label = batch['label']
     gather = processes.gather
     if not isinstance(options, LabelAwareOptions):
         return contrast_loss(*maps, label, options, generator=generator, gather=gather)
     image = batch['image']
-    inside = (image != 0).any(1, keepdim=True).to(image.dtype)  # padding is zeros
+    # 1 inside the picture and 0 in the padding of the crop, whose pixels are zeros
+    inside = (image != 0).any(1, keepdim=True).to(image.dtype)
     return label_aware_contrast_loss(
         *maps, label, options, inside=inside, generator=generator, gather=gather
     )

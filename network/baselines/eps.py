@@ -1,4 +1,4 @@
-"""The EPS baseline: saliency maps as a second supervision (docs/method.md §2.2, §3.4, §5)."""
+"""The EPS baseline, which also learns from saliency maps (docs/method.md §2.2, §3.4, §5)."""
 
 import copy
 from collections.abc import Callable
@@ -14,15 +14,17 @@ from tool.method.seam_losses import classification_loss, consistency_losses, rvm
 
 
 class Eps(Baseline):
+    """EPS. The attributes are explained in Baseline."""
+
     name = 'eps'
     network = 'network.resnet38_contrast_eps'
     timm_network = 'network.timm_contrast_eps'
     projection = 'proj_fc'
-    bg_index = 20  # of VOC: the last channel
+    bg_index = 20  # the last channel, here of VOC; see for_classes
     bg_threshold = 0.10
     top_fraction = 1 / 16
     png_threshold = 0.22
-    max_epochs = 15  # of the learning-rate schedule
+    max_epochs = 15
     max_steps = 20000
     saliency = True
 
@@ -37,7 +39,7 @@ class Eps(Baseline):
 
     def foreground_scores(self, view: ViewMaps) -> torch.Tensor:
         """Class scores [N, K] of the foreground classes."""
-        assert view.pred is not None  # EPS's networks give it
+        assert view.pred is not None  # EPS's networks return class scores
         return view.pred[:, : self.bg_index]
 
     def one_view_losses(
@@ -97,10 +99,12 @@ class Eps(Baseline):
         channels: torch.Tensor,
         change_maps: ChangeMaps | None,
     ) -> torch.Tensor:
-        return net.forward_cam(view).softmax(1)[:, channels]
+        probabilities = net.forward_cam(view).softmax(1)
+        return probabilities[:, channels]
 
     def finish(self, maps: torch.Tensor) -> torch.Tensor:
-        return maps / (maps.amax((1, 2), keepdim=True) + 1e-5)
+        highest = maps.amax((1, 2), keepdim=True)
+        return maps / (highest + 1e-5)
 
 
 BASELINE = Eps()

@@ -12,6 +12,8 @@ from tool.method.seam_losses import classification_loss, seam_loss
 
 
 class Seam(Baseline):
+    """SEAM. The attributes are explained in Baseline."""
+
     name = 'seam'
     network = 'network.resnet38_contrast'
     timm_network = 'network.timm_contrast'
@@ -32,7 +34,8 @@ class Seam(Baseline):
         self, net: Callable, batch: dict[str, torch.Tensor], options: LossOptions
     ) -> dict[str, torch.Tensor]:
         scores = net(batch['image'], classify=True)
-        return {'loss_cls': classification_loss(scores[:, 1:], batch['label'])}
+        foreground_scores = scores[:, 1:]  # [N, K]
+        return {'loss_cls': classification_loss(foreground_scores, batch['label'])}
 
     def two_view_losses(
         self,
@@ -44,7 +47,8 @@ class Seam(Baseline):
         size1 = spatial_size(batch['image'])
         size2 = (options.view2_size, options.view2_size)
         if options.loss_size:
-            size1 = size2 = (options.loss_size, options.loss_size)
+            size1 = (options.loss_size, options.loss_size)
+            size2 = size1
         terms = seam_loss(
             view1.cam,
             view1.cam_rv,

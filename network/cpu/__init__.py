@@ -1,5 +1,7 @@
-"""Everything that exists only to make a CPU faster; with or without this folder the networks
-compute the same."""
+"""Everything that exists only to make networks faster on a CPU.
+
+Without this folder the networks compute the same, only more slowly.
+"""
 
 from torch import nn
 
@@ -10,21 +12,26 @@ from network.timm_backbone import TimmBackbone
 
 
 def speed_up(net: nn.Module) -> nn.Module:
-    """Let the backbones in a network take this folder's ways on a CPU; returns the same network.
+    """Make the backbones in a network faster on a CPU, and return the same network.
 
-    Modules keep their places, parameters, buffers and hooks, so that checkpoints, optimisers and
-    `train`, `eval` and `compile` know nothing of it; a second call changes nothing. Results are
-    the same to rounding, random numbers exactly. What is put over what:
+    Modules keep their places, parameters, buffers and hooks, so checkpoints, optimisers, `train`,
+    `eval` and `compile` work as before. Results are the same to rounding, and random numbers are
+    exactly the same. A second call changes nothing.
 
-    - ResNet-38 (`network/cpu/resnet38.py`): inference writes over maps that nobody needs any more,
-      and makes conv6, the largest map, a few rows at a time. Training does not compute what
-      Dropout2d dropped (`network/cpu/dropout.py`). The 3×3 convolutions from b3 on take Winograd's
-      algorithm where that pays, and those of 1×1 copy no pixel between their strides
-      (`network/cpu/convolutions.py`).
-    - Backbones of timm (`network/cpu/depthwise.py`): dilated depthwise convolutions are
-      interleaved, and with --amp bf16 all depthwise convolutions train in float32.
+    ResNet-38:
 
-    What it saves is in docs/results.md and in those modules' docstrings.
+    - In inference, a map that is no longer needed is overwritten, and conv6, the largest map, is
+      made a few rows at a time (network/cpu/resnet38.py).
+    - In training, channels that Dropout2d dropped are not computed (network/cpu/dropout.py).
+    - The 3×3 convolutions from b3 on use Winograd's algorithm where it is faster, and 1×1
+      convolutions do not copy the pixels between their strides (network/cpu/convolutions.py).
+
+    Backbones of timm (network/cpu/depthwise.py):
+
+    - Dilated depthwise convolutions become ordinary ones on subsampled images.
+    - With --amp bf16 all depthwise convolutions train in float32.
+
+    docs/results.md and the docstrings of these modules say how much is saved.
     """
     for module in list(net.modules()):
         if isinstance(module, ResNet38):

@@ -1,4 +1,4 @@
-"""How a module gets another forward from outside."""
+"""Give a module another forward from outside."""
 
 import functools
 
@@ -6,15 +6,17 @@ from torch import nn
 
 
 def put_over(module: nn.Module, faster: type) -> None:
-    """Let `module` be of the class `faster` too, whose methods then come before its own.
+    """Make `module` an instance of the class `faster` too.
 
-    `super()` in them leads to its own. Its state stays as it is.
+    The methods of `faster` then take the place of the module's own, which they reach by `super()`.
+    The module's state stays as it is.
     """
     if not isinstance(module, faster):
         own: type = type(module)
         module.__class__ = _joined(faster, own)
 
 
-@functools.cache  # one class for all modules of a kind, which torch.compile relies on
+@functools.cache  # torch.compile relies on one class for all modules of a kind
 def _joined(faster: type, own: type) -> type:
+    """A class that inherits from `faster` first and from `own` second, with the name of `own`."""
     return type(own.__name__, (faster, own), {'__module__': own.__module__})

@@ -1,5 +1,7 @@
-"""ResNet-38 on a CPU in less time and memory (method §1); put over a network by
-`speed_up_resnet38`."""
+"""ResNet-38 in less time and memory on a CPU (docs/method.md §1).
+
+`speed_up_resnet38` puts the classes of this file over the modules of a network.
+"""
 
 from collections.abc import Callable
 
@@ -13,13 +15,16 @@ from network.cpu.dropout import after_dropout
 from network.cpu.put_over import put_over
 from network.resnet38d import Block, Bottleneck, ResNet38
 
-STRIP = 8  # rows of conv6 that are there at once
-DIRECT = ('b2', 'b2_1', 'b2_2')  # Winograd's rounding here would pass through all that follows
+STRIP = 8  # rows of conv6 that are in memory at once
+# Blocks without Winograd's algorithm: its rounding would pass through all layers after them.
+DIRECT = ('b2', 'b2_1', 'b2_2')
 
 
 class InPlaceBatchNorm(nn.BatchNorm2d):
-    """A BatchNorm whose input nobody else needs: in inference its output takes the input's
-    place."""
+    """A BatchNorm that overwrites its input with its output in inference.
+
+    It is for places where nothing else needs the input.
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training or not infers_in_float32(x):
@@ -33,8 +38,11 @@ class InPlaceBatchNorm(nn.BatchNorm2d):
 
 
 class SameShapeBlock(Block):
-    """A block whose shortcut is its input: its first BN-ReLU output is no tap, and is given back
-    before the second convolution."""
+    """A block whose shortcut is its input.
+
+    Its first BN-ReLU output is no tap. It is not returned, and so its memory is free before the
+    second convolution.
+    """
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
         y = self.conv_branch2a(F.relu(self.bn_branch2a(x), inplace=True))
@@ -44,15 +52,17 @@ class SameShapeBlock(Block):
 
 
 class BottleneckInHalves(Bottleneck):
-    """A bottleneck whose wide half can be made a few rows at a time, and which does not compute
-    what its dropout dropped."""
+    """A bottleneck in two halves, of which the wide one can be made a few rows at a time.
+
+    It does not compute the channels that its dropout dropped.
+    """
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         first, y = self.narrow(x)
         return self.widen(first, y), first
 
     def narrow(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The first BN-ReLU output, and the branch as far as it has fewer channels."""
+        """The first BN-ReLU output, and the branch before its last, widest convolution."""
         first = F.relu(self.bn_branch2a(x), inplace=True)
         y = self.conv_branch2a(first)
         y = F.relu(self.bn_branch2b1(y), inplace=True)
@@ -60,17 +70,19 @@ class BottleneckInHalves(Bottleneck):
         return first, F.relu(self.bn_branch2b2(y), inplace=True)
 
     def widen(self, first: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The output from what `narrow` gives, pixel by pixel."""
+        """The output, made from the results of `narrow`; each pixel depends on itself alone."""
         y = after_dropout(self.conv_branch2b2, self.dropout_2b2, y)
         y += self.conv_branch1(first)
         return y
 
 
 class CamInStrips:
-    """Put over a CAM network on ResNet-38: inference makes conv6 a few rows at a time and keeps
-    only their fc8 output."""
+    """A CAM network on ResNet-38 that makes conv6 a few rows at a time in inference.
 
-    # of the network that it is put over
+    Only the fc8 output of the rows is kept.
+    """
+
+    # attributes of the network that this class is put over
     before_b7: Callable[[torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]]
     b7: BottleneckInHalves
     bn7: nn.BatchNorm2d
@@ -82,20 +94,19 @@ class CamInStrips:
         x, taps = self.before_b7(x)
         first, y = self.b7.narrow(x)
         del x
-        cam = [
-            self.cam_of_strip(first_strip, y_strip)
-            for first_strip, y_strip in zip(first.split(STRIP, 2), y.split(STRIP, 2))
-        ]
-        return torch.cat(cam, 2), taps
+        strips = []
+        for first_strip, y_strip in zip(first.split(STRIP, 2), y.split(STRIP, 2)):
+            strips.append(self.cam_of_strip(first_strip, y_strip))
+        return torch.cat(strips, 2), taps
 
     def cam_of_strip(self, first: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """fc8 output [N, C, rows, w] of some rows of what `b7.narrow` gives."""
+        """The fc8 output, [N, C, rows, w], of some rows of the results of `b7.narrow`."""
         conv6 = F.relu(self.bn7(self.b7.widen(first, y)), inplace=True)
         return self.fc8(conv6)
 
 
 def speed_up_resnet38(net: ResNet38) -> None:
-    """Put all of this over a network that is, or stands on, a ResNet-38."""
+    """Put the classes of this file over the modules of a ResNet-38, or of a network on one."""
     for name, block in net.named_children():
         if isinstance(block, Block):
             _speed_up_block(block, winograd=name not in DIRECT)
@@ -110,6 +121,7 @@ def speed_up_resnet38(net: ResNet38) -> None:
 
 
 def _speed_up_block(block: Block, winograd: bool) -> None:
+    """Put faster classes over a plain block; `winograd`: over its 3×3 convolutions too."""
     put_over(block.bn_branch2b1, InPlaceBatchNorm)
     if block.same_shape:
         put_over(block, SameShapeBlock)
