@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from tool.train.layer_types import BATCH_NORMS
 from voc12.transforms import IMAGENET
 
 
@@ -51,7 +52,7 @@ class Backbone(nn.Module):
     def freeze(self, frozen: bool) -> None:
         """Whether BatchNorm's affine parameters and the early layers take no gradient."""
         for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):  # SyncBatchNorm too
+            if isinstance(module, BATCH_NORMS):
                 module.requires_grad_(not frozen)
         for parameter in self.early():
             parameter.requires_grad_(not frozen)
@@ -60,6 +61,6 @@ class Backbone(nn.Module):
         super().train(mode)
         if self.fine_tune:
             for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, BATCH_NORMS):
                     module.eval()
         return self

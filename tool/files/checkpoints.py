@@ -58,9 +58,9 @@ def class_set_of(state: dict, path: str) -> ClassSet | None:
         return None
     try:
         if not all(isinstance(name, str) for name in names):
-            raise UserError('they are not texts')
+            raise ValueError('they are not texts')
         return ClassSet(tuple(names))
-    except (UserError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f'{path}: damaged: its class names are none ({error})') from None
 
 

@@ -34,7 +34,7 @@ def read_classes(path: str) -> ClassSet:
         )
     try:
         return ClassSet.of(names)
-    except UserError as error:
+    except ValueError as error:
         raise UserError(f'{path}: {error}; one foreground class a line is expected') from None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from tool.files.manifest import claim_all, missing
-from tool.method.crf import check_backend
+from tool.run.command_line import need_crf_backend
 from tool.run.pool import Pool
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share
@@ -56,12 +56,19 @@ class PictureStage:
         self.outputs: list[Output] = []
         self.todo: dict[str, list[Output]] = {}
 
-    def claim(self, outputs: list[Output], crf_backend: str | None = None) -> None:
-        """Make the folders this stage's own, and find out what is missing in them.
+    def claim(
+        self,
+        outputs: list[Output],
+        crf_backend: str | None = None,
+        crf_option: str = '--crf_backend',
+    ) -> None:
+        """Make the output folders this stage's own, and find out which files they lack.
 
         Args:
-            crf_backend: what computes the dense CRF of the outputs, if there is one; it is only
-                needed where a picture is to be done.
+            outputs: the folders.
+            crf_backend: the backend of the dense CRF, None where the stage computes no CRF. It has
+                to be installed only if a picture is still to be made.
+            crf_option: the flag or the config key that chose the backend, for the message.
         Raises:
             UserError: a folder holds output of other settings; the backend is not installed.
         """
@@ -69,7 +76,7 @@ class PictureStage:
         self.outputs = outputs
         self.todo = lacking(self.names, outputs)
         if self.todo and crf_backend is not None:
-            check_backend(crf_backend)
+            need_crf_backend(crf_backend, crf_option)
 
     @contextlib.contextmanager
     def writers(self, jobs: int) -> Iterator[Callable]:

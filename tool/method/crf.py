@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tool.run.errors import UserError
-
 BACKENDS = ('numba', 'pydensecrf')
 
 
@@ -57,27 +55,15 @@ def check_backend(backend: str) -> None:
     its workers, which then find the compiled code.
 
     Raises:
-        UserError: pydensecrf is not installed.
+        ImportError: the package of the backend is not installed.
     """
     if backend == 'numba':
-        from tool.method.dense_crf import compile_all  # here: loading numba takes half a second
+        # imported here, because loading numba takes half a second
+        from tool.method.dense_crf import compile_all
 
         compile_all()
     else:
-        _import_pydensecrf()
-
-
-def _import_pydensecrf():
-    """The module densecrf of the package pydensecrf2."""
-    try:
-        from pydensecrf import densecrf
-    except ImportError as error:
-        raise UserError(
-            f'--crf_backend pydensecrf: the package is not installed ({error}); pip install '
-            'pydensecrf2, which needs a C++ compiler and Python 3.12 or older, or use the default '
-            'backend, numba'
-        ) from None
-    return densecrf
+        import pydensecrf.densecrf  # noqa: F401
 
 
 def dense_crf(
@@ -101,6 +87,8 @@ def dense_crf(
         threads: for one large picture (numba only); pools of workers take 1.
     Returns:
         Probabilities float32 [K, H, W], one for each unary.
+    Raises:
+        ImportError: the package of the backend is not installed.
     """
     infer = _numba_crf if backend == 'numba' else _pydensecrf
     return infer(image, unaries, preset, absent, threads)
@@ -131,7 +119,8 @@ def _pydensecrf(
     image: np.ndarray, unaries: Iterable[np.ndarray], preset: CrfPreset, absent: int, threads: int
 ) -> list[np.ndarray]:
     """`dense_crf` by the package pydensecrf2, which works with one thread."""
-    densecrf = _import_pydensecrf()
+    from pydensecrf import densecrf
+
     height, width = image.shape[:2]
     crf = None
     results = []

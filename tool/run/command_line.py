@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from tool.method.crf import BACKENDS
+from tool.method.crf import BACKENDS, check_backend
 from tool.run.errors import Interrupted, UserError
 
 ADDITIONS = 'additions of this project (not in the paper)'
@@ -279,6 +279,25 @@ def add_crf_backend_flag(parser: Parser) -> None:
         'it is installed, is what the published figures were made with. They differ by '
         'rounding',
     )
+
+
+def need_crf_backend(backend: str, option: str = '--crf_backend') -> None:
+    """Make a backend of the dense CRF ready, before any picture is read.
+
+    Args:
+        backend: one of tool.method.crf.BACKENDS.
+        option: what the user chose it with, for the message.
+    Raises:
+        UserError: the package of the backend is not installed.
+    """
+    try:
+        check_backend(backend)
+    except ImportError as error:
+        raise UserError(
+            f'{option} {backend}: the package is not installed ({error}); pip install '
+            'pydensecrf2, which needs a C++ compiler and Python 3.12 or older, or use the default '
+            'backend, numba'
+        ) from None
 
 
 def pick_device(name: str | None = None):

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from tool.train.layer_types import BATCH_NORMS
+
 
 def param_groups(
     net: nn.Module,
@@ -43,7 +45,7 @@ def param_groups(
         (True, True): [],
     }
     for module in net.modules():
-        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        is_norm = isinstance(module, BATCH_NORMS)
         if is_norm and not norm_affine:
             continue
         for name, parameter in module.named_parameters(recurse=False):
