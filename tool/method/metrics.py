@@ -1,4 +1,4 @@
-"""Mean IoU of masks, and of CAMs at every background threshold (docs/method.md §7).
+"""Mean IoU of masks, and of CAMs at every background threshold (docs/method.md §9).
 
 C is the number of classes with the background, K = C − 1 without it (VOC: 21 and 20).
 """
@@ -113,7 +113,7 @@ def cam_prediction(
 
 
 def occurring(pixels: dict[str, int]) -> list[str]:
-    """The classes that have more than 1,000 ground-truth pixels; `pixels` is {class name: number}."""
+    """The classes with more than 1,000 ground-truth pixels; `pixels` is {class name: number}."""
     return [name for name, count in pixels.items() if count > 1000]
 
 
