@@ -37,6 +37,7 @@ from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import processes, set_up
 from tool.train.engine import TrainingRun, steps_of
+from tool.train.layer_types import DROPOUTS
 from tool.train.optimiser import chosen_optimizer, poly, warm_up
 from tool.train.precision import resolved
 from tool.train.random_numbers import mixed_seed
@@ -302,7 +303,7 @@ def make_net(
 def scale_dropout(net: torch.nn.Module, factor: float) -> None:
     """Multiply the rates of all dropout layers by a factor."""
     for module in net.modules():
-        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+        if isinstance(module, DROPOUTS):
             module.p *= factor
 
 

@@ -5,12 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from tool.train.layer_types import BATCH_NORMS
 from voc12.transforms import IMAGENET
-
-
-def is_batch_norm(module: nn.Module) -> bool:
-    """True for BatchNorm of any kind, SyncBatchNorm included."""
-    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 class Backbone(nn.Module):
@@ -63,7 +59,7 @@ class Backbone(nn.Module):
     def freeze(self, frozen: bool) -> None:
         """Freeze (or unfreeze) the scales and shifts of BatchNorm and the early layers."""
         for module in self.modules():
-            if is_batch_norm(module):
+            if isinstance(module, BATCH_NORMS):
                 module.requires_grad_(not frozen)
         for parameter in self.early():
             parameter.requires_grad_(not frozen)
@@ -73,6 +69,6 @@ class Backbone(nn.Module):
         super().train(mode)
         if self.fine_tune:
             for module in self.modules():
-                if is_batch_norm(module):
+                if isinstance(module, BATCH_NORMS):
                     module.eval()
         return self

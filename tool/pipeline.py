@@ -7,11 +7,11 @@
 Reads the preset: tool/presets/<preset>.py, or a Python file of your own, which is executed. It
 holds the stages in their order and the flags of their scripts.
 
-Writes everything into --work_dir: the output of each stage in logs/<stage>.log, the commands and
-their times in pipeline.json, the scores in ladder.json, and what the stages write.
+Writes everything into --work_dir: the files that the stages make, the output of each stage in
+logs/<stage>.log, the commands and their times in pipeline.json, and the scores in ladder.json.
 
-What is complete is skipped: the same command continues a run that was interrupted. After a change
-of flags it does the changed stage and all after it anew.
+Stages that are complete are skipped, so the same command continues a run that was interrupted.
+After a change of flags, the first stage that it changes and all stages after it are done anew.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import shlex
 
 from tool.presets.known_flags import check_overrides
 from tool.presets.load import NAMES, load_preset, parse_override, preset_name
-from tool.presets.lock import alone
+from tool.presets.lock import exclusive
 from tool.presets.processes import launched, process_count
 from tool.presets.runner import Runner
 from tool.presets.stages import ROOT, FromScores, Preset, RunSettings
@@ -31,6 +31,7 @@ from voc12.layout import class_set
 
 
 def parse_args() -> argparse.Namespace:
+    """The flags of the command line."""
     parser = command_line.Parser(__doc__)
     parser.method.add_argument(
         '--preset',
@@ -48,7 +49,7 @@ def parse_args() -> argparse.Namespace:
         'option of the preset, e.g. preset.imagenet=FILE',
     )
     parser.data.add_argument(
-        '--voc12_root', help="the devkit's VOC2012 folder (default: what the preset says)"
+        '--voc12_root', help="the devkit's VOC2012 folder (default: the preset's choice)"
     )
     parser.output.add_argument(
         '--work_dir', help='folder of everything the run writes (default: runs/<preset>)'
@@ -57,7 +58,7 @@ def parse_args() -> argparse.Namespace:
         '--from',
         dest='first',
         metavar='STAGE',
-        help='do this stage and all after it anew; those before it are taken as they are',
+        help='do this stage and all after it anew; the stages before it must be complete',
     )
     parser.run.add_argument('--to', dest='last', metavar='STAGE', help='end after this stage')
     parser.run.add_argument('--show', action='store_true', help='print the commands and do nothing')
@@ -65,7 +66,7 @@ def parse_args() -> argparse.Namespace:
         '--seed',
         type=command_line.number(int, 0),
         default=0,
-        help='decides every random choice of the stages',
+        help='seed of every random choice of the stages',
     )
     command_line.add_device_flag(parser)
     return parser.parse_args()
@@ -82,7 +83,7 @@ def main(args: argparse.Namespace) -> None:
         return
     check_overrides(preset, overrides)
     print(f'{preset.name}: {preset.about}\nin {run.work}', flush=True)
-    with alone(run.work):
+    with exclusive(run.work):
         runner = Runner(preset, run.work, run.device)
         if args.first:
             runner.start_at(chosen.start)
@@ -92,7 +93,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run_settings(args: argparse.Namespace) -> RunSettings:
-    """What the command line asks a preset for."""
+    """The settings that the command line gives the preset."""
     default_work = os.path.join(ROOT, 'runs', preset_name(args.preset))
     return RunSettings(
         work=os.path.abspath(args.work_dir or default_work),
@@ -120,7 +121,7 @@ def chosen_stages(preset: Preset, first: str | None, last: str | None) -> range:
 
 
 def show_commands(preset: Preset, chosen: range, device: str | None) -> None:
-    """Print the commands of stages; what only scores decide stands in braces."""
+    """Print the commands of stages; values that depend on scores are in braces."""
     unknown = {value: value.value for value in FromScores}
     stages = list(preset.stages)
     for index in chosen:

@@ -87,9 +87,13 @@ def test_each_process_has_its_share_and_the_first_speaks(tmp_path, monkeypatch, 
 
 def test_the_backend_is_checked_only_where_something_is_to_do(tmp_path, monkeypatch):
     checked = []
-    monkeypatch.setattr(picture_stage, 'check_backend', checked.append)
+
+    def note(backend, option):
+        checked.append((backend, option))
+
+    monkeypatch.setattr(picture_stage, 'need_crf_backend', note)
     stage = PictureStage('toy', NAMES)
     stage.claim(outputs(tmp_path), 'numba')
     work(stage)
     stage.claim(outputs(tmp_path), 'numba')
-    assert checked == ['numba'] and stage.todo == {}
+    assert checked == [('numba', '--crf_backend')] and stage.todo == {}

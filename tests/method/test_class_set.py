@@ -3,7 +3,6 @@
 import pytest
 
 from tool.method.class_set import ClassSet, colour_map
-from tool.run.errors import UserError
 from voc12.classes import VOC
 
 
@@ -39,5 +38,5 @@ def test_a_set_says_what_it_is_and_how_it_differs():
     ],
 )
 def test_what_is_no_class_set_is_refused(names, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         ClassSet.of(names)

@@ -20,6 +20,7 @@ from tool.method.crf import (
     SEED_CRF,
     TEST_CRFS,
     affinity_maps,
+    check_backend,
     crf_from_labels,
     crf_from_probs,
     dense_crf,
@@ -225,13 +226,13 @@ def test_thin_pictures(shape):
     np.testing.assert_allclose(probs.sum(0), 1, atol=1e-5)
 
 
-def test_missing_pydensecrf_is_one_line(monkeypatch, refused, tmp_path):
+def test_a_backend_whose_package_is_missing_raises_import_error(monkeypatch):
     monkeypatch.setitem(sys.modules, 'pydensecrf', None)
-    from tool.method.crf import check_backend
-    from tool.run.errors import UserError
-
-    with pytest.raises(UserError, match='--crf_backend pydensecrf: the package is not installed'):
+    with pytest.raises(ImportError):
         check_backend('pydensecrf')
+    picture = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(ImportError):
+        dense_crf(picture, [np.zeros((2, 4, 4), np.float32)], SEED_CRF, backend='pydensecrf')
 
 
 # ---------------------------------------------------------------- compiled once

@@ -28,6 +28,7 @@ from tool.files.lists import read_labels
 from tool.files.manifest import fingerprint
 from tool.files.pictures import read_mask
 from tool.run.errors import UserError
+from tool.train.layer_types import BATCH_NORMS
 from voc12.classes import VOC
 from voc12.data import MultiScaleSet, TrainSet
 from voc12.transforms import IMAGENET, normalise, to_tensor
@@ -146,9 +147,7 @@ def test_fine_tuning_freezes_the_early_stages_and_batch_norm(name, frozen):
     sum(map(torch.sum, net(torch.randn(2, 3, 48, 48)))).backward()
     assert all(torch.equal(value, before[key]) for key, value in net.named_buffers())
     norms = tuple(
-        f'{key}.'
-        for key, module in net.named_modules()
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+        f'{key}.' for key, module in net.named_modules() if isinstance(module, BATCH_NORMS)
     )
     expected = {
         key

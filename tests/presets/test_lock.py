@@ -9,12 +9,12 @@ import time
 import pytest
 
 from mini import ROOT
-from tool.presets.lock import alone, stage_lock
+from tool.presets.lock import exclusive, stage_lock
 
 HOLD = """
 import sys, time
-from tool.presets.lock import alone
-with alone(sys.argv[1]):
+from tool.presets.lock import exclusive
+with exclusive(sys.argv[1]):
     print('in', flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -31,9 +31,9 @@ time.sleep(60)
 PIPELINE = """
 import sys
 from tool.presets.child import run_script
-from tool.presets.lock import alone
+from tool.presets.lock import exclusive
 work = sys.argv[1]
-with alone(work):
+with exclusive(work):
     run_script([f'{work}/stage.py', f'{work}/started'], work, f'{work}/log', 'w')
 """
 
@@ -63,7 +63,7 @@ def test_a_folder_is_free_once_its_holder_is_killed(tmp_path):
     assert first.stdout.readline() == 'in\n'
     first.kill()
     first.wait()
-    with alone(str(tmp_path)):
+    with exclusive(str(tmp_path)):
         pass
 
 

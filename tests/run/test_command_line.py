@@ -154,3 +154,12 @@ def test_error_of_a_data_loader_worker_is_its_own_line():
     with pytest.raises(UserError) as caught:
         list(torch.utils.data.DataLoader(Bad(), num_workers=1))
     assert str(caught.value) == '/JPEGImages/a.jpg: damaged; copy the file again'
+
+
+def test_a_crf_backend_that_is_not_installed_is_one_line(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pydensecrf', None)
+    code, _, stderr = run(lambda args: command_line.need_crf_backend('pydensecrf'))
+    assert code == 2
+    assert stderr.count('\n') == 1
+    assert 'error: --crf_backend pydensecrf: the package is not installed' in stderr
+    assert 'pip install pydensecrf2' in stderr

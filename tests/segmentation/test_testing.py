@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import sys
 import tarfile
 from argparse import Namespace
 
@@ -99,6 +100,14 @@ def test_the_seam_crf_equals_the_golden_labels():
     ).mean() > 0.01  # the CRF does something
 
 
+def test_a_backend_that_is_not_installed_is_one_line(devkit, weights, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pydensecrf', None)
+    with pytest.raises(UserError, match='^TEST_CRF_BACKEND pydensecrf: the package is not install'):
+        run(devkit, weights, tmp_path, TEST_CRF='seam', TEST_CRF_BACKEND='pydensecrf', jobs=0)
+    # without a CRF nothing asks for the package
+    run(devkit, weights, tmp_path, TEST_CRF='none', TEST_CRF_BACKEND='pydensecrf', jobs=0)
+
+
 def test_every_backend_of_the_config_is_the_one_that_runs(devkit, weights, tmp_path, monkeypatch):
     used = []
 
@@ -107,7 +116,7 @@ def test_every_backend_of_the_config_is_the_one_that_runs(devkit, weights, tmp_p
         return probs.argmax(0)
 
     monkeypatch.setattr(predictions, 'crf_from_probs', crf)
-    monkeypatch.setattr(picture_stage, 'check_backend', used.append)
+    monkeypatch.setattr(picture_stage, 'need_crf_backend', lambda backend, _: used.append(backend))
     for backend in BACKENDS:
         run(devkit, weights, tmp_path / backend, TEST_CRF='seam', TEST_CRF_BACKEND=backend, jobs=0)
     assert used == ['numba'] * 4 + ['pydensecrf'] * 4  # once to check it, then three pictures

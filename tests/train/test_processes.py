@@ -13,6 +13,7 @@ from recipe import fill
 from segmentation_toy import config_of
 from tool.train import processes
 from tool.train.engine import TrainingRun, TrainOptions, fit
+from tool.train.layer_types import BATCH_NORMS
 from tool.train.log import RunLog
 from utils.training import mean_labelled, segmentation_loss
 
@@ -101,9 +102,7 @@ def test_norms_are_synchronised_on_gpus_and_frozen_ones_stay_frozen(monkeypatch)
     assert processes.sync_norms(net, torch.device('cpu')) is net
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in net.modules())
     synced = processes.sync_norms(net, torch.device('cuda', 0))
-    norms = [
-        module for module in synced.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    ]
+    norms = [module for module in synced.modules() if isinstance(module, BATCH_NORMS)]
     assert len(norms) == 37 + 2 and all(isinstance(module, nn.SyncBatchNorm) for module in norms)
     torch.testing.assert_close(synced(x), before)
     synced.train()

@@ -1,7 +1,6 @@
-"""Files on disk: every format the stages hand over, a module each, read safely and written
-atomically.
+"""Files on disk: one module for each format that the stages exchange.
 
-Pickles and checkpoints come from strangers, so reading one never runs code: a `.npy` may hold a
-plain array or a dict of str/int keys to numeric arrays, a checkpoint holds tensors only. Anything
-else is an error that names the file.
+Files are written atomically. Reading one never runs code, because pickles and checkpoints come from
+strangers: a `.npy` file may hold a numeric array or a dict of them with str or int keys, a
+checkpoint may hold tensors only. Anything else is an error that names the file.
 """

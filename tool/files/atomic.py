@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and files and folders that have to be there."""
+"""Atomic writing, and checks that files and folders exist."""
 
 import contextlib
 import os
@@ -7,11 +7,22 @@ from collections.abc import Iterator
 
 from tool.run.errors import UserError
 
+# The process's umask, which can only be read by setting it. Temporary files are made with mode
+# 0600; `atomic` gives them the mode of ordinary files.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 @contextlib.contextmanager
 def atomic(path: str) -> Iterator[str]:
-    """Yield a temporary name beside `path`; when the block ends well it becomes `path`, else it is
-    removed."""
+    """Write a file so that `path` is either complete or as it was before.
+
+    Yields:
+        A temporary path in the same folder, to write to. It is renamed to `path` when the block
+        ends, and removed if the block raises an error.
+    Raises:
+        UserError: the folder or the file cannot be written.
+    """
     folder, name = os.path.split(os.path.abspath(path))
     try:
         os.makedirs(folder, exist_ok=True)
@@ -32,21 +43,31 @@ def atomic(path: str) -> Iterator[str]:
             os.unlink(temporary)
 
 
-_UMASK = os.umask(0)
-os.umask(_UMASK)
-
-
 def need_file(path: str, fix: str) -> str:
-    """`path` if it is a file, else a UserError that ends with `fix`."""
+    """Return `path` if it is a file.
+
+    Args:
+        path: the file.
+        fix: the end of the message: what the user can do.
+    Raises:
+        UserError: there is no such file.
+    """
+    if os.path.isdir(path):
+        raise UserError(f'{path}: is a folder, not a file; {fix}')
     if not os.path.isfile(path):
-        raise UserError(
-            f'{path}: {"is a folder, not a file" if os.path.isdir(path) else "no such file"}; {fix}'
-        )
+        raise UserError(f'{path}: no such file; {fix}')
     return path
 
 
 def need_folder(path: str, fix: str) -> str:
-    """`path` if it is a folder, else a UserError that ends with `fix`."""
+    """Return `path` if it is a folder.
+
+    Args:
+        path: the folder.
+        fix: the end of the message: what the user can do.
+    Raises:
+        UserError: there is no such folder.
+    """
     if not os.path.isdir(path):
         raise UserError(f'{path}: no such folder; {fix}')
     return path

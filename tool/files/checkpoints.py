@@ -1,8 +1,8 @@
 """Checkpoints: bare state dicts, the class names they carry, and whether one fits a network.
 
-A checkpoint's class names are an attribute of the state dict, an OrderedDict: torch.save keeps it,
-torch.load gives it back, with weights_only too, and load_state_dict of any code does not see it. A
-copy of the tensors into a new dict leaves it behind.
+The class names are an attribute of the state dict, which is an OrderedDict. torch.save writes the
+attribute and torch.load restores it, with weights_only too; load_state_dict ignores it, so any code
+can load the checkpoint. Copying the tensors into a new dict loses the names.
 """
 
 from collections import OrderedDict
@@ -11,15 +11,18 @@ from tool.files.atomic import atomic, need_file
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 
-NAMES = 'class_names'  # attribute of the state dict: names of all classes, the background first
+# The attribute of the state dict: the names of all classes, the background first.
+NAMES = 'class_names'
 
 
 def load_checkpoint(path: str) -> dict:
-    """A bare state dict {key: tensor} on the CPU, weights only; a 'module.' prefix of all keys is
-    dropped. `class_set_of` tells its classes.
+    """Read a checkpoint: a bare state dict {key: tensor}, on the CPU.
+
+    If all keys begin with 'module.', as DataParallel writes them, the prefix is removed.
+    `class_set_of` reads the class names that the state dict carries.
 
     Raises:
-        UserError: missing, damaged, or not a state dict.
+        UserError: the file is missing, damaged, or not a state dict.
     """
     import torch
 
@@ -31,11 +34,12 @@ def load_checkpoint(path: str) -> dict:
         raise UserError(
             f'{path}: not a PyTorch checkpoint of plain weights ({reason[:160]})'
         ) from None
-    if (
-        not isinstance(state, dict)
-        or not state
-        or not all(isinstance(key, str) and torch.is_tensor(value) for key, value in state.items())
-    ):
+    is_state_dict = isinstance(state, dict) and len(state) > 0
+    if is_state_dict:
+        for key, value in state.items():
+            if not isinstance(key, str) or not torch.is_tensor(value):
+                is_state_dict = False
+    if not is_state_dict:
         raise UserError(
             f'{path}: not a bare state dict (a dict of tensors), as torch.save(net.state_dict(), '
             '…) writes'
@@ -48,43 +52,55 @@ def load_checkpoint(path: str) -> dict:
 
 
 def class_set_of(state: dict, path: str) -> ClassSet | None:
-    """The classes that a state dict from `path` carries the names of; None where it carries none.
+    """The classes whose names a state dict carries; None where it carries no names.
 
+    Args:
+        state: what `load_checkpoint` returns.
+        path: the file it is from, for the message.
     Raises:
-        UserError: damaged: what it carries are no class names.
+        UserError: the names are damaged.
     """
     names = getattr(state, NAMES, None)
     if names is None:
         return None
     try:
         if not all(isinstance(name, str) for name in names):
-            raise UserError('they are not texts')
+            raise ValueError('they are not texts')
         return ClassSet(tuple(names))
-    except (UserError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f'{path}: damaged: its class names are none ({error})') from None
 
 
 def fitting(expected: dict, state: dict) -> dict:
-    """The part of a state dict that a network whose own state dict is `expected` can take: the
-    tensors of its keys and shapes."""
-    return {
-        key: value
-        for key, value in state.items()
-        if key in expected and expected[key].shape == value.shape
-    }
+    """The tensors of a state dict that a network can load.
+
+    Args:
+        expected: the network's own state dict.
+        state: the state dict.
+    Returns:
+        The part of `state` whose keys and shapes are those of `expected`.
+    """
+    part = {}
+    for key, value in state.items():
+        if key in expected and expected[key].shape == value.shape:
+            part[key] = value
+    return part
 
 
 def check_state(
     path: str, what: str, expected: dict, state: dict, fix: str, exact: bool = True
 ) -> None:
-    """UserError unless a state dict holds every tensor of a network, in its shape.
+    """Check that a state dict holds every tensor of a network, in the right shape.
 
     Args:
-        path: where the state dict is from. what: what it should be, e.g. 'a checkpoint of …'.
-            fix: what to do about it.
-        expected: the network's own state dict, or the part that has to be there.
+        path: the file that the state dict is from.
+        what: what it should be, e.g. 'a checkpoint of …'.
+        expected: the network's own state dict, or the part of it that is needed.
         state: the state dict.
-        exact: it may hold nothing else.
+        fix: the end of the message: what the user can do.
+        exact: the state dict must hold nothing else.
+    Raises:
+        UserError: names the first difference.
     """
     differences = []
     for key, value in expected.items():
@@ -96,13 +112,20 @@ def check_state(
         differences += [f'{key} is left over' for key in state if key not in expected]
     if not differences:
         return
-    more = f' (and {len(differences) - 1} more differences)' if len(differences) > 1 else ''
+    more = ''
+    if len(differences) > 1:
+        more = f' (and {len(differences) - 1} more differences)'
     raise UserError(f'{path}: not {what}: {differences[0]}{more}; {fix}')
 
 
 def save_checkpoint(path: str, state: dict, classes: ClassSet | None = None) -> None:
-    """torch.save of a bare state dict (tensors moved to the CPU, contiguous), atomically; with
-    `classes` it carries their names."""
+    """Write a bare state dict atomically, its tensors contiguous and on the CPU.
+
+    Args:
+        path: the file.
+        state: {key: tensor}.
+        classes: the classes whose names the checkpoint carries; None: it carries no names.
+    """
     import torch
 
     bare = OrderedDict((key, value.detach().cpu().contiguous()) for key, value in state.items())

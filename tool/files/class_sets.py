@@ -1,4 +1,4 @@
-"""The class set of a data folder: classes.txt, one foreground class a line."""
+"""classes.txt, the file of a data folder that names its foreground classes, one a line."""
 
 import os
 
@@ -10,23 +10,31 @@ FILE = 'classes.txt'
 
 
 def read_class_set(data_root: str, default: ClassSet) -> ClassSet:
-    """The classes of a data folder: those of its classes.txt, `default` where it has none."""
+    """The classes that the classes.txt of a data folder names; `default` if there is no such file.
+
+    Raises:
+        UserError: as `read_classes`.
+    """
     path = os.path.join(data_root, FILE)
-    return read_classes(path) if os.path.exists(path) else default
+    if not os.path.exists(path):
+        return default
+    return read_classes(path)
 
 
 def read_classes(path: str) -> ClassSet:
-    """The class set of a text file: UTF-8 with or without BOM, one foreground class a line, blank
-    lines ignored.
+    """The class set of a text file with one foreground class a line.
+
+    The encoding is UTF-8 with or without a byte-order mark. Blank lines are ignored.
 
     Raises:
-        UserError: missing or not readable, or no class set; names the file.
+        UserError: the file is missing or not readable, or its lines are not a class set.
     """
     try:
         with open(path, encoding='utf-8-sig') as file:
-            names = [line.strip() for line in file if line.strip()]
+            lines = [line.strip() for line in file]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{path}: not a readable text file ({error})') from None
+    names = [line for line in lines if line]
     if BACKGROUND in names:
         raise UserError(
             f'{path}: names the class {BACKGROUND}, which every class set has; '
@@ -34,10 +42,10 @@ def read_classes(path: str) -> ClassSet:
         )
     try:
         return ClassSet.of(names)
-    except UserError as error:
+    except ValueError as error:
         raise UserError(f'{path}: {error}; one foreground class a line is expected') from None
 
 
 def write_classes(path: str, classes: ClassSet) -> None:
-    """Write the foreground classes, one a line."""
+    """Write the foreground classes of a class set to a text file, one a line."""
     write_text(path, '\n'.join(classes.foreground) + '\n')

@@ -1,4 +1,4 @@
-"""Lists of pictures and image-level labels."""
+"""Image lists and image-level labels."""
 
 import os
 import re
@@ -10,16 +10,17 @@ from tool.files.npy import read_npy
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 
-ENDINGS = ('.jpg', '.jpeg', '.png', '.webp', '.tif')  # of picture files, in any case
-# two files in a line: a picture and its mask
+# Extensions of picture files, in upper or lower case.
+ENDINGS = ('.jpg', '.jpeg', '.png', '.webp', '.tif')
 _ENDING = '(?:' + '|'.join(map(re.escape, ENDINGS)) + ')'
+# A line of a list with two files, a picture and its mask; group 1 is the picture.
 _TWO_PATHS = re.compile(rf'(.*?{_ENDING})\s+\S.*{_ENDING}', re.IGNORECASE)
 
 
 def picture_name(file: str) -> str:
-    """The name of a picture: its file without folder and without the ending of a picture file.
+    """The name of a picture: its file name without the folder and the extension.
 
-    Anything else that looks like an ending is a part of the name: 'cat_jpg.rf.0a1b'.
+    Only the extensions of picture files are removed; in 'cat_jpg.rf.0a1b' nothing is.
     """
     name, ending = os.path.splitext(os.path.basename(file))
     while ending.lower() in ENDINGS:
@@ -28,14 +29,15 @@ def picture_name(file: str) -> str:
 
 
 def read_list(path: str) -> list[str]:
-    """Picture names of a list.
+    """The names of the pictures in an image list.
 
-    A line is a name, which may hold spaces ('2007_000032', 'my cat.jpg'), or two files of which
-    the first counts ('/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png'). Blank
-    lines and a byte-order mark are ignored.
+    A line is the name of a picture ('2007_000032') or of its file ('my cat.jpg'), with or without
+    spaces, or it names two files, a picture and its mask, of which the mask is ignored
+    ('/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png'). Blank lines and a
+    byte-order mark are ignored.
 
     Raises:
-        UserError: missing, not a text file, empty, or a name stands in it twice.
+        UserError: the list is missing, not a text file or empty, or it has a name twice.
     """
     need_file(path, 'make the lists with python -m voc12.make_lists')
     try:
@@ -48,7 +50,7 @@ def read_list(path: str) -> list[str]:
         if not line:
             continue
         two_paths = _TWO_PATHS.fullmatch(line)
-        name = picture_name(line[: two_paths.end(1)] if two_paths else line)
+        name = picture_name(two_paths[1] if two_paths else line)
         if name in line_of:
             raise UserError(
                 f'{path}: {name} stands in line {line_of[name]} and in line {number}; '
@@ -61,12 +63,16 @@ def read_list(path: str) -> list[str]:
 
 
 def read_labels(path: str, classes: ClassSet) -> dict[str, np.ndarray]:
-    """Image-level labels {name: float32 [K]} of a `cls_labels.npy`; `labels_of` looks them up.
+    """Read the image-level labels of a `cls_labels.npy`; `labels_of` looks them up.
 
     Args:
-        classes: their foreground classes say how long a label is (VOC: K = 20).
+        path: the file.
+        classes: the classes, of which K are foreground (VOC: 20).
+    Returns:
+        {name: float32 [K]}, 1 for each class that the picture shows, else 0.
     Raises:
-        UserError: no such file, a label of another length, or a number and a text that are alike.
+        UserError: there is no such file, a label has another length, or a picture is named twice,
+            by a number and by the same number as text.
     """
     need_file(path, 'make it with python -m voc12.make_lists')
     loaded = read_npy(path)
@@ -87,16 +93,22 @@ def read_labels(path: str, classes: ClassSet) -> dict[str, np.ndarray]:
 
 
 def labels_of(labels: dict[str, np.ndarray], names: list[str]) -> list[np.ndarray | None]:
-    """The label of every name, None where there is none.
+    """The label of each picture of a list; None for a picture without one.
 
-    Label files of the field may number VOC's pictures: 2007000032 is the label of 2007_000032,
-    unless a picture of the list is itself called 2007000032.
+    In the label files of other projects the key of VOC's picture 2007_000032 may be the number
+    2007000032. It is found here too, unless another picture of the list is called 2007000032.
+
+    Args:
+        labels: what `read_labels` returns.
+        names: the pictures of the list.
     """
     listed = set(names)
     found = []
     for name in names:
-        number = name.replace('_', '') if re.fullmatch('[0-9]{4}_[0-9]{6}', name) else name
-        if name not in labels and number not in listed:
-            name = number
-        found.append(labels.get(name))
+        key = name
+        if name not in labels and re.fullmatch('[0-9]{4}_[0-9]{6}', name):
+            number = name.replace('_', '')
+            if number not in listed:
+                key = number
+        found.append(labels.get(key))
     return found

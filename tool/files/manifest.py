@@ -1,5 +1,7 @@
-"""The manifest of an output folder: what made the files in it, so that a stage resumes its own work
-and no one else's."""
+"""The manifest of an output folder: the settings that its files were made with.
+
+With it a stage resumes its own work, and refuses a folder that was made with other settings.
+"""
 
 import hashlib
 import json
@@ -12,8 +14,10 @@ MANIFEST = '.manifest.json'
 
 
 def fingerprint(path: str) -> str:
-    """First 16 hex digits of a file's SHA-256; for a folder, those of its manifest ('' where it has
-    none)."""
+    """The first 16 hex digits of a file's SHA-256.
+
+    For a folder it is the fingerprint of its manifest; '' where it has none.
+    """
     if os.path.isdir(path):
         path = os.path.join(path, MANIFEST)
         if not os.path.exists(path):
@@ -26,66 +30,81 @@ def fingerprint(path: str) -> str:
 
 
 def claim(folder: str, settings: dict, overwrite: bool = False) -> None:
-    """`claim_all` of one folder."""
+    """Claim one folder, see `claim_all`."""
     claim_all([(folder, settings)], overwrite)
 
 
 def claim_all(folders: list[tuple[str, dict]], overwrite: bool = False) -> None:
-    """Make each folder the output of a stage run with the settings beside it; when one is refused,
-    none is touched.
+    """Make folders the outputs of a stage, by writing their manifests.
 
-    A folder of the same settings is left as it is, so what is complete can be skipped. One that
-    holds output of other settings, or output without a manifest, is refused; with `overwrite` its
-    .npy and .png files are removed first.
+    A folder with the same settings is left as it is, so that complete files can be skipped. A
+    folder that holds files of other settings, or files without a manifest, is refused. If one
+    folder is refused, none is changed.
 
     Args:
-        folders: (folder, settings): JSON values that decide the bytes written (weights fingerprint,
-            scales, α, …), not the image list.
+        folders: (folder, settings) of each output. The settings are JSON values that decide the
+            bytes of the files (fingerprint of the weights, scales, α, …); the image list does not.
+        overwrite: remove the .npy and .png files of each folder instead of refusing it.
     Raises:
-        UserError: a folder holds files of other settings (names the first difference), or is given
-            twice.
+        UserError: a folder holds files of other settings, and the message names the first
+            difference; or a folder is given twice.
     """
     paths = [os.path.realpath(folder) for folder, _ in folders]
     for (folder, _), path in zip(folders, paths):
         if paths.count(path) > 1:
             raise UserError(f'{folder}: is given for two outputs; each needs a folder of its own')
-    for folder, settings in folders if not overwrite else ():
-        before, outputs = _read(folder), _outputs(folder)
-        settings = _as_json(settings)
-        if not outputs or before == settings:
-            continue
-        if before is None:
-            raise UserError(
-                f'{folder}: holds {len(outputs)} files that this stage did not write; '
-                'use --overwrite to replace them or another folder'
-            )
-        key = next(key for key in {**before, **settings} if before.get(key) != settings.get(key))
-        raise UserError(
-            f'{folder}: was made with {key} = {before.get(key)}, now {key} = {settings.get(key)}; '
-            'use --overwrite to replace it or another folder'
-        )
-    for folder, settings in folders:
-        if overwrite:
+    if overwrite:
+        for folder, settings in folders:
             for name in _outputs(folder):
                 os.unlink(os.path.join(folder, name))
-        if overwrite or _read(folder) != _as_json(settings):
-            write_text(os.path.join(folder, MANIFEST), json.dumps(settings, indent=1) + '\n')
+            _write(folder, settings)
+        return
+    for folder, settings in folders:
+        _check(folder, settings)
+    for folder, settings in folders:
+        if _read(folder) != _as_json(settings):
+            _write(folder, settings)
+
+
+def _check(folder: str, settings: dict) -> None:
+    """UserError if a folder holds files of other settings."""
+    outputs = _outputs(folder)
+    before = _read(folder)
+    now = _as_json(settings)
+    if not outputs or before == now:
+        return
+    if before is None:
+        raise UserError(
+            f'{folder}: holds {len(outputs)} files that this stage did not write; '
+            'use --overwrite to replace them or another folder'
+        )
+    for key in {**before, **now}:
+        if before.get(key) != now.get(key):
+            raise UserError(
+                f'{folder}: was made with {key} = {before.get(key)}, now {key} = {now.get(key)}; '
+                'use --overwrite to replace it or another folder'
+            )
 
 
 def _as_json(settings: dict) -> dict:
-    """Settings as they will be when read back (tuples become lists)."""
+    """Settings as they are when read back: tuples become lists."""
     return json.loads(json.dumps(settings))
 
 
 def _outputs(folder: str) -> list[str]:
-    return (
-        [name for name in os.listdir(folder) if name.endswith(('.npy', '.png'))]
-        if os.path.isdir(folder)
-        else []
-    )
+    """The names of the .npy and .png files in a folder, which need not exist."""
+    if not os.path.isdir(folder):
+        return []
+    return [name for name in os.listdir(folder) if name.endswith(('.npy', '.png'))]
+
+
+def _write(folder: str, settings: dict) -> None:
+    """Write the manifest of a folder."""
+    write_text(os.path.join(folder, MANIFEST), json.dumps(settings, indent=1) + '\n')
 
 
 def _read(folder: str) -> dict | None:
+    """The settings in the manifest of a folder; None where there is no manifest."""
     path = os.path.join(folder, MANIFEST)
     try:
         with open(path, encoding='utf-8') as file:
@@ -99,13 +118,14 @@ def _read(folder: str) -> dict | None:
 
 
 def missing(names: list[str], outputs: list[tuple[str, str]]) -> list[str]:
-    """The names for which any of the (folder, extension) outputs does not exist yet."""
-    done = [
-        {entry for entry in os.listdir(folder)} if os.path.isdir(folder) else set()
-        for folder, _ in outputs
-    ]
-    return [
-        name
-        for name in names
-        if not all(name + extension in files for files, (_, extension) in zip(done, outputs))
-    ]
+    """The names that lack a file in at least one output folder.
+
+    Args:
+        names: names of pictures.
+        outputs: (folder, extension) of each output; a folder need not exist.
+    """
+    lacking = set()
+    for folder, extension in outputs:
+        files = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        lacking |= {name for name in names if name + extension not in files}
+    return [name for name in names if name in lacking]

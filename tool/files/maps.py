@@ -1,4 +1,4 @@
-"""Maps of classes: CAMs and the CRF maps of AffinityNet."""
+"""Files of per-class maps: CAMs, and the CRF maps that AffinityNet learns from."""
 
 import numpy as np
 
@@ -11,14 +11,16 @@ from tool.run.errors import UserError
 def read_maps(
     path: str, classes: ClassSet, size: tuple[int, int] | None = None
 ) -> dict[int, np.ndarray]:
-    """Per-class maps {class id: float32 [H, W]} of a CAM or la/ha CRF file; (C, H, W) arrays of
-    all C classes are read as a dict too.
+    """Read a `.npy` file of per-class maps: a CAM file, or a CRF file (low or high α).
 
     Args:
-        classes: those that may occur.
-        size: (H, W) the maps must have.
+        path: the file. It holds a dict {class id: [H, W]}, or an array [C, H, W] of all classes.
+        classes: the classes that may occur, C with the background.
+        size: (H, W) that the maps must have; None: any.
+    Returns:
+        {class id: float32 [H, W]}.
     Raises:
-        UserError: not such a file, or another size.
+        UserError: the file is missing or holds something else, or the maps have another size.
     """
     loaded = read_npy(path)
     if isinstance(loaded, np.ndarray):
@@ -30,7 +32,8 @@ def read_maps(
         loaded = dict(enumerate(loaded))
     maps = {}
     for key, value in loaded.items():
-        if isinstance(key, str) or not 0 <= key < classes.num_classes or value.ndim != 2:
+        is_class = not isinstance(key, str) and 0 <= key < classes.num_classes
+        if not is_class or value.ndim != 2:
             raise UserError(
                 f'{path}: entry {key!r} of shape {value.shape} is no map of a class '
                 f'0…{classes.num_classes - 1}'
@@ -48,7 +51,11 @@ def read_maps(
 def read_cam(
     path: str, classes: ClassSet, size: tuple[int, int] | None = None
 ) -> dict[int, np.ndarray]:
-    """CAM dict {foreground class 0…K−1: float32 [H, W]} of a `.npy`; errors as `read_maps`."""
+    """Read a CAM file: {foreground class 0…K−1: float32 [H, W]}.
+
+    Raises:
+        UserError: as `read_maps`, or a class is not a foreground class.
+    """
     cam = read_maps(path, classes, size)
     if any(key >= classes.num_foreground for key in cam):
         raise UserError(
@@ -59,8 +66,13 @@ def read_cam(
 
 
 def maps_size(path: str, classes: ClassSet) -> tuple[tuple[int, int] | None, str]:
-    """((H, W), layout) of a maps file from its first bytes; layout is 'dict' or 'array'. Size None:
-    a dict of no maps."""
+    """The size of the maps in a file, from its first bytes where possible.
+
+    Returns:
+        (H, W), or None for a dict without maps; and the layout of the file, 'dict' or 'array'.
+    Raises:
+        UserError: as `read_maps`.
+    """
     with open_npy(path) as (file, shape, dtype):
         head = file.read(4096) if dtype.hasobject else None
     if head is None:
@@ -70,7 +82,10 @@ def maps_size(path: str, classes: ClassSet) -> tuple[tuple[int, int] | None, str
                 'of maps'
             )
         return shape[1:], 'array'
-    if size := first_shape(head):
+    size = first_shape(head)
+    if size is not None:
         return size, 'dict'
-    maps = read_maps(path, classes)
-    return (next(iter(maps.values())).shape if maps else None), 'dict'
+    for class_map in read_maps(path, classes).values():
+        height, width = class_map.shape
+        return (height, width), 'dict'
+    return None, 'dict'

@@ -1,8 +1,8 @@
-"""What a `.npy` of a stranger may hold, read without running its code and without trusting its
-sizes.
+"""`.npy` files from strangers, read without running their code or trusting their sizes.
 
-`header`, `numeric_array`, `dict_of_arrays` and `first_shape` raise some exception, mostly
-ValueError, on anything else; `open_npy` turns it into a UserError that names the file.
+A file may hold a numeric array, or a pickled dict of numeric arrays with str or int keys. On
+anything else `header`, `numeric_array`, `dict_of_arrays` and `first_shape` raise some exception,
+mostly a ValueError, and `open_npy` turns it into a UserError that names the file.
 """
 
 import contextlib
@@ -13,34 +13,35 @@ import pickle
 import pickletools
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from tool.files.atomic import atomic, need_file
 from tool.run.errors import UserError
 
-_NUMBERS = ('BININT', 'BININT1', 'BININT2', 'LONG1')  # opcodes
+# The opcodes of a pickle that push a whole number.
+_NUMBERS = ('BININT', 'BININT1', 'BININT2', 'LONG1')
+# The opcodes of a pickle that store the topmost value in the memo; they change no value.
+_MEMO = ('MEMOIZE', 'BINPUT', 'LONG_BINPUT')
 
 
 def header(file: BinaryIO) -> tuple[tuple, np.dtype]:
-    """Shape and dtype of an open .npy; the file is left at the start of the data."""
+    """Shape and dtype of an open .npy file, which is then at the start of its data."""
     version = np.lib.format.read_magic(file)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, _, dtype = read(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
     return shape, dtype
 
 
 def numeric_array(file: BinaryIO) -> np.ndarray:
-    """The array of an open .npy without pickle in it."""
+    """The array of an open .npy file that holds no pickle."""
     shape, dtype = header(file)
     if dtype.kind not in 'biuf':
         raise ValueError(f'an array of {dtype}, not of numbers')
-    # the sizes are compared before anything is allocated
+    # Compare the sizes before anything is allocated.
     claimed = math.prod(shape) * dtype.itemsize
     available = os.fstat(file.fileno()).st_size - file.tell()
     if claimed > available:
@@ -50,8 +51,7 @@ def numeric_array(file: BinaryIO) -> np.ndarray:
 
 
 class _Dtype:
-    """What a pickle says about a dtype: its name ('f4'), led by its byte order once the state is
-    known."""
+    """What a pickle says about a dtype: its name, e.g. 'f4', or '<f4' once the state is known."""
 
     def __init__(self, name: str):
         self.name = name
@@ -63,25 +63,32 @@ class _Dtype:
 class _Array:
     """What a pickle says about an array.
 
-    numpy's own unpickling trusts the pickle (a dtype whose flags are forged makes its bytes pass
-    for addresses of objects), so the claims are collected here and numpy is given plain bytes and
-    the name of a numeric type.
+    numpy's own unpickling trusts the pickle: a dtype with forged flags makes numpy take bytes for
+    addresses of objects. So this class only collects what the pickle says, and numpy is given plain
+    bytes and the name of a numeric type.
+
+    Attributes:
+        content: the array, once its state is known; of the file's outermost array, its one element.
     """
 
-    content = None
+    content: Any = None
 
     def __setstate__(self, state: tuple):
         _, shape, dtype, fortran, data = state
-        if dtype.name.endswith('O8'):
-            # the file's outermost array, with the dict as its one element
-            self.content = data[0] if isinstance(data, list) and shape == () else None
-        else:
+        if not dtype.name.endswith('O8'):
             self.fill(data, dtype, shape, bool(fortran))
+        elif isinstance(data, list) and shape == ():
+            # An array of objects is the file's outermost one; its one element is the dict.
+            self.content = data[0]
+        else:
+            self.content = None
 
     def fill(self, data: bytes | str, dtype: _Dtype, shape: tuple, fortran: bool) -> '_Array':
+        """Make the array; UnpicklingError unless it is one of numbers."""
         if not re.fullmatch('[<>=|]?[biuf][0-9]+', dtype.name):
             raise pickle.UnpicklingError(f'it carries an array of {dtype.name}')
-        data = data.encode('latin1') if isinstance(data, str) else data  # str: written by Python 2
+        if isinstance(data, str):  # as Python 2 wrote bytes
+            data = data.encode('latin1')
         flat = np.frombuffer(data, dtype.name)
         self.content = flat.reshape(shape, order='F' if fortran else 'C').copy()
         return self
@@ -90,8 +97,13 @@ class _Array:
 class _NumpyOnly(pickle.Unpickler):
     """Unpickler that knows arrays and builtin containers, and nothing that could run code."""
 
-    def find_class(self, module, name):
-        # functions made anew each time, because a pickle can set attributes of what it is given
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name in the pickle; UnpicklingError for a name that is not data.
+
+        The functions are made anew in each call, because a pickle can set attributes of what it is
+        given.
+        """
+
         def reconstruct(*_):
             return _Array()
 
@@ -104,7 +116,7 @@ class _NumpyOnly(pickle.Unpickler):
         def make_dtype(name, *_):
             return _Dtype(name)
 
-        def encode(text, encoding='latin1'):  # how protocol 2 carries bytes
+        def encode(text, encoding='latin1'):  # protocol 2 stores bytes as text
             return text.encode('latin1')
 
         known = {
@@ -112,7 +124,7 @@ class _NumpyOnly(pickle.Unpickler):
             'numpy._core.multiarray.scalar': scalar,
             'numpy._core.numeric._frombuffer': frombuffer,
             'numpy.dtype': make_dtype,
-            'numpy.ndarray': None,  # only ever an argument of _reconstruct: None cannot be called
+            'numpy.ndarray': None,  # an argument of _reconstruct only: None cannot be called
             '_codecs.encode': encode,
         }
         entry = f'{module.replace("numpy.core", "numpy._core")}.{name}'
@@ -122,17 +134,17 @@ class _NumpyOnly(pickle.Unpickler):
 
 
 def dict_of_arrays(body: bytes) -> dict[str | int, np.ndarray]:
-    """The dict of str/int keys to numeric arrays in a pickle."""
-    # genops fails where a length points past the end; load() would allocate both that and the memo
+    """The dict in a pickle: {str or int: numeric array}."""
+    # genops fails where a length goes beyond the end of the pickle. load() would first allocate
+    # that length, and a memo of any size that the pickle asks for.
     for opcode, argument, _ in pickletools.genops(body):
         if 'PUT' in opcode.name and int(argument or 0) > len(body):
             raise pickle.UnpicklingError('its memo is larger than the file')
     loaded = _NumpyOnly(io.BytesIO(body), encoding='latin1').load()
     value = loaded.content if isinstance(loaded, _Array) else None
     if not isinstance(value, dict):
-        raise pickle.UnpicklingError(
-            f'holds {"an array" if isinstance(value, np.ndarray) else "something else"}'
-        )
+        what = 'an array' if isinstance(value, np.ndarray) else 'something else'
+        raise pickle.UnpicklingError(f'holds {what}')
     for key, array in value.items():
         if not isinstance(key, (str, int)) or isinstance(key, bool):
             raise pickle.UnpicklingError(
@@ -144,25 +156,30 @@ def dict_of_arrays(body: bytes) -> dict[str | int, np.ndarray]:
 
 
 def first_shape(head: bytes) -> tuple[int, int] | None:
-    """Shape of the first two-dimensional array in a pickle, from its first bytes; None where they
-    do not tell."""
-    numbers: list[int] = []  # whole numbers in a row; those before a TUPLE2 are a shape
-    with contextlib.suppress(ValueError):  # the head ends in the middle of the data
+    """Shape of the first two-dimensional array in a pickle; None if it is not in `head`.
+
+    Args:
+        head: the first bytes of the pickle.
+    """
+    # The whole numbers that follow each other directly. If a pair (opcode TUPLE2) is made of them,
+    # it is a shape.
+    numbers: list[int] = []
+    with contextlib.suppress(ValueError):  # raised where the head ends within the data
         for opcode, argument, _ in pickletools.genops(head):
             if opcode.name == 'TUPLE2' and len(numbers) >= 2:
                 return numbers[-2], numbers[-1]
             if opcode.name in _NUMBERS:
                 numbers.append(int(argument or 0))
-            elif opcode.name not in ('MEMOIZE', 'BINPUT', 'LONG_BINPUT'):
+            elif opcode.name not in _MEMO:
                 numbers.clear()
     return None
 
 
 def read_npy(path: str) -> dict | np.ndarray:
-    """A `.npy` that holds a plain numeric array, or a dict of str/int keys to numeric arrays.
+    """Read a `.npy` file: a numeric array, or a dict of them with str or int keys.
 
     Raises:
-        UserError: missing, truncated, or it carries anything else (its code is not run).
+        UserError: the file is missing, truncated, or holds anything else. Its code is not run.
     """
     with open_npy(path) as (file, _, dtype):
         if dtype.hasobject:
@@ -173,8 +190,13 @@ def read_npy(path: str) -> dict | np.ndarray:
 
 @contextlib.contextmanager
 def open_npy(path: str) -> Iterator[tuple[BinaryIO, tuple, np.dtype]]:
-    """(file at the start of its data, shape, dtype); whatever goes wrong while it is open is a
-    UserError."""
+    """Open a `.npy` file.
+
+    Yields:
+        The file, at the start of its data; the shape and the dtype that its header says.
+    Raises:
+        UserError: the file is missing, or anything goes wrong while it is open.
+    """
     need_file(path, 'run the stage that writes it first')
     try:
         with open(path, 'rb') as file:
@@ -188,6 +210,6 @@ def open_npy(path: str) -> Iterator[tuple[BinaryIO, tuple, np.dtype]]:
 
 
 def write_npy(path: str, value: dict | np.ndarray) -> None:
-    """np.save of an array or a dict of arrays, atomically."""
+    """Write an array or a dict of arrays atomically, as np.save does."""
     with atomic(path) as temporary, open(temporary, 'wb') as file:
         np.save(file, value)  # type: ignore[arg-type]  # a dict becomes an object array

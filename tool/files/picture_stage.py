@@ -1,7 +1,9 @@
-"""The frame of every stage that makes files of pictures: whose pictures, which of them are missing,
-the work on them, and what is said about it.
+"""What all stages that make files for pictures have in common.
 
-Imports no torch, so that the CPU stages start quickly.
+They share out the pictures of a list over processes, skip the files that exist, make the others in
+a pool of worker processes, and report.
+
+This module does not import torch, so that stages without a network start quickly.
 """
 
 import contextlib
@@ -10,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from tool.files.manifest import claim_all, missing
-from tool.method.crf import check_backend
+from tool.run.command_line import need_crf_backend
 from tool.run.pool import Pool
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share
@@ -18,35 +20,35 @@ from tool.run.shard import is_first, own_share
 
 @dataclass(frozen=True)
 class Output:
-    """A folder into which a stage writes a file of every picture."""
+    """A folder into which a stage writes one file for each picture."""
 
     folder: str
-    # '.npy' or '.png'
+    # of the files: '.npy' or '.png'
     extension: str
-    # what decides the bytes of the files: the folder's manifest
+    # what decides the bytes of the files; the content of the folder's manifest
     settings: dict
 
     def path(self, name: str) -> str:
-        """The file of a picture."""
+        """The path of a picture's file."""
         return os.path.join(self.folder, name + self.extension)
 
 
 class PictureStage:
-    """A stage that makes files of the pictures of a list.
+    """A stage that makes files for the pictures of a list.
 
-    A stage script reads its list, makes a PictureStage, and takes these steps: check the inputs of
-    `names` → `claim` the output folders → work on `todo` with `map` or `writers` → `report`.
+    A stage script reads its list and makes a PictureStage. Then it takes these steps: check the
+    inputs of `names`, `claim` the output folders, work on `todo` with `map` or `writers`, `report`.
 
     Args:
-        title: stands beside the progress bar.
+        title: name of the stage, shown beside the progress bar.
         names: all pictures of the list.
-        overwrite: replace what other settings have written.
+        overwrite: replace the files that other settings have written.
     Attributes:
-        names: the pictures of this process.
-        todo: those of them that lack an output, each with the outputs it lacks.
-        outputs: what was claimed.
+        names: the pictures of the list that this process works on.
+        todo: those that lack a file: {name: the outputs in which it is missing}.
+        outputs: the outputs that were claimed.
     Raises:
-        UserError: `overwrite` with several processes.
+        UserError: `overwrite` is asked for with several processes.
     """
 
     def __init__(self, title: str, names: list[str], overwrite: bool = False):
@@ -56,12 +58,19 @@ class PictureStage:
         self.outputs: list[Output] = []
         self.todo: dict[str, list[Output]] = {}
 
-    def claim(self, outputs: list[Output], crf_backend: str | None = None) -> None:
-        """Make the folders this stage's own, and find out what is missing in them.
+    def claim(
+        self,
+        outputs: list[Output],
+        crf_backend: str | None = None,
+        crf_option: str = '--crf_backend',
+    ) -> None:
+        """Make the output folders this stage's own, and find out which files they lack.
 
         Args:
-            crf_backend: what computes the dense CRF of the outputs, if there is one; it is only
-                needed where a picture is to be done.
+            outputs: the folders.
+            crf_backend: the backend of the dense CRF, None where the stage computes no CRF. It has
+                to be installed only if a picture is still to be made.
+            crf_option: the flag or the config key that chose the backend, for the message.
         Raises:
             UserError: a folder holds output of other settings; the backend is not installed.
         """
@@ -69,14 +78,17 @@ class PictureStage:
         self.outputs = outputs
         self.todo = lacking(self.names, outputs)
         if self.todo and crf_backend is not None:
-            check_backend(crf_backend)
+            need_crf_backend(crf_backend, crf_option)
 
     @contextlib.contextmanager
-    def writers(self, jobs: int) -> Iterator[Callable]:
-        """Within it `submit(function, *arguments)` hands out what completes one picture to a pool
-        of `jobs` processes; the end waits for all of it.
+    def writers(self, jobs: int) -> Iterator[Callable[..., None]]:
+        """Open a pool of worker processes that complete pictures; the end waits for all of them.
 
-        With jobs = 0 the work is done at once in this process.
+        Args:
+            jobs: number of workers; with 0 this process does the work itself, at once.
+        Yields:
+            submit(function, *arguments), which lets a worker call the function. Each call has to
+            complete one picture: the progress bar counts them.
         """
         bar = progress(
             total=len(self.names),
@@ -95,16 +107,17 @@ class PictureStage:
         bar.close()
 
     def map(self, function: Callable, tasks: Iterable[tuple], jobs: int) -> None:
-        """function(*task) for the task of every picture to do, on `jobs` processes."""
+        """Call function(*task) for each task, one a picture, in `jobs` worker processes."""
         with self.writers(jobs) as submit:
             for task in tasks:
                 submit(function, *task)
 
     def report(self, about: str = '', where: str = '') -> None:
-        """Say how many pictures were made; the first process alone does.
+        """Print how many pictures were made, in the first process.
 
         Args:
-            about: of which list and how they were made. where: the output, if not the folders.
+            about: text that follows the number of pictures, e.g. which list they are of.
+            where: the output, if it is not the folders.
         """
         if not is_first():
             return
@@ -115,10 +128,9 @@ class PictureStage:
 
 
 def lacking(names: list[str], outputs: list[Output]) -> dict[str, list[Output]]:
-    """The pictures of which a file is missing, in the order of `names`, each with the outputs it
-    lacks."""
-    lost: dict[str, list[Output]] = {name: [] for name in names}
+    """The pictures that lack a file, in the order of `names`: {name: outputs in which it lacks}."""
+    lacked: dict[str, list[Output]] = {name: [] for name in names}
     for output in outputs:
-        for name in missing(list(lost), [(output.folder, output.extension)]):
-            lost[name].append(output)
-    return {name: wanted for name, wanted in lost.items() if wanted}
+        for name in missing(names, [(output.folder, output.extension)]):
+            lacked[name].append(output)
+    return {name: where for name, where in lacked.items() if where}

@@ -1,4 +1,4 @@
-"""Pictures and masks."""
+"""Reading pictures and masks, and writing masks."""
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -7,7 +7,7 @@ from tool.files.atomic import atomic, need_file
 from tool.method.class_set import IGNORE, ClassSet, colour_map
 from tool.run.errors import UserError
 
-# what PIL raises for a damaged file
+# The exceptions that PIL raises for a damaged file.
 _DAMAGED = (
     OSError,
     UnidentifiedImageError,
@@ -16,9 +16,12 @@ _DAMAGED = (
     Image.DecompressionBombError,
 )
 _PALETTE = colour_map()
+# PIL's names of the 8-bit modes with one channel: palette and grey.
+_GRAY = ('P', 'L')
 
 
 def _decode(path: str, fix: str) -> Image.Image:
+    """Read a picture in the mode of its file; UserError if it is missing or damaged."""
     need_file(path, fix)
     try:
         image = Image.open(path)
@@ -31,19 +34,31 @@ def _decode(path: str, fix: str) -> Image.Image:
 
 
 def read_image(path: str) -> Image.Image:
-    """A picture as PIL RGB. Every stage decodes pictures through this function."""
+    """Read a picture as RGB. All stages read pictures through this function.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     return _decode(path, 'check --voc12_root and the image list').convert('RGB')
 
 
 def image_size(
     path: str, fix: str = 'check --voc12_root and the image list', gray: bool = False
 ) -> tuple[int, int]:
-    """(H, W) of a picture from its header, without decoding; with `gray` it must be an 8-bit
-    palette or grey one."""
+    """(H, W) of a picture, from the header of its file.
+
+    Args:
+        path: the file.
+        fix: the end of the message where the file is missing: what the user can do.
+        gray: refuse a picture that is not an 8-bit palette or grey one.
+    Raises:
+        UserError: the file is missing or damaged, or it is not grey.
+    """
     need_file(path, fix)
     try:
         with Image.open(path) as image:
-            size, mode = (image.height, image.width), image.mode
+            size = (image.height, image.width)
+            mode = image.mode
     except _DAMAGED as error:
         raise UserError(
             f'{path}: damaged or not a picture ({error}); copy the file again'
@@ -61,13 +76,17 @@ def check_size(
     of: str = 'the picture',
     fix: str = 'make it again from this picture',
 ) -> None:
-    """UserError unless what a file holds is as large as what it belongs to.
+    """Check that a mask or a map is as large as its picture.
 
     Args:
-        path: the file.
-        size, expected: (H, W) of what it holds and of what it belongs to.
-        what: the sentence's subject and verb, where the file holds several things.
-        of: name of what it belongs to. fix: what to do about it.
+        path: the file of the mask or map.
+        size: (H, W) of the mask or map.
+        expected: (H, W) that it must have.
+        what: subject and verb of the message, e.g. 'maps are'; 'is' makes the file the subject.
+        of: in the message, what has the expected size.
+        fix: the end of the message: what the user can do.
+    Raises:
+        UserError: the sizes differ.
     """
     if tuple(size) != tuple(expected):
         raise UserError(
@@ -75,12 +94,16 @@ def check_size(
         )
 
 
-_GRAY = ('P', 'L')  # PIL's names of the 8-bit one-channel modes
-
-
 def read_gray(path: str, fix: str, indices: bool = True) -> np.ndarray:
-    """An 8-bit one-channel PNG as uint8 [H, W]; a palette image gives its indices, or with
-    indices=False its grey levels."""
+    """Read an 8-bit picture with one channel as uint8 [H, W].
+
+    Args:
+        path: the file.
+        fix: the end of the message where the file is missing: what the user can do.
+        indices: of a palette picture, return the indices; False: the grey levels of its colours.
+    Raises:
+        UserError: the file is missing or damaged, or it has another mode.
+    """
     image = _decode(path, fix)
     if image.mode not in _GRAY:
         raise UserError(f'{path}: must be an 8-bit grey or palette PNG, this one is {image.mode}')
@@ -88,19 +111,29 @@ def read_gray(path: str, fix: str, indices: bool = True) -> np.ndarray:
 
 
 def read_mask(path: str, classes: ClassSet) -> np.ndarray:
-    """A ground-truth, predicted or pseudo mask: uint8 [H, W], class ids 0…K and 255 = ignore."""
+    """Read a mask (ground truth, prediction or pseudo mask).
+
+    Args:
+        path: the file.
+        classes: the classes, C with the background, that the mask may hold.
+    Returns:
+        uint8 [H, W], class ids 0…C−1 and 255 (ignore).
+    Raises:
+        UserError: the file is missing, damaged or not a mask, or it holds another value.
+    """
     mask = read_gray(path, 'check the mask folder and the image list')
-    wrong = mask[(mask >= classes.num_classes) & (mask != IGNORE)]
-    if wrong.size:
+    is_wrong = (mask >= classes.num_classes) & (mask != IGNORE)
+    if is_wrong.any():
+        value = mask[is_wrong][0]
         raise UserError(
-            f'{path}: holds value {wrong[0]}; a mask has class ids 0…{classes.num_classes - 1} and '
+            f'{path}: holds value {value}; a mask has class ids 0…{classes.num_classes - 1} and '
             f'{IGNORE} for ignore'
         )
     return mask
 
 
 def write_mask(path: str, mask: np.ndarray) -> None:
-    """Write uint8 [H, W] class ids as an 8-bit palette PNG with the VOC colour map, atomically."""
+    """Write a mask, uint8 [H, W], atomically, as an 8-bit palette PNG with VOC's colours."""
     image = Image.fromarray(np.asarray(mask, np.uint8))
     image.putpalette(_PALETTE.tobytes())
     with atomic(path) as temporary:

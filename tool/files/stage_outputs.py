@@ -1,6 +1,7 @@
-"""What is written of a picture's CAMs and of its random walk: npy, mask, dense CRF.
+"""The files that are written for a picture: of its CAMs, and of its maps after the random walk.
 
-Imports no torch, so worker processes start quickly.
+Worker processes call these functions. This module does not import torch, so that they start
+quickly.
 """
 
 import os
@@ -17,24 +18,31 @@ from tool.method.metrics import cam_prediction
 
 @dataclass(frozen=True)
 class SeedOutputs:
-    """Folders to write (None: not wanted) and how.
+    """The folders that the CAMs of pictures are written to, and how."""
 
-    cam: npy dicts. png: masks at `threshold`. crf: masks after dense CRF of the labels at
-    `threshold`, by `crf_iters` mean-field steps of `crf_backend` over `num_classes` labels,
-    background included.
-    """
-
+    # folder of the CAMs, .npy; None: not wanted
     cam: str | None
+    # folder of the masks at `threshold`, .png; None: not wanted
     png: str | None
+    # folder of these masks after dense CRF, .png; None: not wanted
     crf: str | None
+    # score of the background
     threshold: float
+    # mean-field steps of the CRF
     crf_iters: int
+    # one of tool.method.crf.BACKENDS
     crf_backend: str
+    # C, the labels of the CRF: all classes, the background included
     num_classes: int
 
     def wanted(self, cam_settings: dict, mask_settings: dict) -> list[Output]:
-        """The folders to write, given what decides the CAMs and the masks at `threshold`; the CRF's
-        own settings are added to those."""
+        """The outputs to claim.
+
+        Args:
+            cam_settings: what decides the CAMs.
+            mask_settings: what decides the masks at `threshold`. For the masks after dense CRF, the
+                settings of the CRF are added.
+        """
         crf_settings = {
             **mask_settings,
             'crf_iters': self.crf_iters,
@@ -57,11 +65,18 @@ def write_seed(
     image_path: str,
     outputs: SeedOutputs,
 ) -> None:
-    """Write the wanted outputs of one picture; `cam` is {class 0…K−1: float32 [H, W]}, `size`
-    (H, W)."""
+    """Write the files of one picture's CAMs.
+
+    Args:
+        name: the picture.
+        cam: {foreground class 0…K−1: float32 [H, W]}.
+        size: (H, W).
+        image_path: file of the picture, for the CRF.
+        outputs: the folders.
+    """
     if outputs.cam:
         write_npy(os.path.join(outputs.cam, name + '.npy'), cam)
-    if not (outputs.png or outputs.crf):
+    if not outputs.png and not outputs.crf:
         return
     labels = cam_prediction(cam, size, outputs.threshold)
     if outputs.png:
@@ -89,17 +104,21 @@ def write_walk(
     image_path: str | None = None,
     crf_backend: str = BACKENDS[0],
 ) -> None:
-    """Write <mask_dir>/<name>.png, <prob_dir>/<name>.npy and <crf_dir>/<name>.png (after dense
-    CRF), whichever is wanted.
+    """Write the files of one picture after the random walk.
 
-    The CRF is the seeds', from labels (method Q5 names none): the walk levels its scores, so that
-    as probabilities with aff_prepare's wide kernel most of a picture became background.
+    The CRF is that of the seeds and starts from the mask; the published code runs none here
+    (method Q5). It does not start from the scores, because the random walk makes them alike: taken
+    as probabilities, with the wide kernel of aff_prepare.py, most of a picture became background.
 
     Args:
-        scores: float32 [K, H, W] after the walk, one map for each of the K labels (background 0
-            first).
-        num_classes: labels of the CRF, background included.
-        image_path: the picture, for the CRF.
+        name: the picture.
+        scores: float32 [L, H, W] after the walk, one map for each of the picture's L labels.
+        labels: the class id of each map, the background (0) first.
+        num_classes: C, the labels of the CRF: all classes, the background included.
+        mask_dir: folder of the masks, .png; None: not wanted.
+        prob_dir: folder of the probabilities, .npy; None: not wanted.
+        crf_dir: folder of the masks after dense CRF, .png; None: not wanted.
+        image_path: file of the picture, for the CRF.
         crf_backend: one of tool.method.crf.BACKENDS.
     """
     ids = np.asarray(labels, np.uint8)

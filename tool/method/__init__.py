@@ -1,2 +1,1 @@
-"""The method as pure functions of arrays and tensors; of the rest of the project only
-tool/run/errors.py is imported."""
+"""The paper's method as pure functions of arrays and tensors; imports nothing else of ours."""

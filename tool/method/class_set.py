@@ -1,5 +1,4 @@
-"""The type of a class set: the classes of a data set, the ignore value of its masks and the colours
-they are written in."""
+"""The classes of a data set, the value of ignored pixels in masks, and the colours of masks."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,73 +6,71 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tool.run.errors import UserError
-
-IGNORE = 255  # value of a mask's pixels that belong to no class
+IGNORE = 255  # value of mask pixels that no loss and no score counts
 BACKGROUND = 'background'  # name of class 0
 
 
 @dataclass(frozen=True)
 class ClassSet:
-    """The classes of a data set. Two sets are equal if their names are.
+    """The classes of a data set. Two class sets are equal if they have the same names in order.
 
     Attributes:
-        names: of all classes, the background first; a class's id is its place.
+        names: the names of all classes, the background first. The id of a class is its position.
     Raises:
-        UserError: no foreground class, an empty name, a name twice, or more classes than a mask's
-            8 bits can number beside IGNORE.
+        ValueError: there is no foreground class, a name is empty or occurs twice, or there are more
+            classes than an 8-bit mask can number beside IGNORE.
     """
 
     names: tuple[str, ...]
 
     def __post_init__(self):
         if len(self.names) < 2:
-            raise UserError('a class set needs at least one foreground class')
+            raise ValueError('a class set needs at least one foreground class')
         if len(self.names) > IGNORE:
-            raise UserError(
+            raise ValueError(
                 f'{len(self.names) - 1} foreground classes: a mask has 8 bits, which number the '
                 f'background, at most {IGNORE - 1} foreground classes and {IGNORE} for ignore'
             )
         if not all(name.strip() for name in self.names):
-            raise UserError('a class has an empty name')
+            raise ValueError('a class has an empty name')
         name, count = Counter(self.names).most_common(1)[0]
         if count > 1:
-            raise UserError(f'the class name {name} occurs {count} times')
+            raise ValueError(f'the class name {name} occurs {count} times')
 
     @classmethod
     def of(cls, foreground: Iterable[str]) -> 'ClassSet':
-        """The class set of these foreground classes."""
+        """The class set of the background and these foreground classes."""
         return cls((BACKGROUND, *foreground))
 
     @property
     def foreground(self) -> tuple[str, ...]:
-        """Names of the foreground classes; class k of a CAM file or an image label is the k-th."""
+        """Names of the foreground classes, in the order of image labels and CAM files."""
         return self.names[1:]
 
     @property
     def colour_map(self) -> np.ndarray:
-        """Colour of every class id and of IGNORE: uint8 [256, 3], VOC's for any class set."""
+        """RGB colour of every mask value, uint8 [256, 3]: VOC's colours, whatever the classes."""
         return colour_map()
 
     @property
     def num_classes(self) -> int:
-        """With the background."""
+        """C: the number of classes with the background."""
         return len(self.names)
 
     @property
     def num_foreground(self) -> int:
-        """Without the background."""
+        """K = C − 1: the number of classes without the background."""
         return len(self.names) - 1
 
     def __str__(self) -> str:
-        """'3 classes (cat, cow, dog)'; of many only the first three are named."""
+        """The classes for a message, e.g. '3 classes (cat, cow, dog)'; names three at most."""
         shown = ', '.join(self.foreground[:3])
         noun = 'class' if self.num_foreground == 1 else 'classes'
         more = ', …' if self.num_foreground > 3 else ''
         return f'{self.num_foreground} {noun} ({shown}{more})'
 
     def difference(self, other: 'ClassSet') -> str:
-        """How two class sets differ, for a message: '' where they do not."""
+        """The first difference between two class sets, for a message; '' if they are equal."""
         for place, (own, others) in enumerate(zip(self.names, other.names)):
             if own != others:
                 return f'class {place} is {own} in one and {others} in the other'
@@ -83,13 +80,16 @@ class ClassSet:
 
 
 def colour_map() -> np.ndarray:
-    """The VOC colour map, uint8 [256, 3]: the bits of the class id, three at a time, fill R, G, B
-    from the top."""
+    """VOC's colour map, uint8 [256, 3].
+
+    The bits 0, 1, 2 of a class id are the highest bits of R, G and B, its bits 3, 4, 5 the next
+    lower ones, and so on.
+    """
     ids = np.arange(256)
     palette = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
+    for group in range(8):
         for channel in range(3):
-            palette[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(
-                np.uint8
-            )
+            bit_of_id = (ids >> (3 * group + channel)) & 1
+            bit_of_colour = bit_of_id << (7 - group)
+            palette[:, channel] |= bit_of_colour.astype(np.uint8)
     return palette

@@ -1,16 +1,14 @@
-"""Dense CRF on a picture: every preset and both kinds of unary, each once (method §6).
+"""Dense CRF of a picture: its constants in each stage, and its unary energies (docs/method.md §6).
 
 Two backends compute the mean field. 'numba' is this project's own (`tool.method.dense_crf`) and
-runs wherever numba does. 'pydensecrf' is the package that the published figures were made with; it
-has no wheels and compiles on old Pythons only. Their probabilities differ by rounding.
+runs wherever numba does. 'pydensecrf' is the package that the published figures were made with. It
+has no wheels and compiles only with Python 3.12 or older. Their probabilities differ by rounding.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-
-from tool.run.errors import UserError
 
 BACKENDS = ('numba', 'pydensecrf')
 
@@ -26,9 +24,10 @@ class CrfPreset:
         bilateral_srgb: sigma of the bilateral kernel in grey levels.
         bilateral_compat: weight of the bilateral kernel.
         iterations: mean-field steps.
-        rows_first: order a pixel's features (y, x, colour), as pydensecrf.utils does, instead of
-            (x, y, colour). In exact arithmetic the order is irrelevant, but the lattice filter is
-            an approximation, and probabilities move by up to 0.5 at edges.
+        rows_first: the features of a pixel are in the order (y, x, colour), as pydensecrf.utils
+            makes them, instead of (x, y, colour). In exact arithmetic the order would not matter.
+            But the lattice filter is an approximation, and the order changes probabilities by up to
+            0.5 at edges.
     """
 
     gaussian_sxy: float = 3
@@ -40,44 +39,35 @@ class CrfPreset:
     rows_first: bool = False
 
 
-# contrast_infer.py --out_crf, tool.seed_masks, and aff_infer.py --crf
+# of contrast_infer.py --out_crf, tool.seed_masks and aff_infer.py --crf
 SEED_CRF = CrfPreset(bilateral_sxy=50, bilateral_srgb=5)
-# aff_prepare.py
+# of aff_prepare.py
 AFFINITY_CRF = CrfPreset(rows_first=True)
-# DeepLab-v2's own constants; the published test script lacks its CRF (Q7)
+# DeepLab-v2's own constants, because the published test script lacks its CRF (method Q7)
 DEEPLAB_CRF = CrfPreset(gaussian_sxy=1, bilateral_sxy=67, bilateral_srgb=3, bilateral_compat=4)
-# what TEST_CRF of the segmentation test names; 'seam' has the constants of SEAM's inference code
+# the choices of TEST_CRF in the segmentation test; 'seam': the constants of SEAM's inference code
 TEST_CRFS = {'deeplab': DEEPLAB_CRF, 'seam': CrfPreset(bilateral_sxy=32), 'none': None}
 
 
 def check_backend(backend: str) -> None:
-    """Make sure that a backend works here, before any picture is read.
+    """Make sure that a backend works on this machine, before any picture is read.
 
-    Compiles the numba functions or loads them from their cache. A stage calls this before it starts
-    its workers, which then find the compiled code.
+    It compiles the numba functions or loads them from their cache. A stage calls this before it
+    starts its workers, which then find the compiled code.
+
+    Args:
+        backend: one of BACKENDS.
 
     Raises:
-        UserError: pydensecrf is not installed.
+        ImportError: the package of the backend is not installed.
     """
     if backend == 'numba':
-        from tool.method.dense_crf import compile_all  # here: loading numba takes half a second
+        # imported here, because loading numba takes half a second
+        from tool.method.dense_crf import compile_all
 
         compile_all()
     else:
-        _import_pydensecrf()
-
-
-def _import_pydensecrf():
-    """The module densecrf of the package pydensecrf2."""
-    try:
-        from pydensecrf import densecrf
-    except ImportError as error:
-        raise UserError(
-            f'--crf_backend pydensecrf: the package is not installed ({error}); pip install '
-            'pydensecrf2, which needs a C++ compiler and Python 3.12 or older, or use the default '
-            'backend, numba'
-        ) from None
-    return densecrf
+        import pydensecrf.densecrf  # noqa: F401
 
 
 def dense_crf(
@@ -88,19 +78,23 @@ def dense_crf(
     backend: str = BACKENDS[0],
     threads: int = 1,
 ) -> list[np.ndarray]:
-    """Mean-field inference for one picture and any number of unaries; the kernels are built once.
+    """Mean-field inference on one picture for any number of unaries; the kernels are built once.
 
     Args:
-        image: uint8 [H, W, 3] RGB.
-        unaries: energies float32 [K, H, W] each (all of one K).
-        absent: when m > 0 the last of the K labels stands in for m labels that are identical by
-            symmetry (none occurs in the unary): its energy must be U − log m. Its compatibility is
-            divided by m, which makes the result equal to inference over all K − 1 + m labels; its
-            probability is the sum of theirs.
+        image: uint8 [H, W, 3], RGB.
+        unaries: unary energies, float32 [L, H, W] each, all with the same number of labels L.
+        preset: the kernels and the number of steps.
+        absent: m, the number of labels that the last of the L labels stands for; 0: only itself.
+            The m labels must be equal by symmetry (none occurs in the unary), and the energy of the
+            stand-in must be U − log m if U is the energy of each of them. Its compatibility is
+            divided by m. Then the result equals inference over all L − 1 + m labels, and the
+            probability of the stand-in is the sum of theirs.
         backend: one of BACKENDS.
-        threads: for one large picture (numba only); pools of workers take 1.
+        threads: number of threads for one large picture (numba only). A pool of workers takes 1.
     Returns:
-        Probabilities float32 [K, H, W], one for each unary.
+        Probabilities float32 [L, H, W], one array for each unary.
+    Raises:
+        ImportError: the package of the backend is not installed.
     """
     infer = _numba_crf if backend == 'numba' else _pydensecrf
     return infer(image, unaries, preset, absent, threads)
@@ -131,7 +125,8 @@ def _pydensecrf(
     image: np.ndarray, unaries: Iterable[np.ndarray], preset: CrfPreset, absent: int, threads: int
 ) -> list[np.ndarray]:
     """`dense_crf` by the package pydensecrf2, which works with one thread."""
-    densecrf = _import_pydensecrf()
+    from pydensecrf import densecrf
+
     height, width = image.shape[:2]
     crf = None
     results = []
@@ -141,8 +136,11 @@ def _pydensecrf(
             crf = densecrf.DenseCRF2D(width, height, labels)
             compats = (preset.gaussian_compat, preset.bilateral_compat)
             for features, compat in zip(_features(image, preset), compats):
-                # labels of different weights need a diagonal, which the package does not negate
-                weight = -_label_weights(compat, labels, absent) if absent else compat
+                weight: float | np.ndarray = compat
+                if absent:
+                    # The package takes an array of weights as the diagonal of the compatibility
+                    # matrix. It negates a single weight, but not an array.
+                    weight = -_label_weights(compat, labels, absent)
                 crf.addPairwiseEnergy(features, compat=weight)
         energies = np.ascontiguousarray(unary.reshape(labels, -1), dtype=np.float32)
         crf.setUnaryEnergy(energies)
@@ -152,8 +150,11 @@ def _pydensecrf(
 
 
 def _features(image: np.ndarray, preset: CrfPreset) -> tuple[np.ndarray, np.ndarray]:
-    """Features of the Gaussian [2, H·W] and of the bilateral kernel [5, H·W]: positions and colours
-    by their sigma."""
+    """What the kernels compare pixels by: positions and colours, divided by their sigma.
+
+    Returns:
+        Features float32 of the Gaussian kernel [2, H·W] and of the bilateral kernel [5, H·W].
+    """
     position = np.indices(image.shape[:2], dtype=np.float32).reshape(2, -1)
     if not preset.rows_first:
         position = position[::-1]
@@ -164,8 +165,7 @@ def _features(image: np.ndarray, preset: CrfPreset) -> tuple[np.ndarray, np.ndar
 
 
 def _label_weights(weight: float, labels: int, absent: int) -> np.ndarray:
-    """Potts weight of every label, float32 [labels]; that of a stand-in for `absent` labels is
-    divided by their number."""
+    """Potts weight of every label, float32 [L]; that of a stand-in is divided by `absent`."""
     weights = np.full(labels, weight, np.float32)
     if absent:
         weights[-1] /= absent
@@ -173,30 +173,38 @@ def _label_weights(weight: float, labels: int, absent: int) -> np.ndarray:
 
 
 def prob_unary(probs: np.ndarray) -> np.ndarray:
-    """Softmax unary −log p (p clipped at 1e-5) of probabilities [K, H, W]."""
+    """Unary energies −log p, float32, of probabilities p (clipped at 1e-5) of any shape."""
     return -np.log(np.clip(probs, 1e-5, 1.0)).astype(np.float32)
 
 
-# a label needs a pixel where it is this share as probable as the most probable one, or it wins none
+# A label can win if in some pixel p_label >= CAN_WIN · max p, see `crf_from_probs`.
 CAN_WIN = 0.2
 
 
 def crf_from_probs(
     image: np.ndarray, probs: np.ndarray, preset: CrfPreset, backend: str = BACKENDS[0]
 ) -> np.ndarray:
-    """The labels uint8 [H, W] that are most probable after dense CRF of a network's probabilities.
+    """The mask after dense CRF of a network's probabilities.
 
-    Most labels are improbable everywhere in a picture. A label can win if p_l >= 0.2 · max_k p_k in
-    some pixel. The m labels that cannot become one stand-in with the sum of their probabilities, as
-    if they were alike (see `dense_crf`). That is exact where they are alike and an approximation
-    elsewhere: of 12 real pictures, at least 99.999 % of the pixels of each kept their label
-    (docs/results.md). pydensecrf, which is there to compute what was published, takes all labels.
+    Most labels are improbable everywhere in a picture. A label l can win if p_l >= 0.2 · max_k p_k
+    in some pixel. The labels that cannot win are replaced by one stand-in with the sum of their
+    probabilities, as if they were alike (see `dense_crf`). That is exact where they are alike and
+    an approximation elsewhere: in each of 12 real pictures at least 99.999 % of the pixels kept
+    their label (docs/results.md). pydensecrf takes all labels, because it is there to compute what
+    was published.
 
     Args:
-        image: uint8 [H, W, 3]. probs: float32 [C, H, W].
+        image: uint8 [H, W, 3], RGB.
+        probs: float32 [C, H, W], the network's probabilities.
+        preset: the kernels and the number of steps.
         backend: one of BACKENDS.
+    Returns:
+        uint8 [H, W], the most probable label of each pixel.
     """
-    can_win = (probs >= CAN_WIN * probs.max(0)).any((1, 2)) | (backend == 'pydensecrf')
+    if backend == 'pydensecrf':
+        can_win = np.ones(len(probs), bool)
+    else:
+        can_win = (probs >= CAN_WIN * probs.max(0)).any((1, 2))
     kept = np.flatnonzero(can_win)
     left_out = np.flatnonzero(~can_win)
     considered = probs[kept]
@@ -219,33 +227,39 @@ def crf_from_labels(
     *,
     num_labels: int,
 ) -> list[np.ndarray]:
-    """Dense CRF over all classes from hard labels, computed on the present classes and one stand-in
-    for the others.
+    """Dense CRF of masks over all classes.
+
+    It is computed on the classes that may occur and one stand-in for all others.
 
     Args:
-        image: uint8 [H, W, 3].
-        labels: label maps uint8 [H, W], each with ids out of `present` only.
-        present: the class ids that may occur, background included, ascending.
-        iterations: mean-field steps; None takes the preset's.
-        gt_prob: probability that a pixel's label is right (unsure pixels do not exist here).
+        image: uint8 [H, W, 3], RGB.
+        labels: masks uint8 [H, W] that hold only ids of `present`; each gives one result.
+        present: the class ids that may occur, the background included, ascending.
+        preset: the kernels and the number of steps.
+        iterations: mean-field steps; None takes the preset's number.
+        gt_prob: probability that the label of a pixel is right.
         backend: one of BACKENDS.
-        num_labels: how many classes there are, background included (VOC: 21).
+        num_labels: C, the number of classes with the background (VOC: 21).
     Returns:
-        One float32 [len(present), H, W] per label map: probabilities in the order of `present`.
+        Probabilities float32 [len(present), H, W] in the order of `present`, one array for each
+        mask.
     """
     absent = num_labels - len(present)
+    stand_ins = 1 if absent else 0
+    right = -np.log(gt_prob)
     wrong = -np.log((1 - gt_prob) / (num_labels - 1))
     unaries = []
     for label in labels:
-        unary = np.full((len(present) + (absent > 0), *label.shape), wrong, np.float32)
+        unary = np.full((len(present) + stand_ins, *label.shape), wrong, np.float32)
         for row, class_id in enumerate(present):
-            unary[row][label == class_id] = -np.log(gt_prob)
+            unary[row][label == class_id] = right
         if absent:
             unary[-1] = wrong - np.log(absent)
         unaries.append(unary)
     if iterations is not None:
         preset = replace(preset, iterations=iterations)
-    return [probs[: len(present)] for probs in dense_crf(image, unaries, preset, absent, backend)]
+    results = dense_crf(image, unaries, preset, absent, backend)
+    return [probs[: len(present)] for probs in results]
 
 
 def refine_mask(
@@ -257,8 +271,16 @@ def refine_mask(
     *,
     num_labels: int,
 ) -> np.ndarray:
-    """The labels uint8 [H, W] after dense CRF with the seeds' kernels; the other arguments are
-    those of `crf_from_labels`."""
+    """A mask refined by dense CRF with the constants SEED_CRF.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        mask: uint8 [H, W], class ids.
+        present: the class ids that may occur; the background may be left out.
+        iterations, backend, num_labels: as in `crf_from_labels`.
+    Returns:
+        uint8 [H, W], the most probable class id of each pixel.
+    """
     ids = np.unique([0, *present]).astype(np.uint8)
     (probs,) = crf_from_labels(
         image, [mask], ids.tolist(), SEED_CRF, iterations, backend=backend, num_labels=num_labels
@@ -276,32 +298,37 @@ def affinity_maps(
     *,
     num_labels: int,
 ) -> list[dict[int, np.ndarray]]:
-    """The CRF maps AffinityNet learns from: CAMs against a background score (1 − max)^α, for all α
-    on the same kernels.
+    """The CRF maps that AffinityNet learns from: CAMs against a background score (1 − max)^α.
 
     Args:
-        image: uint8 [H, W, 3].
-        cam: seeds in [0, 1], {foreground class 0…19: [H, W]}.
-        alphas: background exponents; a larger one means less background.
-        kind: 'labels' (unary from the argmax over all labels, published) or 'probs' (softmax unary
-            of background and present classes; SEAM, PSA, EPS).
-        iterations: mean-field steps; None takes the preset's.
+        image: uint8 [H, W, 3], RGB.
+        cam: seeds in [0, 1], {foreground class 0…K−1: float32 [H, W]}.
+        alphas: the exponents α; a larger one means less background.
+        kind: the unary. 'labels', as published: from the strongest label of each pixel, over all C
+            labels. 'probs', as in SEAM, PSA and EPS: from the scores as they are, over the
+            background and the picture's classes.
+        iterations: mean-field steps; None takes the preset's number.
         backend: one of BACKENDS.
-        num_labels: as in `crf_from_labels`.
+        num_labels: C, the number of classes with the background (VOC: 21).
     Returns:
-        One dict per α: probabilities float32 [H, W] of background (0) and the present classes
-            (class + 1).
+        One dict for each α: {0 or foreground class + 1: probabilities float32 [H, W]}.
     """
     classes = sorted(cam)
     present = [0] + [class_id + 1 for class_id in classes]
     seeds = np.zeros((len(present), *image.shape[:2]), np.float32)
     for row, class_id in enumerate(classes, 1):
         seeds[row] = cam[class_id]
-    # CAMs can lie outside [0, 1]: where all are below 0 the background wins at any α, above 1 it
-    # never does
-    rest = np.clip(1 - seeds[1:].max(0), 0, 1) if classes else 1 - seeds[0]
+    if classes:
+        # The clipping is for CAMs outside [0, 1]. Where all are below 0, the background wins at any
+        # α; where one is above 1, it never does.
+        rest = np.clip(1 - seeds[1:].max(0), 0, 1)
+    else:
+        rest = np.ones_like(seeds[0])
+    preset = AFFINITY_CRF
+    if iterations is not None:
+        preset = replace(preset, iterations=iterations)
+    # a generator: the maps of one α are in memory at a time
     scores = (_with_background(rest ** np.float32(alpha), seeds) for alpha in alphas)
-    preset = AFFINITY_CRF if iterations is None else replace(AFFINITY_CRF, iterations=iterations)
     if kind == 'probs':
         probs = dense_crf(image, map(prob_unary, scores), preset, backend=backend)
     else:
@@ -314,5 +341,5 @@ def affinity_maps(
 
 
 def _with_background(background: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """The seeds [K + 1, H, W] with this background score [H, W] as their first map."""
+    """`seeds`, [L, H, W], with the background score [H, W] in place of their first map."""
     return np.concatenate([background[None], seeds[1:]])

@@ -1,4 +1,7 @@
-"""mIoU: confusion matrices by one bincount, and the whole threshold curve of a CAM in one pass."""
+"""Mean IoU of masks, and of CAMs at every background threshold (docs/method.md §9).
+
+C is the number of classes with the background, K = C − 1 without it (VOC: 21 and 20).
+"""
 
 from collections.abc import Sequence
 
@@ -6,69 +9,100 @@ import numpy as np
 
 from tool.method.class_set import IGNORE
 
-THRESHOLDS = np.arange(60) / 100  # the curve's background scores 0.00 … 0.59
+# The background scores of the threshold curve: 0.00, 0.01, …, 0.59.
+THRESHOLDS = np.arange(60) / 100
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Confusion matrix int64 [C, C + 1] of one picture: rows truth, columns prediction, the last
-    column is 'no class' (255).
+    """Confusion matrix of one picture.
 
     Args:
-        prediction, truth: uint8 [H, W]; pixels with truth 255 are not counted.
-        num_classes: C, with the background (VOC: 21).
+        prediction: uint8 [H, W], class ids, or 255 where no class is predicted.
+        truth: uint8 [H, W], class ids; pixels with 255 (ignore) are not counted.
+        num_classes: C.
+    Returns:
+        int64 [C, C + 1], numbers of pixels. Row: the true class. Column: the predicted class; the
+        last column counts the pixels for which no class is predicted.
     """
     valid = truth != IGNORE
-    columns = num_classes + 1
-    cells = truth[valid].astype(np.int64) * columns + np.minimum(prediction[valid], num_classes)
-    return np.bincount(cells, minlength=num_classes * columns).reshape(num_classes, columns)
+    rows = truth[valid].astype(np.int64)
+    columns = np.minimum(prediction[valid], num_classes)
+    num_columns = num_classes + 1
+    cells = rows * num_columns + columns
+    counts = np.bincount(cells, minlength=num_classes * num_columns)
+    return counts.reshape(num_classes, num_columns)
 
 
 def curve_histogram(cam: dict[int, np.ndarray], truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Joint histogram int64 [C truth, C winning class, 61] of one picture for the threshold
-    curve.
+    """What the threshold curve needs to know of one picture.
 
-    The winning foreground class of a pixel does not depend on the background threshold, only
-    whether it beats it: the last index counts how many of THRESHOLDS lie strictly below the
-    winner's score (ties go to the background).
+    The strongest foreground class of a pixel does not depend on the background threshold; the
+    threshold only decides whether that class beats the background. So one histogram serves all
+    thresholds, and the histograms of several pictures can be added.
 
     Args:
-        cam: {class 0…K−1: float32 [H, W]}; empty means background everywhere.
-        truth: uint8 [H, W].
-        num_classes: C, with the background (VOC: 21).
+        cam: {foreground class 0…K−1: float32 [H, W]}; empty means background everywhere.
+        truth: uint8 [H, W], class ids; pixels with 255 (ignore) are not counted.
+        num_classes: C.
+    Returns:
+        int64 [C, C, 61], numbers of pixels, by true class, by strongest class, and by how many of
+        the 60 thresholds lie strictly below the score of the strongest class (in a tie the
+        background wins).
     """
-    bins = len(THRESHOLDS) + 1
+    num_bins = len(THRESHOLDS) + 1
     valid = truth != IGNORE
+    rows = truth[valid].astype(np.int64)
     if cam:
         classes = np.array(sorted(cam))
         scores = np.stack([cam[key][valid] for key in classes])
         best = scores.argmax(0)
-        winner = classes[best] + 1
-        score = scores[best, np.arange(scores.shape[1])]
-        beaten = np.searchsorted(THRESHOLDS.astype(np.float32), score, side='left')
+        strongest = classes[best] + 1  # class id in masks
+        thresholds_beaten = np.searchsorted(
+            THRESHOLDS.astype(np.float32), scores.max(0), side='left'
+        )
     else:
-        winner = beaten = np.zeros(valid.sum(), np.int64)
-    cells = (truth[valid].astype(np.int64) * num_classes + winner) * bins + beaten
-    return np.bincount(cells, minlength=num_classes * num_classes * bins).reshape(
-        num_classes, num_classes, bins
-    )
+        strongest = np.zeros_like(rows)
+        thresholds_beaten = np.zeros_like(rows)
+    cells = (rows * num_classes + strongest) * num_bins + thresholds_beaten
+    counts = np.bincount(cells, minlength=num_classes * num_classes * num_bins)
+    return counts.reshape(num_classes, num_classes, num_bins)
 
 
 def curve_confusions(histogram: np.ndarray) -> np.ndarray:
-    """Confusion matrices int64 [60, C, C + 1], one a threshold, of a summed `curve_histogram`."""
+    """The confusion matrix of every threshold.
+
+    Args:
+        histogram: int64 [C, C, 61], the sum of the pictures' `curve_histogram`.
+    Returns:
+        int64 [60, C, C + 1], one matrix (see `confusion`) for each threshold.
+    """
     num_classes = len(histogram)
-    # foreground at threshold i: pixels whose winner beats more than i thresholds
-    kept = histogram[..., ::-1].cumsum(-1)[..., ::-1][..., 1:].transpose(2, 0, 1)
+    # at_least[…, n]: pixels whose strongest class beats n thresholds or more, [C, C, 61]
+    reversed_sum = histogram[..., ::-1].cumsum(-1)
+    at_least = reversed_sum[..., ::-1]
+    # At threshold i, counted from 0, the strongest class is predicted where it beats at least i + 1
+    # thresholds.
+    foreground = at_least[..., 1:].transpose(2, 0, 1)  # [60, C, C]
+    pixels_of_class = histogram.sum((1, 2))  # [C]
     confusions = np.zeros((len(THRESHOLDS), num_classes, num_classes + 1), np.int64)
-    confusions[..., :num_classes] = kept
-    confusions[..., 0] += histogram.sum((1, 2)) - kept.sum(-1)
+    confusions[..., :num_classes] = foreground
+    # all other pixels are predicted as background
+    confusions[..., 0] += pixels_of_class - foreground.sum(-1)
     return confusions
 
 
 def cam_prediction(
     cam: dict[int, np.ndarray], shape: tuple[int, int], threshold: float
 ) -> np.ndarray:
-    """Class ids uint8 [H, W]: the highest of the background threshold and the CAMs; ties go to the
-    background."""
+    """The mask of a picture's CAMs: the strongest class of each pixel.
+
+    Args:
+        cam: {foreground class 0…K−1: float32 [H, W]}.
+        shape: (H, W).
+        threshold: score of the background; in a tie the background wins.
+    Returns:
+        uint8 [H, W], class ids.
+    """
     prediction = np.zeros(shape, np.uint8)
     best = np.full(shape, threshold, np.float32)
     for key in sorted(cam):
@@ -79,38 +113,52 @@ def cam_prediction(
 
 
 def occurring(pixels: dict[str, int]) -> list[str]:
-    """The classes with more than 1,000 ground-truth pixels, of {class name: pixels}."""
+    """The classes with more than 1,000 ground-truth pixels; `pixels` is {class name: number}."""
     return [name for name, count in pixels.items() if count > 1000]
 
 
 def iou(matrix: np.ndarray) -> np.ndarray:
-    """Per-class IoU in percent, float64 [..., C], of confusion matrices [..., C, C + 1]; a class
-    that never occurs has 0."""
+    """IoU of each class in percent; a class that never occurs has 0.
+
+    Args:
+        matrix: [..., C, C + 1], confusion matrices.
+    Returns:
+        float64 [..., C].
+    """
     num_classes = matrix.shape[-2]
-    hits = matrix[..., :num_classes].diagonal(axis1=-2, axis2=-1).astype(np.float64)
-    union = matrix.sum(-1) + matrix[..., :num_classes].sum(-2) - hits
+    square = matrix[..., :num_classes]  # without the pixels for which no class is predicted
+    hits = square.diagonal(axis1=-2, axis2=-1).astype(np.float64)
+    of_class = matrix.sum(-1)
+    predicted = square.sum(-2)
+    union = of_class + predicted - hits
     return 100 * hits / np.maximum(union, 1)
 
 
 def scores(
     matrix: np.ndarray, names: Sequence[str], classes: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """{class name: IoU %, …, 'mIoU': their mean over `classes`, None: all} of a confusion matrix
-    [C, C + 1].
+    """The IoU of each class and their mean, in percent.
 
-    `names` are those of all classes, the background first.
+    Args:
+        matrix: [C, C + 1], a confusion matrix.
+        names: the names of all classes, the background first.
+        classes: the names of the classes to average over; None averages over all.
+    Returns:
+        {class name: IoU, …, 'mIoU': mean}.
     """
     values = dict(zip(names, iou(matrix).tolist()))
-    return {**values, 'mIoU': mean_iou(values, names if classes is None else classes)}
+    averaged = names if classes is None else classes
+    return {**values, 'mIoU': mean_iou(values, averaged)}
 
 
 def mean_iou(values: dict[str, float], classes: Sequence[str]) -> float:
-    """Mean of the named classes' IoU."""
+    """Mean IoU of the named classes; `values` is {class name: IoU}."""
     return sum(values[name] for name in classes) / len(classes)
 
 
 def table(result: dict[str, float]) -> str:
-    """The scores of `scores` as text, two classes a line and the mIoU last."""
+    """What `scores` returns, as text: two classes on each line, the mIoU last."""
     width = max(12, *map(len, result))
     cells = [f'{name:>{width}} {value:6.2f}' for name, value in result.items()]
-    return '\n'.join('  '.join(cells[i : i + 2]) for i in range(0, len(cells), 2))
+    lines = ['  '.join(cells[first : first + 2]) for first in range(0, len(cells), 2)]
+    return '\n'.join(lines)

@@ -1,4 +1,4 @@
-"""Scripts that the pipeline starts: one at a time, and stopped when the pipeline is."""
+"""Starting a script from the pipeline, and stopping it when the pipeline is stopped."""
 
 import os
 import shlex
@@ -67,7 +67,7 @@ def run_script(
                 start_new_session=True,
                 env=environment,
             )
-            hand_on_first()  # the one that came while the process was being started
+            hand_on_first()  # a signal may have come while the process was being started
             code = process.wait()
         finally:
             for number, handler in before.items():
@@ -77,8 +77,10 @@ def run_script(
 
 
 def last_line(path: str) -> str:
-    """What the last run of a log ended with: its 'error:' line, else the last line that is not
-    empty."""
+    """The line that says how the last run in a log ended.
+
+    It is the last line with an error message, else the last one that is not empty.
+    """
     with open(path, encoding='utf-8', errors='replace') as file:
         last_run = file.read().rpartition('$ python ')[2]
     lines = [line.strip() for line in last_run.splitlines() if line.strip()]

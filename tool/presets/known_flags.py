@@ -1,4 +1,4 @@
-"""Whether a script knows the flags that `--set` gives it, asked before the first stage runs."""
+"""Checks, before the first stage runs, that the scripts know the flags that --set gives them."""
 
 import functools
 import os
@@ -12,10 +12,10 @@ from tool.run.errors import UserError
 
 
 def check_overrides(preset: Preset, overrides: Sequence[Override]) -> None:
-    """Look up each flag of --set in the help of its script, each KEY in its config.
+    """Look up each flag of --set in the help of its script, and each KEY in the config beside it.
 
     Raises:
-        UserError: the script does not know it.
+        UserError: a script does not know a flag, or a config does not have a key.
     """
     for override in overrides:
         if override.stage == 'preset':

@@ -1,5 +1,4 @@
-"""The ladder of a pipeline run: what every step from seeds to DeepLab wins, as a table and as
-JSON."""
+"""The ladder of a pipeline run: the scores of each step from seeds to DeepLab, one row a step."""
 
 import json
 import os
@@ -10,10 +9,10 @@ from tool.run.errors import UserError
 
 
 def read_scores(path: str) -> dict:
-    """What eval.py --json wrote.
+    """Read the scores that `eval.py --json` has written.
 
     Raises:
-        UserError: missing or damaged.
+        UserError: the file is missing or damaged.
     """
     try:
         with open(path, encoding='utf-8') as file:
@@ -25,55 +24,71 @@ def read_scores(path: str) -> dict:
 
 
 def ladder_row(title: str, scores: dict, core: list[str], seconds: float) -> dict:
-    """One row: mIoU over all classes, what it was scored on, and with `core` the means over
-    those and over the classes that occur."""
+    """One row of the ladder.
+
+    Args:
+        title: what was scored.
+        scores: what `read_scores` returns.
+        core: the core classes of the preset, or none.
+        seconds: time from the row above to this one.
+    Returns:
+        The mean IoU over all classes, what it was scored on and the time; with core classes also
+        the means over these and over the classes that occur.
+    """
     every_class = list(scores['pixels'])
     row = {'row': title, 'mIoU': mean_iou(scores, every_class)}
     if core:
         row['core'] = mean_iou(scores, core)
         row['occurring'] = mean_iou(scores, occurring(scores['pixels']))
-    row |= {
-        key: scores[key]
-        for key in ('t', 'list', 'images', 'gt_dir', 'predict_dir')
-        if key in scores
-    }
-    return row | {'seconds': round(seconds, 1)}
+    for key in ('t', 'list', 'images', 'gt_dir', 'predict_dir'):
+        if key in scores:
+            row[key] = scores[key]
+    row['seconds'] = round(seconds, 1)
+    return row
 
 
 def ladder_table(rows: list[dict], total: float) -> str:
-    """The rows as text: means in percent, list, pictures, ground-truth folder, time from the row
-    above to this one."""
+    """The ladder as text.
+
+    Each line has the means in percent, the list, the number of pictures, the folder of the ground
+    truth, and the time from the row above to this one.
+
+    Args:
+        rows: the rows, as `ladder_row` makes them.
+        total: time of all stages in seconds, for the last line.
+    """
     means = [key for key in ('mIoU', 'core', 'occurring') if key in rows[0]]
     head = ['', *means, 'scored on', 'pictures', 'against', 'time']
-    cells = [
-        [
-            row['row'],
-            *(f'{row[key]:.1f}' for key in means),
-            _stem(row['list']),
-            str(row['images']),
-            os.path.basename(row['gt_dir'].rstrip('/')),
-            clock(row['seconds']),
-        ]
-        for row in rows
-    ]
-    cells.append(['all stages', *[''] * (len(head) - 2), clock(total)])
-    widths = [max(len(line[i]) for line in [head, *cells]) for i in range(len(head))]
-    return '\n'.join(
-        '  '.join(
-            [
-                line[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:])),
-            ]
-        )
-        for line in [head, *cells]
-    )
+    lines = [head]
+    for row in rows:
+        lines.append(_cells(row, means))
+    empty = [''] * (len(head) - 2)
+    lines.append(['all stages', *empty, clock(total)])
+    widths = []
+    for column in zip(*lines):
+        widths.append(max(map(len, column)))
+    return '\n'.join(_format_line(cells, widths) for cells in lines)
 
 
-def write_ladder(path: str, rows: list[dict], total: float, **facts) -> None:
-    """The rows and the facts of the run as JSON."""
-    write_text(
-        path, json.dumps({**facts, 'rows': rows, 'seconds': round(total, 1)}, indent=1) + '\n'
-    )
+def _cells(row: dict, means: list[str]) -> list[str]:
+    """The cells of a row as text."""
+    folder = os.path.basename(row['gt_dir'].rstrip('/'))
+    values = [f'{row[key]:.1f}' for key in means]
+    images = str(row['images'])
+    return [row['row'], *values, _stem(row['list']), images, folder, clock(row['seconds'])]
+
+
+def _format_line(cells: list[str], widths: list[int]) -> str:
+    """A line of the table; its first cell is aligned to the left, the others to the right."""
+    first = cells[0].ljust(widths[0])
+    others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:])]
+    return '  '.join([first, *others])
+
+
+def write_ladder(path: str, rows: list[dict], total: float, **facts: object) -> None:
+    """Write the rows, the facts of the run and its time in seconds as JSON."""
+    content = {**facts, 'rows': rows, 'seconds': round(total, 1)}
+    write_text(path, json.dumps(content, indent=1) + '\n')
 
 
 def clock(seconds: float) -> str:
@@ -81,12 +96,11 @@ def clock(seconds: float) -> str:
     if seconds < 99.5:
         return f'{seconds:.0f} s'
     minutes = seconds / 60
-    return (
-        f'{int(minutes)}:{int(seconds % 60):02d} min'
-        if minutes < 100
-        else f'{int(minutes / 60)}:{int(minutes % 60):02d} h'
-    )
+    if minutes < 100:
+        return f'{int(minutes)}:{int(seconds % 60):02d} min'
+    return f'{int(minutes / 60)}:{int(minutes % 60):02d} h'
 
 
 def _stem(path: str) -> str:
+    """The file name without folder and extension."""
     return os.path.splitext(os.path.basename(path))[0]

@@ -74,7 +74,7 @@ def load_preset(
     function, path = _find(name)
     run_options, own_options = _preset_options(name, function, overrides)
     run = dataclasses.replace(run, **run_options)
-    preset = _call(path, lambda: function(run, **own_options))
+    preset = _call(path, function, run, **own_options)
     if not isinstance(preset, Preset):
         raise UserError(f'{path}: preset(run) must return a Preset, not {preset!r}')
     unknown = sorted(set(preset.core) - set(classes))
@@ -107,7 +107,7 @@ def _find(name: str) -> tuple[Callable[..., Preset], str]:
             f'--preset {name}: no such preset; there are {", ".join(NAMES)}, or give the path of '
             'a Python file that defines preset(run)'
         )
-    module = _call(path, lambda: _execute(path))
+    module = _call(path, _execute, path)
     function = getattr(module, 'preset', None)
     if not callable(function):
         raise UserError(f'{path}: defines no function preset(run)')
@@ -125,10 +125,10 @@ def _execute(path: str) -> ModuleType:
     return module
 
 
-def _call(path: str, function: Callable):
-    """The result of `function`; an error that code of the file `path` raises becomes one line."""
+def _call(path: str, function: Callable, /, *arguments: Any, **options: Any) -> Any:
+    """Call a function of the preset's file `path`; an error of its code becomes a UserError."""
     try:
-        return function()
+        return function(*arguments, **options)
     except UserError as error:
         where = _where(path, error)
         ours = os.path.dirname(path) == FOLDER
@@ -204,6 +204,7 @@ def _change(stages: Stages, overrides: Sequence[Override]) -> None:
 
 
 def _changed(stage: Stage, override: Override) -> Stage:
+    """The stage with the change that --set asks for."""
     option = override.option
     text = override.value
     if option in FIELDS:
@@ -243,6 +244,7 @@ def _from_scores(text: str) -> str | FromScores:
 
 
 def _split(override: Override) -> list[str]:
+    """The words of a value of --set, split as a shell does."""
     try:
         return shlex.split(override.value)
     except ValueError as error:

@@ -33,9 +33,11 @@ def acquire(lock: FileLock, message: str) -> None:
 
 
 @contextmanager
-def alone(work: str) -> Iterator[None]:
-    """Wait until no other pipeline, and no stage that one has left behind, works in `work`; then
-    keep others out."""
+def exclusive(work: str) -> Iterator[None]:
+    """Keep all other pipelines out of a work folder while the block runs.
+
+    First wait until no other pipeline works there, and no stage that a killed one has left behind.
+    """
     os.makedirs(work, exist_ok=True)
     ours = pipeline_lock(work)
     acquire(ours, f'waiting for the pipeline that works in {work}')

@@ -1,5 +1,8 @@
-"""Running the stages of a preset in a work folder: what is complete is skipped, what was
-interrupted is continued, what has changed is done anew."""
+"""Running the stages of a preset in a work folder.
+
+A stage that is complete is skipped, one that was interrupted is continued, and one whose command
+has changed is done anew, with all stages after it.
+"""
 
 import glob
 import json
@@ -7,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from tool.files.atomic import write_text
 from tool.presets.child import last_line, run_script
@@ -20,8 +23,12 @@ from tool.train.log import commit
 
 
 class Runner:
-    """The stages of a preset in a work folder, and what is known of them.
+    """Runs the stages of a preset in a work folder.
 
+    Args:
+        preset: the preset, whose stages are resolved.
+        work: the work folder.
+        device: the value of --device; None if it was not given.
     Attributes:
         records: {stage: {'command': words, 'seconds': time it took, 'done': bool}}, the content of
             pipeline.json.
@@ -36,6 +43,7 @@ class Runner:
         self.records = self._read_records()
 
     def _read_records(self) -> dict[str, dict]:
+        """The records of an earlier run; UserError if pipeline.json is damaged."""
         try:
             with open(self.path, encoding='utf-8') as file:
                 return dict(json.load(file)['stages'])
@@ -92,7 +100,7 @@ class Runner:
         before = self.records.get(stage.name, {})
         was_done = self._is_done(stage)
         same = before.get('command') == command
-        if was_done and not self.is_there(stage):
+        if was_done and not self.is_there(stage):  # somebody has removed what it made
             same = False
         label = f'[{index + 1:2}/{len(self.stages)}] {stage.name:20}'
         if same and was_done:
@@ -124,15 +132,10 @@ class Runner:
         if stopped_by:
             raise Interrupted(stopped_by, 'stopped; the same command continues from there')
         if code:
-            line = last_line(log)
-            print(f'pipeline: stage {stage.name} failed: {line}', file=sys.stderr)
-            print(f'pipeline: its output is in {log}', file=sys.stderr)
-            if count > 1 and ': error: ' in line:
-                code = 2  # torchrun's own is 1
-            sys.exit(code)
+            _fail(stage, code, count, log)
 
     def _score_of(self, stage: Stage) -> str:
-        """What the line of a stage ends with: the score of a scoring stage that has completed."""
+        """The end of a stage's line: the score, if it is a scoring stage and has completed."""
         if not (stage.row and self._is_done(stage)):
             return ''
         return f', mIoU {read_scores(self.scores_path(stage))["mIoU"]:.2f}'
@@ -233,3 +236,20 @@ class Runner:
         sheet = os.path.join(self.work, 'contact_sheet.png')
         if os.path.exists(sheet):
             print(f'pictures: {sheet}')
+
+
+def _fail(stage: Stage, code: int, count: int, log: str) -> NoReturn:
+    """End the pipeline because a stage has failed.
+
+    Args:
+        stage: the stage.
+        code: exit code of its command.
+        count: number of processes that shared it.
+        log: file of its output.
+    """
+    line = last_line(log)
+    print(f'pipeline: stage {stage.name} failed: {line}', file=sys.stderr)
+    print(f'pipeline: its output is in {log}', file=sys.stderr)
+    if count > 1 and ': error: ' in line:
+        code = 2  # of the script; torchrun itself exits with 1
+    sys.exit(code)

@@ -24,6 +24,13 @@ held: FileLock | None = None
 
 
 def main(work: str, parent: int, command: list[str]) -> None:
+    """Run a command in a work folder.
+
+    Args:
+        work: the work folder, whose stage lock is held.
+        parent: process id of the pipeline.
+        command: the words that follow `python`.
+    """
     end_with_parent()
     hold_stage_lock(work)
     if parent_has_died(parent):

@@ -140,9 +140,12 @@ class Stage:
 
     def from_scores(self) -> set[FromScores]:
         """The values of its command that only the scores of earlier stages decide."""
-        values = [*self.flags.values(), *self.config.values()]
-        parts = [part for value in values for part in _parts(value)]
-        return {part for part in parts if isinstance(part, FromScores)}
+        found = set()
+        for value in [*self.flags.values(), *self.config.values()]:
+            for part in _parts(value):
+                if isinstance(part, FromScores):
+                    found.add(part)
+        return found
 
     def command(self, known: Mapping[FromScores, str]) -> list[str]:
         """The words that follow `python`.
@@ -177,6 +180,7 @@ def _parts(value: Value) -> list[Word]:
 
 
 def _text(part: Word, known: Mapping[FromScores, str]) -> str:
+    """A word as it stands on the command line."""
     return known[part] if isinstance(part, FromScores) else str(part)
 
 
@@ -200,10 +204,11 @@ class Stages:
         return self._stages[self._index(name)]
 
     def names(self) -> list[str]:
+        """The names of the stages in their order."""
         return [stage.name for stage in self._stages]
 
     def set_flags(self, stage: str, /, **flags: Value) -> None:
-        """Change flags of a stage, or give it more of them; None leaves a flag out."""
+        """Change or add flags of a stage; None leaves a flag out."""
         self.set_fields(stage, flags={**self[stage].flags, **flags})
 
     def set_config(self, stage: str, /, **config: Value) -> None:
@@ -219,9 +224,11 @@ class Stages:
         self._stages[self._index(stage.name)] = stage
 
     def insert_before(self, name: str, /, *stages: Stage) -> None:
+        """Add stages directly before the stage `name`."""
         self._insert(self._index(name), stages)
 
     def insert_after(self, name: str, /, *stages: Stage) -> None:
+        """Add stages directly after the stage `name`."""
         self._insert(self._index(name) + 1, stages)
 
     def drop(self, *names: str) -> None:

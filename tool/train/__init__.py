@@ -1,2 +1,1 @@
-"""One training loop and all it needs: engine, states, optimiser, precision, random numbers,
-processes, run log."""
+"""The training loop and what it needs: optimiser, precision, processes, training states, log."""

@@ -1,11 +1,16 @@
-"""The training loop of every stage: batches by step, losses kept on the device, a learning rate for
-every step, training states."""
+"""The training loop of every stage.
+
+Batches are numbered by step, so a run can resume at any step with the batches it would have had.
+The losses stay on the device and are read every LOG_EVERY steps, so a GPU is not waited for.
+"""
 
 import contextlib
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,15 +28,24 @@ from tool.train.precision import same_bits
 from tool.train.random_numbers import StepSampler, mixed_seed
 from tool.train.states import States
 
-LOG_EVERY = 20  # steps between two reads of the losses from the device
-FAILED = 1000  # above the number of every signal
+# Steps between two reads of the losses from the device.
+LOG_EVERY = 20
+# What a process whose input is bad tells the others; higher than the number of any signal.
+FAILED = 1000
+# The end of every message about a value that is not finite.
+_STOPS = 'the run stops here and writes no weights (a lower --lr, or another --seed, may help)'
 
 
 def steps_of(images: int, batch_size: int, max_epochs: int, max_steps: int | None = None) -> int:
-    """Training steps: `max_steps` where given, else whole batches of an epoch × epochs.
+    """Number of training steps.
 
+    Args:
+        images: number of images in the list.
+        batch_size: images in a step, all processes together.
+        max_epochs: epochs to train; the incomplete last batch of an epoch is dropped.
+        max_steps: the number of steps, instead of epochs, if it is given.
     Raises:
-        UserError: fewer images than one batch.
+        UserError: there are fewer images than one batch has.
     """
     if images < batch_size:
         raise UserError(
@@ -42,14 +56,20 @@ def steps_of(images: int, batch_size: int, max_epochs: int, max_steps: int | Non
 
 
 def per_process(batch_size: int, accumulate: int = 1, name: str = '--batch_size') -> int:
-    """Images of a batch that each process works on, `accumulate` parts one after the other.
+    """Number of images of a batch that each process works on.
 
+    Args:
+        batch_size: images in a step, all processes together.
+        accumulate: parts that a process works on one after the other.
+        name: the flag or config key of the batch size, for the message.
     Raises:
-        UserError: the batch cannot be split so.
+        UserError: the batch cannot be split into equal parts.
     """
     parts = processes.world() * accumulate
     if batch_size % parts:
-        how = f'{processes.world()} processes' + f' and {accumulate} parts each' * (accumulate > 1)
+        how = f'{processes.world()} processes'
+        if accumulate > 1:
+            how += f' and {accumulate} parts each'
         raise UserError(
             f'{name} {batch_size}: cannot be split over {how}; make it a multiple of {parts}'
         )
@@ -58,80 +78,83 @@ def per_process(batch_size: int, accumulate: int = 1, name: str = '--batch_size'
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the command line, or a config, decides about a training run of any network."""
+    """What the command line or a config decides about a training run, whatever the network."""
 
     # path prefix of the checkpoint, the logs and the training states
     session: str
-    # images a step, all processes together
+    # images in a step, all processes together
     batch_size: int
     # steps of the whole run
     max_steps: int
-    # decides every random choice
+    # seed of every random choice
     seed: int
-    # processes that load samples, for each training process; 0: the training process itself
+    # worker processes that load samples, per training process; 0: the training process loads them
     num_workers: int = 0
-    # parts that a process's share of a batch is worked on in, one after the other, to save memory
+    # parts into which a process splits its share of a batch (gradient accumulation, saves memory)
     accumulate: int = 1
-    # what the network computes in, one of tool.train.precision.DTYPES
+    # mixed precision of the network, a key of tool.train.precision.DTYPES
     amp: str = 'off'
-    # torch.compile the network
+    # compile the network with torch.compile
     compiled: bool = False
     # channels-last tensors in float32 too
     channels_last: bool = False
-    # steps between two training states; 0: none
+    # steps between two training states; 0: write none
     save_every: int = 0
-    # remove the training states that are there instead of continuing from the newest
+    # remove existing training states instead of resuming from the newest one
     start_over: bool = False
-    # TensorBoard folder; None or '': none
+    # TensorBoard folder; None or '': no TensorBoard
     tblog_dir: str | None = None
 
 
 @dataclass
 class TrainingRun:
-    """A training run: what is trained on what, and what is told about it.
+    """Everything that differs between the training runs of the stages.
 
-    A script fills it in and gives it to `tool.train.set_up.train`.
+    A training script fills it in and gives it to `tool.train.set_up.train`.
     """
 
-    # the network, in place on `device`
+    # the network, on `device`
     net: nn.Module
     # its parameter groups hold the initial learning rates
     optimizer: torch.optim.Optimizer
-    # losses(batch, step) → dict of scalar tensors; its 'loss' is minimised, all are logged. It
-    # calls the network. The mean over the processes of the sum over the parts of a batch has to be
-    # the loss of the whole batch.
+    # losses(batch, step) calls the network and returns a dict of scalar tensors. 'loss' is
+    # minimised; all are logged. Summed over the parts of a process's share and averaged over the
+    # processes, they have to be the losses of the whole batch.
     losses: Callable[[dict, int], dict[str, torch.Tensor]]
-    # indexed by (epoch, index); its items are dicts
+    # takes an index (epoch, number of the image) and returns a dict
     dataset: Dataset
-    # factor on the initial learning rates at a step
+    # lr_factor(step) → factor on the initial learning rates
     lr_factor: Callable[[int], float]
-    # where the network and each batch are
+    # where the network and the batches are
     device: torch.device
     options: TrainOptions
-    # what decides the weights: a training state of other settings is refused
+    # the settings that decide the weights; a training state with other settings is refused
     settings: dict = field(default_factory=dict)
-    # of the data: its checkpoints carry their names; None: they carry none
+    # the classes of the data, whose names the checkpoint carries; None: it carries no names
     classes: ClassSet | None = None
-    # facts for the start of the log, besides those that every run has
+    # {name: value} for the start of the log, besides the facts that every run logs
     facts: dict = field(default_factory=dict)
-    # lines for the log after the facts
+    # lines for the log that follow the facts
     notes: list[str] = field(default_factory=list)
-    # batch_facts(batch) → what every part has to know of the process's share of a batch; it is
-    # added to each part
+    # batch_facts(batch) → further entries for each part, computed from a process's whole share
     batch_facts: Callable[[dict], dict] | None = None
-    # called once with the open log, None in all processes but the main one
+    # called once with the open log; with None in all processes but the main one
     on_log: Callable[[RunLog | None], None] | None = None
-    # called with the number of steps done (further checkpoints)
+    # called after each step with the number of steps done, e.g. to write further checkpoints
     after_step: Callable[[int], None] | None = None
 
 
 class _Losses(nn.Module):
-    """The losses as one module around the network, however often they call it: what
-    DistributedDataParallel needs."""
+    """The losses as one module that contains the network.
 
-    def __init__(self, net: nn.Module, losses: Callable):
+    DistributedDataParallel wraps it, because the losses may call the network several times in a
+    step.
+    """
+
+    def __init__(self, net: nn.Module, losses: Callable[[dict, int], dict[str, torch.Tensor]]):
         super().__init__()
-        self.net, self.losses = net, losses
+        self.net = net
+        self.losses = losses
 
     def forward(self, batch: dict, step: int) -> dict[str, torch.Tensor]:
         return self.losses(batch, step)
@@ -144,16 +167,19 @@ def fit(
     log: RunLog | None = None,
     scaler: torch.amp.GradScaler | None = None,
 ) -> None:
-    """Train for steps start_step … max_steps − 1; under torchrun each process works on its part of
-    every batch.
+    """Train for the steps start_step … max_steps − 1.
+
+    Under torchrun each process works on its share of every batch.
 
     Args:
-        states: writes training states as it goes, and when a signal ends the run.
-        log: None in all processes but the main one.
-        scaler: gradient scaler of fp16.
+        run: the network, its optimiser, its losses and its data.
+        start_step: first step to do.
+        states: writes training states regularly, and one when a signal ends the run; None: none.
+        log: the log of the run; None in all processes but the main one.
+        scaler: gradient scaler of fp16; None: no scaling.
     Raises:
-        UserError: a loss term or a weight became non-finite; names the step and which.
-        Interrupted: SIGTERM or SIGINT came; the step was finished and its state written.
+        UserError: a loss or a weight became non-finite; the message names it and the step.
+        Interrupted: SIGTERM or SIGINT came. The step was finished and its state written.
     """
     options = run.options
     max_steps = options.max_steps
@@ -163,9 +189,10 @@ def fit(
         keep_freed_memory()
     loader = _loader(run, start_step)
     model = processes.wrap(_Losses(run.net, run.losses), run.device, static=options.accumulate == 1)
-    scaler = scaler or torch.amp.GradScaler(enabled=False)
+    if scaler is None:
+        scaler = torch.amp.GradScaler(enabled=False)
     run.net.train()
-    pending: list[tuple[int, dict]] = []  # losses not yet read from the device
+    pending: list[tuple[int, dict]] = []  # (step, losses) that are still on the device
     done = start_step
     bar = progress(
         total=max_steps * options.batch_size,
@@ -174,24 +201,21 @@ def fit(
         quiet=not processes.is_main(),
     )
     with (
-        interrupts.Interrupts(quiet=not processes.is_main()) as wish,
+        interrupts.Interrupts(quiet=not processes.is_main()) as signals,
         contextlib.closing(bar),
-        contextlib.closing(_batches(loader, wish)) as batches,
+        contextlib.closing(_batches(loader, signals)) as batches,
     ):
         for step, batch in enumerate(batches, start_step):
-            torch.manual_seed(mixed_seed(options.seed, step, 0, processes.rank()))  # dropout
+            # for dropout: the same numbers wherever the run was resumed
+            torch.manual_seed(mixed_seed(options.seed, step, 0, processes.rank()))
             set_lr(run.optimizer, run.lr_factor(step))
             parts = _parts(batch, options.accumulate, run.device, run.batch_facts)
-            pending.append((step, _update(model, run.optimizer, scaler, parts, step)))
+            losses = _update(model, run.optimizer, scaler, parts, step)
+            pending.append((step, losses))
             bar.update(options.batch_size)
             done = step + 1
-            saving = (
-                states is not None
-                and states.every
-                and done % states.every == 0
-                and done < max_steps
-            )
-            if len(pending) == LOG_EVERY or done == max_steps or saving:
+            saving = _state_is_due(states, done, max_steps)
+            if saving or len(pending) == LOG_EVERY or done == max_steps:
                 _report(pending, run.optimizer, log, max_steps)
                 pending.clear()
             if saving:
@@ -201,12 +225,19 @@ def fit(
         if done < max_steps:
             if pending:
                 _report(pending, run.optimizer, log, max_steps)
-            _stop(wish.signal, states, done, start_step, run)
+            _stop(signals.signal, states, done, start_step, run)
     check_finite(done, run.net)
 
 
+def _state_is_due(states: States | None, done: int, max_steps: int) -> bool:
+    """True if a training state is to be written after `done` steps."""
+    if states is None or states.every == 0:
+        return False
+    return done % states.every == 0 and done < max_steps
+
+
 def _loader(run: TrainingRun, start_step: int) -> DataLoader:
-    """This process's part of every batch from `start_step` on."""
+    """Loads this process's share of every batch from `start_step` on."""
     sampler = StepSampler(
         len(run.dataset),
         run.options.batch_size,
@@ -225,51 +256,73 @@ def _loader(run: TrainingRun, start_step: int) -> DataLoader:
     )
 
 
-def _batches(loader: DataLoader, wish: interrupts.Interrupts) -> Iterator[dict]:
-    """Batches until the last, or until a signal came to any process; bad input of one process ends
-    them all."""
+def _batches(loader: DataLoader, signals: interrupts.Interrupts) -> Iterator[dict]:
+    """Yield batches until the last one, or until a signal has come to any of the processes.
+
+    Before every batch the processes agree whether to go on, so that all of them stop at the same
+    step. `signals.signal` then holds the number of the signal in each of them.
+
+    Raises:
+        UserError: the input of this process is bad.
+        SystemExit: the input of another process is bad; that one prints the message.
+    """
     source = iter(loader)
     try:
         while True:
-            batch = error = None
-            if not wish.signal:
+            batch = None
+            error = None
+            if not signals.signal:
                 try:
                     batch = next(source, None)
                 except UserError as raised:
                     error = raised
-            verdict = processes.highest(FAILED if error else wish.signal)
+            status = processes.highest(FAILED if error else signals.signal)
             if error:
                 raise error
-            if verdict == FAILED:
-                sys.exit(2)  # the process that failed says why
-            if verdict or batch is None:
-                wish.signal = verdict
+            if status == FAILED:
+                sys.exit(2)
+            if status:
+                signals.signal = status
+                return
+            if batch is None:
                 return
             yield batch
     finally:
-        # The loader's processes ignore the SIGTERM that Python ends them with at exit
-        # (interrupts.ignore), and an error's
-        # traceback keeps the loader from being collected before: left to themselves both sides wait
-        # for ever.
         if loader.num_workers:
-            source._shutdown_workers()
+            _end_workers(source)
+
+
+def _end_workers(source: Any) -> None:
+    """End the worker processes of a DataLoader's iterator.
+
+    PyTorch ends them when the iterator is collected, or at exit by SIGTERM. Here the workers ignore
+    SIGTERM (`interrupts.ignore`), and the traceback of an error keeps the iterator from being
+    collected, so Python and the workers would wait for each other for ever. No public method ends
+    the workers; this one exists in PyTorch 1.0 and later.
+    """
+    source._shutdown_workers()
 
 
 def _parts(
     batch: dict, count: int, device: torch.device, batch_facts: Callable[[dict], dict] | None
 ) -> list[dict]:
-    """The batch on the device, in `count` equal parts, each with what `batch_facts` says of all of
-    it."""
-    batch = {
-        key: value.to(device, non_blocking=True) if torch.is_tensor(value) else value
-        for key, value in batch.items()
-    }
-    size = len(next(iter(batch.values()))) // count
-    common = batch_facts(batch) if batch_facts else {}
-    return [
-        {**{key: value[first : first + size] for key, value in batch.items()}, **common}
-        for first in range(0, size * count, size)
-    ]
+    """Bring a batch to the device and split it into `count` equal parts.
+
+    What `batch_facts` returns for the whole batch is added to each part.
+    """
+    on_device = {}
+    for key, value in batch.items():
+        if torch.is_tensor(value):
+            value = value.to(device, non_blocking=True)
+        on_device[key] = value
+    common = batch_facts(on_device) if batch_facts else {}
+    first_entry = next(iter(on_device.values()))
+    size = len(first_entry) // count
+    parts = []
+    for first in range(0, size * count, size):
+        part = {key: value[first : first + size] for key, value in on_device.items()}
+        parts.append({**part, **common})
+    return parts
 
 
 def _update(
@@ -279,14 +332,17 @@ def _update(
     parts: list[dict],
     step: int,
 ) -> dict[str, torch.Tensor]:
-    """One step of the optimiser on the gradients of all parts; returns the sums of their loss
-    terms."""
+    """Do one step of the optimiser with the gradients of all parts.
+
+    Returns:
+        The losses, each summed over the parts, without gradient and still on the device.
+    """
     optimizer.zero_grad(set_to_none=True)
     sums: dict[str, torch.Tensor] = {}
     for part in parts:
-        # the processes exchange gradients once, with the last part
-        local = processes.world() > 1 and part is not parts[-1]
-        with model.no_sync() if local else contextlib.nullcontext():
+        # The processes exchange gradients once in a step, with the last part.
+        keeps_gradients = processes.world() > 1 and part is not parts[-1]
+        with model.no_sync() if keeps_gradients else contextlib.nullcontext():
             terms = model(part, step)
             scaler.scale(terms['loss']).backward()
         sums = {name: sums.get(name, 0) + value.detach() for name, value in terms.items()}
@@ -301,61 +357,78 @@ def _report(
     log: RunLog | None,
     max_steps: int,
 ) -> None:
-    """Read the pending losses in one transfer, check them, and write them to the log, the jsonl and
-    TensorBoard."""
+    """Read the pending losses from the device, check them, and log them.
+
+    Args:
+        pending: (step, {name: scalar tensor}) of each step since the last report.
+        optimizer: its learning rate is logged.
+        log: None in all processes but the main one.
+        max_steps: steps of the whole run.
+    Raises:
+        UserError: a loss is not finite.
+    """
+    steps = [step for step, _ in pending]
     names = list(pending[0][1])
-    table = torch.stack(
-        [torch.stack([terms[name].float() for name in names]) for _, terms in pending]
-    )
-    table = (processes.total(table) / processes.world()).cpu()  # the mean over the processes
-    for (step, _), row in zip(pending, table):
-        for name, value in zip(names, row.tolist()):
-            if not torch.isfinite(torch.tensor(value)):
+    rows = []
+    for _, terms in pending:
+        rows.append(torch.stack([terms[name].float() for name in names]))
+    table = torch.stack(rows)  # [steps, names]
+    # one transfer from the device, of the mean over the processes
+    table = (processes.total(table) / processes.world()).cpu()
+    records = []
+    for step, row in zip(steps, table.tolist()):
+        values = dict(zip(names, row))
+        for name, value in values.items():
+            if not math.isfinite(value):
                 raise UserError(f'step {step}: {name} is {value}; {_STOPS}')
+        records.append({'step': step, **values})
     if log is None:
         return
     lr = optimizer.param_groups[0]['lr']
-    log.records(
-        [{'step': step, **dict(zip(names, row.tolist()))} for (step, _), row in zip(pending, table)]
-    )
-    step, means = pending[-1][0], dict(zip(names, table.mean(0).tolist()))
-    log.scalars(step, {**means, 'lr': lr})
-    log.say(
-        f'step {step + 1}/{max_steps}  '
-        + '  '.join(f'{name} {value:.4f}' for name, value in means.items())
-        + f'  lr {lr:.3g}'
-    )
-
-
-_STOPS = 'the run stops here and writes no weights (a lower --lr, or another --seed, may help)'
+    means = dict(zip(names, table.mean(0).tolist()))
+    losses = '  '.join(f'{name} {value:.4f}' for name, value in means.items())
+    log.records(records)
+    log.scalars(steps[-1], {**means, 'lr': lr})
+    log.say(f'step {steps[-1] + 1}/{max_steps}  {losses}  lr {lr:.3g}')
 
 
 def check_finite(done: int, net: nn.Module) -> None:
-    """UserError if a value of the network is not finite after `done` steps: a finite loss can have
-    other gradients."""
+    """Make sure that all values of the network are finite after `done` steps.
+
+    The losses do not tell: a finite loss can have gradients that are not finite.
+
+    Raises:
+        UserError: names the first tensor with a value that is not finite.
+    """
     values = {name: value for name, value in net.state_dict().items() if value.is_floating_point()}
+    # one transfer from the device
     finite = torch.stack([value.isfinite().all() for value in values.values()]).tolist()
-    if not all(finite):
-        raise UserError(
-            f'step {done - 1}: {list(values)[finite.index(False)]} has values that are not finite; '
-            f'{_STOPS}'
-        )
+    for name, is_finite in zip(values, finite):
+        if not is_finite:
+            raise UserError(f'step {done - 1}: {name} has values that are not finite; {_STOPS}')
 
 
 def _save(states: States, done: int, run: TrainingRun) -> None:
+    """Write the training state after `done` steps, in the main process."""
     check_finite(done, run.net)
     if processes.is_main():
         states.save(done, run.net, run.optimizer)
 
 
 def _stop(number: int, states: States | None, done: int, start_step: int, run: TrainingRun) -> None:
-    """Write the state of a run that a signal ends, and end it."""
-    written = states is not None and states.every
-    if written and done > start_step:
+    """Write the training state of a run that a signal ends, and end it.
+
+    Raises:
+        Interrupted: always; only the main process has a message.
+    """
+    can_continue = states is not None and states.every > 0
+    if can_continue and done > start_step:
         _save(states, done, run)
-    line = f'stopped by {signal.Signals(number).name} after step {done}; ' + (
-        'the same command continues from there'
-        if written
-        else 'no training state was asked for, the run cannot continue'
-    )
-    raise Interrupted(number, line if processes.is_main() else '')
+    if not processes.is_main():
+        raise Interrupted(number, '')
+    if can_continue:
+        what_next = 'the same command continues from there'
+    else:
+        what_next = 'no training state was asked for, the run cannot continue'
+    name = signal.Signals(number).name
+    raise Interrupted(number, f'stopped by {name} after step {done}; {what_next}')

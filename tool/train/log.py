@@ -1,4 +1,4 @@
-"""Logs of a training run: the text log, the jsonl of every loss term, TensorBoard."""
+"""The logs of a training run: a text log, the losses of every step as JSON lines, TensorBoard."""
 
 import json
 import os
@@ -12,7 +12,10 @@ from tool.files.atomic import atomic
 
 
 def commit() -> str:
-    """Short git commit of this code, '+' appended when it was edited; 'none' outside a checkout."""
+    """Short hash of this code's git commit, with '+' if files were edited since.
+
+    'none' where the code is not a git checkout or git is not installed.
+    """
     here = os.path.dirname(os.path.abspath(__file__))
     try:
         revision = subprocess.run(
@@ -23,15 +26,14 @@ def commit() -> str:
         )
     except OSError:
         return 'none'
-    return (
-        revision.stdout.strip() + ('+' if edited.stdout.strip() else '')
-        if revision.returncode == 0
-        else 'none'
-    )
+    if revision.returncode != 0:
+        return 'none'
+    short_hash = revision.stdout.strip()
+    return short_hash + '+' if edited.stdout.strip() else short_hash
 
 
 def versions() -> str:
-    """Versions of what decides the numbers."""
+    """Versions of the software that decides the numbers, as text."""
     import numpy
     import torch
 
@@ -41,14 +43,15 @@ def versions() -> str:
 
 
 class RunLog:
-    """What a training run tells: `<session>.log` (text), `<session>.jsonl` (a record a step) and
-    TensorBoard.
+    """The open logs of a run: `<session>.log`, `<session>.jsonl` and TensorBoard.
+
+    The .log file holds the lines that the terminal shows, the .jsonl file one record for each step.
 
     Args:
         session: path prefix of the files.
-        tblog_dir: TensorBoard folder; None for none.
-        first_step: step the run starts at; records of a broken-off run from there on are dropped,
-            the rest is kept.
+        tblog_dir: TensorBoard folder; None or '': no TensorBoard.
+        first_step: step that the run starts at. A resumed run appends to its logs; records that the
+            interrupted run has written for this step and later ones are dropped.
     """
 
     def __init__(self, session: str, tblog_dir: str | None = None, first_step: int = 0):
@@ -63,33 +66,36 @@ class RunLog:
             self.board = SummaryWriter(tblog_dir, purge_step=first_step or None)
 
     def say(self, line: str) -> None:
-        """One line to the terminal and the log file."""
+        """Write one line to the terminal and to the log file."""
         if sys.stderr.isatty():
-            tqdm.write(line)
-        else:  # no bar to step around
+            tqdm.write(line)  # above the progress bar
+        else:
             print(line)
         sys.stdout.flush()
         self._text.write(line + '\n')
         self._text.flush()
 
-    def header(self, **facts) -> None:
-        """The start of the log: command, versions, commit and the given facts, one a line."""
+    def header(self, **facts: object) -> None:
+        """Write the start of the log: command, versions, commit and the given facts, one a line."""
         self.say('command: ' + ' '.join(sys.argv))
-        for name, value in {'versions': versions(), 'commit': commit(), **facts}.items():
+        lines = {'versions': versions(), 'commit': commit(), **facts}
+        for name, value in lines.items():
             self.say(f'{name.replace("_", " ")}: {value}')
 
     def records(self, records: list[dict]) -> None:
-        """Append step records ({'step': …, 'loss_cls': …, …}) to the jsonl."""
-        self._records.write(''.join(json.dumps(record) + '\n' for record in records))
+        """Append the records of steps, {'step': …, 'loss_cls': …, …} each, to the .jsonl file."""
+        for record in records:
+            self._records.write(json.dumps(record) + '\n')
         self._records.flush()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Values to TensorBoard."""
+        """Write {name: value} of a step to TensorBoard, if there is one."""
         if self.board:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Close all logs."""
         self._text.close()
         self._records.close()
         if self.board:
@@ -97,14 +103,13 @@ class RunLog:
 
 
 def _keep_steps(path: str, first_step: int) -> None:
-    """Drop the records of a jsonl from `first_step` on, and a half-written last line."""
+    """Keep the records of a .jsonl file before `first_step`; drop a half-written last line too."""
     kept = []
     if first_step and os.path.exists(path):
         with open(path, encoding='utf-8') as file:
-            kept = [
-                line
-                for line in file
-                if line.endswith('}\n') and json.loads(line)['step'] < first_step
-            ]
+            for line in file:
+                is_whole = line.endswith('}\n')
+                if is_whole and json.loads(line)['step'] < first_step:
+                    kept.append(line)
     with atomic(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         file.writelines(kept)

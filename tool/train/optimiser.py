@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from tool.train.layer_types import BATCH_NORMS
+
 
 def param_groups(
     net: nn.Module,
@@ -25,17 +27,20 @@ def param_groups(
     | new biases       | 20 · lr        | no           |
 
     Args:
-        new: modules that are trained from scratch; everything else trainable is backbone.
-        norm_affine: also give BatchNorm's trainable scale and shift to the groups, as biases.
-            Training from scratch does; the published code leaves them out.
-        new_factor: the factor of new weights in place of 10; their biases take twice that.
+        net: the network.
+        new: its modules that train from scratch; everything else that is trainable is backbone.
+        lr: learning rate of the backbone's weights.
+        weight_decay: weight decay of weights.
+        norm_affine: the groups also hold BatchNorm's trainable scale and shift, as biases. That is
+            for training from scratch; the published code leaves them out.
+        new_factor: factor of new weights in place of 10; their biases take twice that.
     Returns:
         Groups for an optimiser; a group without parameters is left out.
     """
     new_ids = set()
     for module in new:
         new_ids |= {id(parameter) for parameter in module.parameters()}
-    # (is new, is a bias) → parameters
+    # {(is new, is a bias): parameters}
     members: dict[tuple[bool, bool], list[nn.Parameter]] = {
         (False, False): [],
         (False, True): [],
@@ -43,7 +48,7 @@ def param_groups(
         (True, True): [],
     }
     for module in net.modules():
-        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        is_norm = isinstance(module, BATCH_NORMS)
         if is_norm and not norm_affine:
             continue
         for name, parameter in module.named_parameters(recurse=False):
@@ -52,10 +57,11 @@ def param_groups(
                 members[id(parameter) in new_ids, is_bias].append(parameter)
     groups = []
     for (is_new, is_bias), parameters in members.items():
+        if not parameters:
+            continue
         factor = (new_factor if is_new else 1) * (2 if is_bias else 1)
         decay = 0.0 if is_bias else weight_decay
-        if parameters:
-            groups.append({'params': parameters, 'lr': lr * factor, 'weight_decay': decay})
+        groups.append({'params': parameters, 'lr': lr * factor, 'weight_decay': decay})
     return groups
 
 
@@ -64,18 +70,28 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD, as published, or AdamW, which learns much faster from scratch.
 
-    Q2: in the published code the weight decay stands in SGD's momentum position, so momentum is
-    5e-4, practically none. That is what momentum None means, because the published figures were
-    made with it.
+    Args:
+        name: 'sgd' or 'adamw'.
+        groups: the parameter groups, see `param_groups`.
+        lr, weight_decay: for groups that have none of their own.
+        momentum: momentum of SGD. None takes the value of the weight decay: the published code
+            passes 5e-4, the weight decay, as SGD's momentum (Q2). That is practically no momentum,
+            but the published figures were made with it.
     """
     if name == 'adamw':
         return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
-    return torch.optim.SGD(groups, lr=lr, momentum=weight_decay if momentum is None else momentum)
+    if momentum is None:
+        momentum = weight_decay
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum)
 
 
 def chosen_optimizer(net: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
-    """The optimiser that the flags of `command_line.add_train_flags` ask for; `net` has
-    new_layers() and fine_tune."""
+    """The optimiser that a command line asks for.
+
+    Args:
+        net: a network with `new_layers()` and `fine_tune`.
+        args: holds the flags of `command_line.add_train_flags`.
+    """
     groups = param_groups(
         net,
         net.new_layers(),
@@ -88,13 +104,15 @@ def chosen_optimizer(net: nn.Module, args: argparse.Namespace) -> torch.optim.Op
 
 
 def poly(step: int, max_steps: int, power: float = 0.9) -> float:
-    """Factor on every learning rate at `step` (0-based): (1 − step/max_steps)^power."""
+    """Factor on every learning rate at a step, counted from 0: (1 − step / max_steps)^power."""
     return (1 - step / max_steps) ** power
 
 
 def warm_up(step: int, steps: int) -> float:
-    """Factor on the learning rate that rises linearly over the first `steps` steps, then 1."""
-    return min(1.0, (step + 1) / steps) if steps else 1.0
+    """Factor on every learning rate: it rises linearly over the first `steps` steps, then is 1."""
+    if steps == 0:
+        return 1.0
+    return min(1.0, (step + 1) / steps)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:

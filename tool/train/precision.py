@@ -1,5 +1,4 @@
-"""How a training step computes: mixed precision, channels-last tensors, torch.compile, the same
-bits every time."""
+"""How a network computes: mixed precision, channels-last tensors, torch.compile, determinism."""
 
 import functools
 import os
@@ -12,46 +11,71 @@ from torch import nn
 from tool.run.errors import UserError
 from tool.train import processes
 
+# What each choice of --amp computes in; None: float32.
 DTYPES = {'off': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def resolved(amp: str, device: torch.device) -> str:
-    """A choice of AMP with 'auto' replaced: 'bf16' where the device is faster in it, else 'off';
-    one for all processes."""
+    """The value of --amp, with 'auto' replaced by a decision.
+
+    'auto' becomes 'bf16' where the device is faster in it, else 'off'. All processes get the
+    decision of the main one.
+    """
     if amp != 'auto':
         return amp
-    fast = {'cpu': multiplies_faster_in_bf16, 'cuda': lambda: torch.cuda.is_bf16_supported(False)}
-    return 'bf16' if device.type in fast and processes.once(fast[device.type]) else 'off'
+    if device.type == 'cpu':
+        is_faster = processes.once(multiplies_faster_in_bf16)
+    elif device.type == 'cuda':
+        is_faster = processes.once(gpu_has_bf16)
+    else:
+        is_faster = False
+    return 'bf16' if is_faster else 'off'
+
+
+def gpu_has_bf16() -> bool:
+    """True if the GPU has instructions for bfloat16; emulated ones do not count."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def has_bf16() -> bool:
-    """True where this processor has instructions for bfloat16; elsewhere it is emulated."""
+    """True if this processor has instructions for bfloat16; without them it is emulated.
+
+    PyTorch has no public function that tells. This private one exists in every version that this
+    project supports (2.6 and later).
+    """
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-@functools.cache  # tried once: the log must not contradict the choice
+# cached, so that the log does not contradict the choice
+@functools.cache
 def multiplies_faster_in_bf16() -> bool:
-    """True where this processor takes less time for a product of matrices in bfloat16 than in
-    float32, tried on one (20 ms).
+    """True if this processor multiplies matrices faster in bfloat16 than in float32.
 
-    Instructions alone do not say so: with AVX512-BF16 and no AMX, an Intel Xeon took 1.8 times as
-    long (an AMD Zen 4 less).
+    It is measured, which takes 20 ms. Having the instructions is not enough: with AVX512-BF16 but
+    without AMX, an Intel Xeon took 1.8 times as long in bfloat16, an AMD Zen 4 less.
     """
     if not has_bf16():
         return False
 
     def seconds(dtype: torch.dtype) -> float:
         square = torch.ones(512, 512, dtype=dtype)
-        return min(timeit.repeat(lambda: square @ square, number=1, repeat=5))
+
+        def multiply() -> torch.Tensor:
+            return square @ square
+
+        return min(timeit.repeat(multiply, number=1, repeat=5))
 
     return seconds(torch.bfloat16) < seconds(torch.float32)
 
 
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    """What --amp (`resolved`) computes in, None for float32.
+    """The type that a value of --amp computes in; None: float32.
 
+    Args:
+        amp: a key of DTYPES.
+        device: where the network runs.
     Raises:
-        UserError: fp16 without a GPU.
+        UserError: fp16 is asked for without a GPU.
     """
     if amp == 'fp16' and device.type != 'cuda':
         raise UserError('amp fp16: needs a GPU; use bf16 or off on a CPU')
@@ -65,54 +89,67 @@ def fast_forward(
     compiled: bool = False,
     channels_last: bool = False,
 ) -> Callable:
-    """What to call in place of `net`: the same arguments, and outputs in float32 whatever it
-    computes in.
+    """A function to call in place of `net`, which computes at the precision asked for.
 
-    Weights and inputs are channels-last with 16 bits, or where asked for.
+    It takes the arguments of `net`, and its outputs are float32 at any precision. The weights of
+    `net` are changed to the memory format, in place.
 
+    Args:
+        net: the network, on `device`. It returns a tensor or a tuple of tensors.
+        device: where the network runs.
+        amp: a key of DTYPES; with 16 bits, weights and inputs are channels-last.
+        compiled: compile the network with torch.compile.
+        channels_last: channels-last weights and inputs in float32 too.
     Raises:
-        UserError: fp16 without a GPU.
+        UserError: fp16 is asked for without a GPU.
     """
     dtype = amp_dtype(amp, device)
-    memory = torch.channels_last if channels_last or dtype is not None else torch.contiguous_format
+    memory = torch.contiguous_format
+    if channels_last or dtype is not None:
+        memory = torch.channels_last
     net.to(memory_format=memory)
     if compiled:
-        net.compile(dynamic=False)  # a step has one size, or the two of its views
+        # Inputs have one size, or one for each of the two views: each gets code of its own.
+        net.compile(dynamic=False)
 
     def forward(image: torch.Tensor, **options):
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             outputs = net(image.contiguous(memory_format=memory), **options)
-        return (
-            outputs.float()
-            if torch.is_tensor(outputs)
-            else tuple(output.float() for output in outputs)
-        )
+        if torch.is_tensor(outputs):
+            return outputs.float()
+        return tuple(output.float() for output in outputs)
 
     return forward
 
 
 def hold_convolutions(net: nn.Module, dtype: torch.dtype) -> None:
-    """Keep the weights of a network's convolutions in `dtype`, as autocast would make them at every
-    call. Not for training."""
+    """Convert the weights of a network's convolutions to `dtype`, once and for good.
+
+    Autocast would convert them in every call. This is not for training, which needs the float32
+    weights.
+    """
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             module.to(dtype, memory_format=torch.channels_last)
 
 
 def described(amp: str, device: torch.device) -> str:
-    """`amp` for the log, with a warning where a CPU multiplies slower in 16 bits."""
+    """The value of --amp for the log, with a warning on a CPU that is slower in 16 bits."""
     if amp == 'bf16' and device.type == 'cpu' and not multiplies_faster_in_bf16():
         return 'bf16 (slower than off here: this processor multiplies slower in 16 bits)'
     return amp
 
 
 def grad_scaler(amp: str) -> torch.amp.GradScaler:
-    """Keeps small gradients of fp16 above zero; does nothing for the other types."""
+    """The gradient scaler: keeps small fp16 gradients above zero; does nothing for other types."""
     return torch.amp.GradScaler('cuda', enabled=amp == 'fp16')
 
 
 def same_bits(device: torch.device) -> None:
-    """Let two runs of one command on a GPU give the same weights (on the CPU they do anyway)."""
+    """Choose deterministic algorithms, so that two runs of a command give the same weights.
+
+    On the CPU they do so anyway.
+    """
     if device.type == 'cuda':
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         torch.use_deterministic_algorithms(True, warn_only=True)

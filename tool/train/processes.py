@@ -1,7 +1,7 @@
-"""Several processes under torchrun: who this one is, what all of them know, and a network that
-averages their gradients.
+"""Several training processes under torchrun: ranks, collectives, and averaged gradients.
 
-Without torchrun everything here is the one-process case, so callers need no second code path.
+Without torchrun there is one process, and every function here does what that needs. So callers have
+no second code path.
 """
 
 import argparse
@@ -17,10 +17,18 @@ from torch import nn
 from tool.run import command_line
 from tool.run.errors import UserError
 
+# {'store': the store that all processes of this run share}; empty without torchrun
+_joined: dict[str, process_group.Store] = {}
 
-def run(main: Callable, parse_args: Callable) -> None:
-    """`command_line.run` for a command that torchrun may start: the processes fail as one, with one
-    line and exit code 2."""
+
+def run(
+    main: Callable[[argparse.Namespace], None], parse_args: Callable[[], argparse.Namespace]
+) -> None:
+    """Run `main(parse_args())` of a command that torchrun may start.
+
+    It is like `command_line.run`, but when processes fail together, only one of them prints the
+    error; the others exit with code 2 in silence.
+    """
 
     def together(args: argparse.Namespace) -> None:
         try:
@@ -39,23 +47,21 @@ def run(main: Callable, parse_args: Callable) -> None:
 
 
 def start(device_name: str | None = None) -> torch.device:
-    """The device of this process; under torchrun also joins the others (nccl on GPUs, gloo for
-    everything on the CPU).
+    """Join the other processes of torchrun, if there are any, and find this process's device.
+
+    The processes communicate by nccl for tensors on GPUs and by gloo for tensors on the CPU.
 
     Args:
-        device_name: as --device; under torchrun plain 'cuda' means the GPU of the local rank.
+        device_name: the value of --device; None if it was not given. Under torchrun 'cuda' means
+            the GPU of the local rank.
     Raises:
         UserError: this machine does not have the device.
     """
     if int(os.environ.get('WORLD_SIZE', 1)) == 1:
         return command_line.pick_device(device_name)
     store, number, processes = next(process_group.rendezvous('env://'))
-    process_group.init_process_group(
-        'cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo',
-        store=store,
-        rank=number,
-        world_size=processes,
-    )
+    backend = 'cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo'
+    process_group.init_process_group(backend, store=store, rank=number, world_size=processes)
     _joined['store'] = store
     if device_name in (None, 'cuda') and torch.cuda.is_available():
         device_name = f'cuda:{os.environ["LOCAL_RANK"]}'
@@ -65,23 +71,23 @@ def start(device_name: str | None = None) -> torch.device:
     return device
 
 
-_joined: dict[
-    str, process_group.Store
-] = {}  # the store all processes of this run share, as 'store'
-
-
 def _first_to_fail() -> bool:
-    """True for the one process that is to say what went wrong."""
+    """True in the first process that fails, which prints the error; counts the failures."""
+    if 'store' not in _joined:
+        return True
     try:
-        return 'store' not in _joined or _joined['store'].add('failed', 1) == 1
-    except RuntimeError:  # the store ended with the process that keeps it
+        return _joined['store'].add('failed', 1) == 1
+    except RuntimeError:  # the process that keeps the store has ended
         return False
 
 
 def _another_failed() -> bool:
+    """True if another process has failed."""
+    if 'store' not in _joined:
+        return False
     try:
-        return 'store' in _joined and _joined['store'].check(['failed'])
-    except RuntimeError:
+        return _joined['store'].check(['failed'])
+    except RuntimeError:  # the process that keeps the store has ended
         return True
 
 
@@ -94,44 +100,54 @@ def stop() -> None:
 
 def rank() -> int:
     """Number of this process, 0 … world() − 1."""
-    return process_group.get_rank() if process_group.is_initialized() else 0
+    if not process_group.is_initialized():
+        return 0
+    return process_group.get_rank()
 
 
 def world() -> int:
-    """How many processes work together."""
-    return process_group.get_world_size() if process_group.is_initialized() else 1
+    """Number of processes that train together."""
+    if not process_group.is_initialized():
+        return 1
+    return process_group.get_world_size()
 
 
 def is_main() -> bool:
-    """True for the one process that logs and writes."""
+    """True in the process of rank 0, which logs and writes files."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called this."""
     if world() > 1:
         process_group.barrier()
 
 
 def once(work: Callable[[], Any]) -> Any:
-    """The result of `work()`, which the main process alone runs, in every process; so is the
-    UserError it raises."""
+    """Run `work()` in the main process and return its result in every process.
+
+    Raises:
+        UserError: in every process, if `work` raised it.
+    """
     if world() == 1:
         return work()
-    outcome: list[Any] = [None, None]
+    result = None
+    message = None
     if is_main():
         try:
-            outcome[0] = work()
+            result = work()
         except UserError as error:
-            outcome[1] = str(error)
+            message = str(error)
+    outcome = [result, message]
     process_group.broadcast_object_list(outcome, device=torch.device('cpu'))
-    if outcome[1] is not None:
-        raise UserError(outcome[1])
-    return outcome[0]
+    result, message = outcome
+    if message is not None:
+        raise UserError(message)
+    return result
 
 
 def total(values: torch.Tensor) -> torch.Tensor:
-    """The sum over all processes of a tensor without gradient; `values` itself is left as it is."""
+    """The sum of a tensor over all processes, without gradient; `values` is not changed."""
     if world() > 1:
         values = values.clone()
         process_group.all_reduce(values)
@@ -139,7 +155,7 @@ def total(values: torch.Tensor) -> torch.Tensor:
 
 
 def highest(value: int) -> int:
-    """The highest of the processes' values; passes from CPU to CPU, a GPU is not waited for."""
+    """The highest of the processes' values. It is exchanged on the CPU, so no GPU is waited for."""
     if world() == 1:
         return value
     values = torch.tensor([value])
@@ -148,55 +164,65 @@ def highest(value: int) -> int:
 
 
 def gather(values: torch.Tensor) -> torch.Tensor:
-    """The processes' tensors [n, …] in rank order as one [n · world, …], with gradient.
+    """Gather the tensors of all processes, with gradient.
 
-    For a loss that every process computes on the whole batch: a process gets the gradient of its
-    own part, times world(), because `wrap` averages over the processes what has to be summed.
+    It is for a loss that every process computes on the whole batch. A process gets the gradient of
+    its own part times world(). That is because `wrap` averages the gradients over the processes,
+    but here they have to be summed.
+
+    Args:
+        values: [n, …], this process's part of the batch.
+    Returns:
+        [n · world(), …], the parts in the order of the ranks.
     """
-    return _Gather.apply(values) if world() > 1 else values
+    if world() == 1:
+        return values
+    return _Gather.apply(values)
 
 
 class _Gather(torch.autograd.Function):
+    """See `gather`."""
+
     @staticmethod
-    def forward(ctx, values: torch.Tensor) -> torch.Tensor:
-        parts = [
-            torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(world())
-        ]
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        parts = []
+        for _ in range(world()):
+            parts.append(torch.empty_like(values, memory_format=torch.contiguous_format))
         process_group.all_gather(parts, values.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
-        return gradient.chunk(world())[rank()] * world()
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        own_part = gradient.chunk(world())[rank()]
+        return own_part * world()
 
 
 def wrap(module: nn.Module, device: torch.device, static: bool = True) -> nn.Module:
-    """What to call in place of `module`: gradients of its parameters are averaged over the
-    processes.
+    """A module to call in place of `module`, which averages the gradients over the processes.
 
-    The parameters stay those of `module`, so optimiser and checkpoints go on using it.
+    The parameters stay those of `module`, so the optimiser and checkpoints go on using it.
 
     Args:
-        static: the same parameters take part in every step, though maybe not all of them. Off: all
-            take part, and `no_sync` works.
+        module: the losses with the network in them, on `device`.
+        device: the device of this process.
+        static: True if every step uses the same parameters, though maybe not all of them. False if
+            every step uses all of them; only then can `no_sync` be used.
     """
     if world() == 1:
         return module
-    return nn.parallel.DistributedDataParallel(
-        module, device_ids=[device.index] if device.type == 'cuda' else None, static_graph=static
-    )
+    device_ids = [device.index] if device.type == 'cuda' else None
+    return nn.parallel.DistributedDataParallel(module, device_ids=device_ids, static_graph=static)
 
 
 def sync_norms(net: nn.Module, device: torch.device) -> nn.Module:
-    """`net` with SyncBatchNorm for BatchNorm where several processes train on GPUs; call before
-    `fit`.
+    """`net` with SyncBatchNorm in place of BatchNorm, if several processes train on GPUs.
 
-    SyncBatchNorm exists on GPUs only: on the CPU every process normalises by its own part of the
-    batch.
+    Call it before the optimiser is made. SyncBatchNorm exists on GPUs only; on the CPU every
+    process normalises by its own part of the batch.
     """
     if world() == 1 or device.type != 'cuda':
         return net
-    # PyTorch's own would drop the activations inside timm's BatchNorm layers
+    # PyTorch's own conversion would drop the activations inside timm's BatchNorm layers.
     from timm.layers import convert_sync_batchnorm
 
     return convert_sync_batchnorm(net)

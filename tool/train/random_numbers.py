@@ -1,7 +1,7 @@
-"""Random numbers: one seed, one result.
+"""Random numbers that depend on the seed alone.
 
-Every random choice is a function of the seed and of what it is for, never of the process that draws
-it. So the number of workers, processes and restarts does not change a run.
+Every random choice is a function of the seed and of what it is for (the step, the sample), never of
+the process that draws it. So workers, processes and resuming do not change the result of a run.
 """
 
 from collections.abc import Iterator
@@ -11,28 +11,34 @@ import torch
 
 
 def mixed_seed(*parts: int) -> int:
-    """A 63-bit seed from several numbers, e.g. (seed, step). Other numbers, unrelated streams."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+    """A 63-bit seed made of several numbers, e.g. of a seed and a step.
+
+    Different numbers give unrelated random streams.
+    """
+    state = np.random.SeedSequence(parts).generate_state(1, np.uint64)
+    return int(state[0] >> 1)
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator of one sample's augmentation, whichever worker or process loads it."""
+    """The generator for the augmentation of one sample, in whichever process it is loaded."""
     return np.random.default_rng((seed, epoch, index))
 
 
 class StepSampler(torch.utils.data.Sampler):
     """Batch sampler over a whole training run.
 
-    It yields a list of (epoch, index) pairs for each step. The order of an epoch comes from (seed,
-    epoch) alone, and its incomplete last batch is dropped. So a run that starts at any step gets
-    the same batches.
+    It yields a list of (epoch, index) pairs for each step. The order of the images in an epoch
+    depends on the seed and the epoch only, and the incomplete last batch of an epoch is dropped. So
+    a run that resumes at any step gets the batches it would have had.
 
     Args:
-        length: images in the data set.
-        batch_size: images per step, all processes together.
+        length: number of images in the data set.
+        batch_size: images in a step, all processes together; a multiple of `world`.
         max_steps: steps of the whole run.
-        start_step: first step to give out.
-        rank, world: this process takes the rank-th of `world` equal parts of each batch.
+        seed: seed of the order.
+        start_step: first step to yield.
+        rank: number of this process; it gets the rank-th of `world` equal parts of each batch.
+        world: number of processes.
     """
 
     def __init__(
@@ -58,11 +64,11 @@ class StepSampler(torch.utils.data.Sampler):
         return self.max_steps - self.start_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        part = self.batch_size // self.world
+        share = self.batch_size // self.world
         order = None
         for step in range(self.start_step, self.max_steps):
-            epoch, position = divmod(step, self.steps_per_epoch)
-            if order is None or position == 0:
+            epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
+            if order is None or step_of_epoch == 0:
                 order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
-            first = position * self.batch_size + self.rank * part
-            yield [(epoch, int(index)) for index in order[first : first + part]]
+            first = step_of_epoch * self.batch_size + self.rank * share
+            yield [(epoch, int(index)) for index in order[first : first + share]]

@@ -1,7 +1,7 @@
-"""How every training run starts and ends; what differs between the stages is a `TrainingRun`.
+"""How every training run starts and ends. What differs between the stages is a `TrainingRun`.
 
-A training script takes these steps: `start` (device, processes, seed) → its own inputs and its
-network → `place` (the network on the device, at the precision asked for) → `train`.
+A training script takes these steps: `start` (device, processes, seed), then it reads its inputs and
+makes its network, then `place` (the network on the device, at the precision asked for), `train`.
 """
 
 import argparse
@@ -19,9 +19,13 @@ from tool.train.states import States
 
 
 def start(device_name: str | None, seed: int) -> torch.device:
-    """The device of this process, which has joined the others; the seed decides the initial weights
-    of the layers that are made from here on.
+    """Join the other processes of torchrun, if there are any, and seed the initial weights.
 
+    Args:
+        device_name: the value of --device; None if it was not given.
+        seed: decides the initial weights of the layers that are made from here on.
+    Returns:
+        The device of this process.
     Raises:
         UserError: this machine does not have the device.
     """
@@ -31,9 +35,13 @@ def start(device_name: str | None, seed: int) -> torch.device:
 
 
 def options_of(args: argparse.Namespace, max_steps: int, accumulate: int = 1) -> TrainOptions:
-    """The options that the flags of `command_line.add_train_flags` and `add_precision_flags` give;
-    --amp is `precision.resolved` already.
+    """The training options that a command line gives.
 
+    Args:
+        args: holds the flags of `command_line.add_train_flags` and `add_precision_flags`, where
+            --amp is `precision.resolved` already.
+        max_steps: steps of the whole run.
+        accumulate: parts into which a process splits its share of a batch.
     Raises:
         UserError: the batch cannot be split over the processes and parts.
     """
@@ -57,12 +65,14 @@ def options_of(args: argparse.Namespace, max_steps: int, accumulate: int = 1) ->
 def place(
     net: nn.Module, device: torch.device, options: TrainOptions
 ) -> tuple[nn.Module, Callable]:
-    """(the network on its device, what to call in its place): see `precision.fast_forward`.
+    """Bring a network to its device, at the precision asked for.
 
-    Its optimiser is made afterwards, of the network that is returned.
+    Make the optimiser afterwards, from the network that is returned: it may have other modules.
 
+    Returns:
+        The network, and the function to call in its place (see `precision.fast_forward`).
     Raises:
-        UserError: fp16 without a GPU.
+        UserError: fp16 is asked for without a GPU.
     """
     net = processes.sync_norms(net.to(device), device)
     forward = fast_forward(net, device, options.amp, options.compiled, options.channels_last)
@@ -70,11 +80,14 @@ def place(
 
 
 def train(run: TrainingRun) -> None:
-    """Continue from the newest training state, or start; train; write <session>.pth, a bare state
-    dict, and remove the states.
+    """Train, and write <session>.pth, a bare state dict.
+
+    The run resumes from its newest training state, if there is one. At the end the training states
+    are removed.
 
     Raises:
-        UserError, Interrupted: see `engine.fit`; a training state is of other settings.
+        UserError: a training state is damaged or has other settings; a loss became non-finite.
+        Interrupted: SIGTERM or SIGINT came; see `engine.fit`.
     """
     options = run.options
     scaler = grad_scaler(options.amp)
@@ -84,7 +97,7 @@ def train(run: TrainingRun) -> None:
     states = States(options.session, settings, options.save_every, scaler=scaler)
     start_step = states.resume(run.net, run.optimizer, options.start_over)
 
-    # the log opens once nothing can be refused any more
+    # The log is opened last: a run that is refused leaves the old one as it is.
     log = _open_log(run, start_step) if processes.is_main() else None
     if run.on_log is not None:
         run.on_log(log)
@@ -98,10 +111,11 @@ def train(run: TrainingRun) -> None:
 
 
 def _open_log(run: TrainingRun, start_step: int) -> RunLog:
-    """The log of a run, with its facts and notes."""
+    """Open the log of a run and write its facts and notes."""
     options = run.options
     share = per_process(options.batch_size, options.accumulate)
     parts = f', {options.accumulate} parts' if options.accumulate > 1 else ''
+    steps = f'{start_step} … {options.max_steps}' if start_step else options.max_steps
     log = RunLog(options.session, options.tblog_dir, start_step)
     log.header(
         **run.facts,
@@ -109,7 +123,7 @@ def _open_log(run: TrainingRun, start_step: int) -> RunLog:
         device=run.device,
         amp=described(options.amp, run.device),
         batch=f'{options.batch_size} ({processes.world()} × {share}{parts})',
-        steps=f'{start_step} … {options.max_steps}' if start_step else options.max_steps,
+        steps=steps,
     )
     for line in run.notes:
         log.say(line)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tool.train.layer_types import BATCH_NORMS
+
 
 def _conv_bn(channels_in: int, channels: int, kernel: int, dilation: int = 1) -> nn.Sequential:
     """A convolution that keeps the size, BatchNorm and ReLU."""
@@ -89,7 +91,7 @@ class DeepLab(nn.Module):
         super().train(mode)
         if self.freeze_bn:
             for module in self.backbone.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, BATCH_NORMS):
                     module.eval()
         return self
 

@@ -132,7 +132,7 @@ def main(args: argparse.Namespace) -> None:
         return len(lacking(names, wanted))
 
     todo = processes.once(claim)
-    stage.claim(wanted, backend)
+    stage.claim(wanted, backend, crf_option='TEST_CRF_BACKEND')
     if processes.is_main():
         print(
             f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}, {weights}, {device}, CRF '
