@@ -14,7 +14,15 @@ from tool.files.pictures import read_image
 from tool.method.affinity import FEATURE_STRIDE, affinity_label
 from tool.train.random_numbers import sample_rng
 from voc12.layout import class_set, image_path
-from voc12.transforms import IMAGENET, color_jitter, crop_window, cut, normalise, to_tensor
+from voc12.transforms import (
+    IMAGENET,
+    Normalisation,
+    color_jitter,
+    crop_window,
+    cut,
+    normalise,
+    to_tensor,
+)
 
 
 def mean_pool(maps: np.ndarray, stride: int = FEATURE_STRIDE) -> np.ndarray:
@@ -54,7 +62,7 @@ class AffinityTrainSet(Dataset):
         ha_dir: str,
         crop_size: int,
         seed: int,
-        normalisation: tuple = IMAGENET,
+        normalisation: Normalisation = IMAGENET,
     ):
         self.root = voc12_root
         self.names = names
@@ -117,7 +125,7 @@ class WalkSet(Dataset):
         names: list[str],
         cam_dir: str,
         bg_score: float,
-        normalisation: tuple = IMAGENET,
+        normalisation: Normalisation = IMAGENET,
     ):
         self.root = voc12_root
         self.names = names

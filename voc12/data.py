@@ -18,6 +18,7 @@ from tool.train.random_numbers import sample_rng
 from voc12.layout import image_path
 from voc12.transforms import (
     IMAGENET,
+    Normalisation,
     color_jitter,
     crop_window,
     cut,
@@ -101,7 +102,7 @@ class TrainSet(Dataset):
         crop_size: int,
         seed: int,
         saliency_root: str | None = None,
-        normalisation: tuple = IMAGENET,
+        normalisation: Normalisation = IMAGENET,
     ):
         self.root = voc12_root
         self.names = names
@@ -167,7 +168,7 @@ class MultiScaleSet(Dataset):
         names: list[str],
         labels: np.ndarray,
         scales: list[float],
-        normalisation: tuple = IMAGENET,
+        normalisation: Normalisation = IMAGENET,
     ):
         self.root = voc12_root
         self.names = names

@@ -3,17 +3,24 @@
 Each is a function of a picture, and of a random generator where it draws anything.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms import functional
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # (mean, std) of R, G and B
+Window = tuple[slice, slice, slice, slice]  # what `crop_window` returns
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 IMAGENET = (MEAN, STD)  # the normalisation of ResNet-38's inputs
 
 
-def normalise(image: Image.Image, mean: tuple = MEAN, std: tuple = STD) -> np.ndarray:
+def normalise(
+    image: Image.Image, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> np.ndarray:
     """A PIL RGB picture as float32 [H, W, 3]: (RGB/255 − mean) / std."""
     pixels = np.asarray(image, np.float32) / np.float32(255)
     return (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
@@ -60,9 +67,7 @@ def color_jitter(
     return image
 
 
-def crop_window(
-    height: int, width: int, crop: int, rng: np.random.Generator
-) -> tuple[slice, slice, slice, slice]:
+def crop_window(height: int, width: int, crop: int, rng: np.random.Generator) -> Window:
     """A random window of a picture, and its place on a canvas of crop × crop pixels.
 
     A side that is shorter than the crop is placed at a random offset on the canvas. A longer one is
@@ -87,7 +92,7 @@ def _crop_side(side: int, crop: int, rng: np.random.Generator) -> tuple[slice, s
     return from_start, at_offset
 
 
-def cut(array: np.ndarray, crop: int, window: tuple, fill: float = 0) -> np.ndarray:
+def cut(array: np.ndarray, crop: int, window: Window, fill: float = 0) -> np.ndarray:
     """Apply a `crop_window` to [H, W, ...]: [crop, crop, ...] with `fill` outside the picture."""
     canvas_rows, canvas_columns, picture_rows, picture_columns = window
     result = np.full((crop, crop, *array.shape[2:]), fill, array.dtype)

@@ -85,6 +85,14 @@ class DeepLab(nn.Module):
             nn.init.normal_(self.cls_conv.weight, std=config['MODEL_CLS_STD'])
             nn.init.zeros_(self.cls_conv.bias)
 
+    def build(self, config: dict) -> None:
+        """Make the new layers of the version."""
+        raise NotImplementedError
+
+    def head(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Logits [N, C, h, w] at the feature size, from the backbone's taps."""
+        raise NotImplementedError
+
     def new_layers(self) -> list[nn.Module]:
         """All modules but the backbone. They train at ten times the backbone's learning rate."""
         return [module for module in self.children() if module is not self.backbone]
