@@ -4,12 +4,15 @@
     python eval.py --list voc12/train.txt --predict_dir cam --gt_dir VOC2012/SegmentationClass \\
         --type npy --curve
 
-Reads  <predict_dir>/<name>.png (class ids), or with --type npy CAM dicts that are set against the
-       background score --t; --curve scores 60 background scores 0.00 … 0.59 in one pass over the
-       files. The classes are those of the classes.txt beside --gt_dir, without one VOC's.
-Writes per-class IoU and mIoU to the terminal, and on request to --logfile (appended), --json and
-       --plot. Seeds and pseudo masks are scored on `train` (1,464 pictures in VOC 2012), not on
-`train_aug`.
+Reads  <predict_dir>/<name>.png (class ids), or with --type npy the CAMs <predict_dir>/<name>.npy. A
+       pixel of a CAM belongs to the background where no class scores more than the background
+       score --t. --curve scores the 60 background scores 0.00 … 0.59 in one pass over the files.
+       The classes are those of the classes.txt of the folder that --gt_dir lies in, or VOC's where
+       there is none.
+Writes the IoU of every class and the mIoU to the terminal, and where asked for to --logfile
+       (appended), --json and --plot.
+
+Seeds and pseudo masks are scored on `train` (1,464 pictures in VOC 2012), not on `train_aug`.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import datetime
 import functools
 import json
 import os
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -44,9 +48,10 @@ from tool.run.progress import progress
 from tool.run.shard import is_first, own_share, shard_index
 from voc12.layout import check_files, class_set_beside
 
-CHUNK = 8  # pictures a pool call
+CHUNK = 8  # pictures that a process of the pool counts in one call
 OCCURRING = 'occurring'  # a value of --classes
-RESULTS = (  # what --json holds besides the IoU of each class
+# keys of the result that --json writes, besides the IoU of each class
+RESULT_KEYS = (
     'list',
     'images',
     'gt_dir',
@@ -61,9 +66,24 @@ RESULTS = (  # what --json holds besides the IoU of each class
 )
 
 
-def parse_args():
+@dataclass(frozen=True)
+class Inputs:
+    """What pictures are scored from, and how."""
+
+    predict_dir: str
+    gt_dir: str
+    # 'png': masks, 'npy': CAMs
+    kind: str
+    # background score of the CAMs; None for masks and for the curve
+    threshold: float | None
+    # score the CAMs at all background scores
+    curve: bool
+    classes: ClassSet
+
+
+def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
-    parser.data.add_argument('--list', required=True, help='images to score')
+    parser.data.add_argument('--list', required=True, help='list of pictures to score')
     parser.data.add_argument('--predict_dir', required=True, help='folder of predictions')
     parser.data.add_argument(
         '--gt_dir',
@@ -71,10 +91,15 @@ def parse_args():
         help='folder of ground-truth masks, e.g. VOC2012/SegmentationClass',
     )
     parser.data.add_argument(
-        '--type', choices=('png', 'npy'), default='png', help='masks (png) or CAM dicts (npy)'
+        '--type',
+        choices=('png', 'npy'),
+        default='png',
+        help='what --predict_dir holds: masks (png) or CAMs (npy)',
     )
     parser.method.add_argument(
-        '--t', type=command_line.number(float, 0, 1), help='background score for --type npy'
+        '--t',
+        type=command_line.number(float, 0, 1),
+        help='background score of CAMs (--type npy), 0…1',
     )
     parser.method.add_argument(
         '--curve',
@@ -82,26 +107,25 @@ def parse_args():
         nargs='?',
         const=True,
         default=False,
-        help='score all 60 background scores (--type npy); --curve, --curve True and --curve False '
-        'work',
+        help='score CAMs (--type npy) at all 60 background scores; also --curve True or False',
     )
     parser.method.add_argument(
         '--classes',
         nargs='+',
         metavar='CLASS',
-        help='classes the mean is over, or "occurring": those with more than 1,000 ground-truth '
-        'pixels (default: all, the background too)',
+        help='classes to take the mean over, or "occurring" for those with more than 1,000 '
+        'ground-truth pixels (default: all classes, the background too)',
     )
     parser.data.add_argument(
         '--classes_txt',
         metavar='FILE',
-        help='foreground classes, one a line (default: the classes.txt of the folder that --gt_dir '
-        "lies in; where there is none, VOC's)",
+        help='file with the foreground classes, one a line (default: the classes.txt of the folder '
+        "that --gt_dir lies in; where there is none, VOC's classes)",
     )
     parser.output.add_argument('--comment', help='a remark for the log')
-    parser.output.add_argument('--logfile', help='text file the result is appended to')
-    parser.output.add_argument('--json', help='file for the result as JSON, IoU in percent')
-    parser.output.add_argument('--plot', help='picture (.png, .pdf) of the curve')
+    parser.output.add_argument('--logfile', help='text file to append the result to')
+    parser.output.add_argument('--json', help='file for the result as JSON, with IoU in percent')
+    parser.output.add_argument('--plot', help='file (.png, .pdf) for a plot of the curve')
     command_line.add_jobs_flag(parser, 'reading and counting')
     args = parser.parse_args()
     if args.curve and args.type != 'npy':
@@ -113,67 +137,25 @@ def parse_args():
     return args
 
 
-def main(args):
-    names, class_set = read_list(args.list), scored_classes(args)
+def main(args: argparse.Namespace) -> None:
+    names = read_list(args.list)
+    classes = scored_classes(args)
     check_files(args.predict_dir, names, '.' + args.type, f'check --predict_dir and {args.list}')
     check_files(args.gt_dir, names, '.png', f'check --gt_dir and {args.list}')
-    total = count_all(args, own_share(names), class_set)
+    inputs = Inputs(args.predict_dir, args.gt_dir, args.type, args.t, args.curve, classes)
+    total = count_all(inputs, own_share(names), args.jobs)
     if not is_first():
         return
-
-    result = {
-        'list': args.list,
-        'images': len(names),
-        'gt_dir': args.gt_dir,
-        'predict_dir': args.predict_dir,
-    }
-    if args.comment:
-        result['comment'] = args.comment
-    text = [
-        f'{len(names)} images of {args.list}, predictions {args.predict_dir}, ground truth '
-        f'{args.gt_dir}'
-    ]
-    confusions = curve_confusions(total) if args.curve else total[None]
-    pixels = dict(zip(class_set.names, confusions[0].sum(1).tolist()))
-    classes = args.classes or list(class_set.names)
-    if args.classes == [OCCURRING]:
-        classes = occurring(pixels)
-    if not classes:
-        raise UserError(
-            f'{args.gt_dir}: no class has more than 1,000 ground-truth pixels; leave --classes out'
-        )
-    if args.classes:
-        result['classes'] = classes
-        text[0] += f', mean over {len(classes)} classes: {", ".join(classes)}'
-    if args.curve:
-        averaged = [class_set.names.index(name) for name in classes]
-        curve = iou(confusions)[:, averaged].mean(1)
-        best = int(curve.argmax())
-        text += [
-            f'background score {t:.2f}  mIoU {value:.3f}' for t, value in zip(THRESHOLDS, curve)
-        ]
-        text += [f'best: background score {THRESHOLDS[best]:.2f}']
-        result |= {
-            't': float(THRESHOLDS[best]),
-            'curve_t': THRESHOLDS.tolist(),
-            'curve_mIoU': curve.tolist(),
-        }
-        confusions = confusions[best:]
-    elif args.type == 'npy':
-        text[0] += f', background score {args.t}'
-        result['t'] = args.t
-    found = scores(confusions[0], class_set.names, classes)
-    result |= found | {'pixels': pixels}
-    text.append(table(found))
-    write_results(args, result, '\n'.join(text))
+    result, text = summary(args, len(names), classes, total)
+    write_results(args, result, text)
 
 
 def scored_classes(args: argparse.Namespace) -> ClassSet:
     """The class set of the masks.
 
     Raises:
-        UserError: --classes has names that it does not have, or one of its classes is called like
-            something else that --json holds.
+        UserError: --classes names an unknown class, or the class set has a class whose name means
+            something else in the result.
     """
     if args.classes_txt:
         classes = read_classes(args.classes_txt)
@@ -186,7 +168,8 @@ def scored_classes(args: argparse.Namespace) -> ClassSet:
             f'--classes {" ".join(asked)}: give "{OCCURRING}" alone, or any of '
             f'{", ".join(classes.names)}'
         )
-    if taken := sorted({*RESULTS, OCCURRING} & set(classes.names)):
+    taken = sorted({*RESULT_KEYS, OCCURRING} & set(classes.names))
+    if taken:
         raise UserError(
             f'the class {taken[0]} has a name that stands for something else in the result; '
             'give it another name in classes.txt'
@@ -194,90 +177,200 @@ def scored_classes(args: argparse.Namespace) -> ClassSet:
     return classes
 
 
-def count_all(args: argparse.Namespace, names: list[str], classes: ClassSet) -> np.ndarray:
-    """Summed counts of the pictures; under torchrun `names` are this process's and the sum is over
-    all processes."""
-    chunks = [names[i : i + CHUNK] for i in range(0, len(names), CHUNK)]
-    count = functools.partial(
-        count_chunk, args.predict_dir, args.gt_dir, args.type, args.t, args.curve, classes
-    )
-    size = classes.num_classes
-    shape = (size, size, len(THRESHOLDS) + 1) if args.curve else (size, size + 1)
-    total = np.zeros(shape, np.int64)
+def count_all(inputs: Inputs, names: list[str], jobs: int) -> np.ndarray:
+    """Counts of `count_picture`, summed over the pictures of all processes.
+
+    Args:
+        names: the pictures of this process.
+        jobs: worker processes of this process.
+    """
+    chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
+    num_classes = inputs.classes.num_classes
+    if inputs.curve:
+        total = np.zeros((num_classes, num_classes, len(THRESHOLDS) + 1), np.int64)
+    else:
+        total = np.zeros((num_classes, num_classes + 1), np.int64)
+    count = functools.partial(count_chunk, inputs)
+    if len(chunks) <= 1:
+        jobs = 0
     with progress(total=len(names), desc='eval', quiet=not is_first()) as bar:
-        for part, pictures in pool_map(count, chunks, args.jobs if len(chunks) > 1 else 0):
+        for part, pictures in pool_map(count, chunks, jobs):
             total += part
             bar.update(pictures)
     if shard_index()[1] > 1:
-        import torch  # only several processes need it
-
-        from tool.train import processes
-
-        processes.start('cpu')
-        total = processes.total(torch.from_numpy(total)).numpy()
-        processes.stop()
+        return sum_over_processes(total)
     return total
 
 
-def count_chunk(
-    predict_dir: str,
-    gt_dir: str,
-    kind: str,
-    threshold: float,
-    curve: bool,
-    classes: ClassSet,
-    names: list[str],
-) -> tuple[np.ndarray, int]:
-    """(summed counts, number of pictures): confusion matrix [C, C + 1], or the curve's joint
-    histogram."""
-    total, num_classes = 0, classes.num_classes
-    for name in names:
-        truth_path = os.path.join(gt_dir, name + '.png')
-        truth, path = read_mask(truth_path, classes), os.path.join(predict_dir, f'{name}.{kind}')
-        if kind == 'npy':
-            cam = read_cam(path, classes, truth.shape)
-            total = total + (
-                curve_histogram(cam, truth, num_classes)
-                if curve
-                else confusion(cam_prediction(cam, truth.shape, threshold), truth, num_classes)
-            )
-        else:
-            prediction = read_mask(path, classes)
-            check_size(
-                path,
-                prediction.shape,
-                truth.shape,
-                of=f'its ground truth {truth_path}',
-                fix='make the prediction at the size of the picture',
-            )
-            total = total + confusion(prediction, truth, num_classes)
+def sum_over_processes(total: np.ndarray) -> np.ndarray:
+    """The sum of an array over all processes of torchrun."""
+    # imported here, because a single process does not need torch
+    import torch
+
+    from tool.train import processes
+
+    processes.start('cpu')
+    total = processes.total(torch.from_numpy(total)).numpy()
+    processes.stop()
+    return total
+
+
+def count_chunk(inputs: Inputs, names: list[str]) -> tuple[np.ndarray, int]:
+    """(counts of `count_picture` summed over pictures, number of pictures)."""
+    total = count_picture(inputs, names[0])
+    for name in names[1:]:
+        total = total + count_picture(inputs, name)
     return total, len(names)
 
 
-def write_results(args, result: dict, text: str) -> None:
-    """The result to the terminal and to the files asked for."""
+def count_picture(inputs: Inputs, name: str) -> np.ndarray:
+    """Pixel counts of one picture.
+
+    Returns:
+        The confusion matrix [C, C + 1] of `confusion`, or for the curve the joint histogram
+        [C, C, thresholds + 1] of `curve_histogram`.
+    Raises:
+        UserError: a file is missing or damaged, or has another size than the ground truth.
+    """
+    num_classes = inputs.classes.num_classes
+    truth_path = os.path.join(inputs.gt_dir, name + '.png')
+    truth = read_mask(truth_path, inputs.classes)
+    path = os.path.join(inputs.predict_dir, f'{name}.{inputs.kind}')
+    if inputs.kind == 'npy':
+        cam = read_cam(path, inputs.classes, truth.shape)
+        if inputs.curve:
+            return curve_histogram(cam, truth, num_classes)
+        prediction = cam_prediction(cam, truth.shape, inputs.threshold)
+        return confusion(prediction, truth, num_classes)
+    prediction = read_mask(path, inputs.classes)
+    check_size(
+        path,
+        prediction.shape,
+        truth.shape,
+        of=f'its ground truth {truth_path}',
+        fix='make the prediction at the size of the picture',
+    )
+    return confusion(prediction, truth, num_classes)
+
+
+def summary(
+    args: argparse.Namespace, images: int, classes: ClassSet, total: np.ndarray
+) -> tuple[dict, str]:
+    """The result of all pictures.
+
+    Args:
+        images: how many pictures were scored.
+        total: the counts of `count_all`.
+    Returns:
+        The result for --json, and the text for the terminal.
+    """
+    confusions = curve_confusions(total) if args.curve else total[None]
+    # the ground truth, and so the sum of a row, is the same at every background score
+    pixels = dict(zip(classes.names, confusions[0].sum(1).tolist()))
+    averaged = averaged_classes(args, classes, pixels)
+    result = describe_inputs(args, images, averaged)
+    lines = [headline(args, images, averaged)]
+    best = 0
+    if args.curve:
+        indices = [classes.names.index(name) for name in averaged]
+        curve = iou(confusions)[:, indices].mean(1)
+        best = int(curve.argmax())
+        result |= {
+            't': float(THRESHOLDS[best]),
+            'curve_t': THRESHOLDS.tolist(),
+            'curve_mIoU': curve.tolist(),
+        }
+        for threshold, value in zip(THRESHOLDS, curve):
+            lines.append(f'background score {threshold:.2f}  mIoU {value:.3f}')
+        lines.append(f'best: background score {THRESHOLDS[best]:.2f}')
+    elif args.type == 'npy':
+        result['t'] = args.t
+    found = scores(confusions[best], classes.names, averaged)
+    result |= found
+    result['pixels'] = pixels
+    lines.append(table(found))
+    return result, '\n'.join(lines)
+
+
+def averaged_classes(
+    args: argparse.Namespace, classes: ClassSet, pixels: dict[str, int]
+) -> list[str]:
+    """Names of the classes that the mIoU is the mean over.
+
+    Args:
+        pixels: {class: its ground-truth pixels in all pictures}.
+    Raises:
+        UserError: "occurring" was asked for, but no class has enough pixels.
+    """
+    if not args.classes:
+        return list(classes.names)
+    if args.classes != [OCCURRING]:
+        return args.classes
+    averaged = occurring(pixels)
+    if not averaged:
+        raise UserError(
+            f'{args.gt_dir}: no class has more than 1,000 ground-truth pixels; leave --classes out'
+        )
+    return averaged
+
+
+def describe_inputs(args: argparse.Namespace, images: int, averaged: list[str]) -> dict:
+    """The first entries of the result: what was scored, and over which classes the mean is."""
+    result = {
+        'list': args.list,
+        'images': images,
+        'gt_dir': args.gt_dir,
+        'predict_dir': args.predict_dir,
+    }
+    if args.comment:
+        result['comment'] = args.comment
+    if args.classes:
+        result['classes'] = averaged
+    return result
+
+
+def headline(args: argparse.Namespace, images: int, averaged: list[str]) -> str:
+    """The first line of the text: what was scored."""
+    text = (
+        f'{images} images of {args.list}, predictions {args.predict_dir}, '
+        f'ground truth {args.gt_dir}'
+    )
+    if args.classes:
+        text += f', mean over {len(averaged)} classes: {", ".join(averaged)}'
+    if args.type == 'npy' and not args.curve:
+        text += f', background score {args.t}'
+    return text
+
+
+def write_results(args: argparse.Namespace, result: dict, text: str) -> None:
+    """Write the result to the terminal and to the files that were asked for."""
     print(text)
     if args.logfile:
-        os.makedirs(os.path.dirname(os.path.abspath(args.logfile)), exist_ok=True)
-        with open(args.logfile, 'a', encoding='utf-8') as file:
-            file.write(
-                f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {args.comment or ""}\n{text}\n\n'
-            )
+        append_to_log(args.logfile, args.comment or '', text)
     if args.json:
         write_text(args.json, json.dumps(result, indent=1) + '\n')
     if args.plot:
         draw_curve(args.plot, result)
 
 
-def draw_curve(path: str, result: dict) -> None:
-    """mIoU against the background score, the best one marked."""
-    from matplotlib.figure import Figure  # takes a second to import, seldom needed
+def append_to_log(path: str, comment: str, text: str) -> None:
+    """Append the time, a comment and the text of a result to a log file."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    time = f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}'
+    with open(path, 'a', encoding='utf-8') as file:
+        file.write(f'{time}  {comment}\n{text}\n\n')
 
-    axes = (figure := Figure(figsize=(6, 4), layout='constrained')).subplots()
+
+def draw_curve(path: str, result: dict) -> None:
+    """Plot the mIoU against the background score and mark the best one."""
+    # imported here, because it takes a second and few runs plot
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout='constrained')
+    axes = figure.subplots()
     axes.plot(result['curve_t'], result['curve_mIoU'])
-    axes.plot(
-        result['t'], result['mIoU'], 'o', label=f'best: {result["mIoU"]:.2f} at {result["t"]:.2f}'
-    )
+    best = f'best: {result["mIoU"]:.2f} at {result["t"]:.2f}'
+    axes.plot(result['t'], result['mIoU'], 'o', label=best)
     axes.set(
         xlabel='background score',
         ylabel='mIoU (%)',

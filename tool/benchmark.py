@@ -1,17 +1,19 @@
-"""Ours against the plain formulation (tool.method.plain), same inputs, one run.
+"""Measures this implementation against the plain formulation (tool.method.plain).
 
     python -m tool.benchmark [--only NAME ...] [--json FILE]
 
-Prints a table of ratios. Quote the ratios: seconds are of this machine alone.
+Both get the same inputs in one run. The result is a table of times, memory and ratios. Quote the
+ratios, because seconds hold for one machine only.
 """
 
+import argparse
 import functools
 import importlib.util
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -35,8 +37,11 @@ from tool.train.log import versions
 from tool.train.memory import keep_freed_memory, return_freed_memory
 from tool.train.optimiser import make_optimizer, param_groups
 from tool.train.precision import amp_dtype, fast_forward, has_bf16, hold_convolutions
-from voc12.classes import NUM_CLASSES, VOC
+from voc12.classes import NUM_CLASSES, NUM_FOREGROUND, VOC
 from voc12.synth import scene
+
+PICTURE = (375, 500)  # pixels (H, W) of a typical VOC picture
+ALPHAS = [4, 8, 16, 24, 32]  # of aff_prepare.py
 
 BENCHMARKS: dict[str, Callable[[], list[dict]]] = {}
 
@@ -48,6 +53,14 @@ def benchmark(function: Callable[[], list[dict]]) -> Callable:
 
 
 def row(what: str, unit: str, plain_value: float, our_value: float, note: str = '') -> dict:
+    """One line of the table.
+
+    Args:
+        what: what is measured.
+        unit: 's' or 'MB'.
+        plain_value, our_value: the measured values; the table also has their ratio.
+        note: what is compared with what.
+    """
     return {
         'what': what,
         'unit': unit,
@@ -58,306 +71,301 @@ def row(what: str, unit: str, plain_value: float, our_value: float, note: str = 
     }
 
 
-def _labels(n: int, generator: torch.Generator) -> torch.Tensor:
-    """One to four classes a picture."""
-    label = torch.zeros(n, 20)
-    for picture in range(n):
-        label[picture, torch.randperm(20, generator=generator)[: 1 + picture % 4]] = 1
+def _labels(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Image-level labels [count, K] with one to four random classes each."""
+    label = torch.zeros(count, NUM_FOREGROUND)
+    for picture in range(count):
+        classes = torch.randperm(NUM_FOREGROUND, generator=generator)
+        label[picture, classes[: 1 + picture % 4]] = 1
     return label
 
 
 @benchmark
 def contrast_loss() -> list[dict]:
-    """Forward and backward at N = 8."""
+    """The contrast, forward and backward, at N = 8."""
     generator = torch.Generator().manual_seed(0)
     label = _labels(8, generator)
-    leaves = [
-        torch.rand(8, channels, side, side, generator=generator, requires_grad=True)
-        for side in (56, 16)
-        for channels in (128, 21)
-    ]
-    theirs = seconds(lambda: plain.contrast_loss(*leaves, label).backward(), 9)
-    ours = seconds(lambda: contrast.contrast_loss(*leaves, label)['loss_nce'].backward(), 9)
+
+    def maps(channels: int, side: int) -> torch.Tensor:
+        return torch.rand(8, channels, side, side, generator=generator, requires_grad=True)
+
+    f_proj1 = maps(128, 56)
+    cam_rv1 = maps(NUM_CLASSES, 56)
+    f_proj2 = maps(128, 16)
+    cam_rv2 = maps(NUM_CLASSES, 16)
+
+    def run_plain() -> None:
+        plain.contrast_loss(f_proj1, cam_rv1, f_proj2, cam_rv2, label).backward()
+
+    def run_ours() -> None:
+        terms = contrast.contrast_loss(f_proj1, cam_rv1, f_proj2, cam_rv2, label)
+        terms['loss_nce'].backward()
+
+    theirs = seconds(run_plain, 9)
+    ours = seconds(run_ours, 9)
     return [row('contrast loss, N = 8', 's', theirs, ours, 'forward + backward')]
 
 
 @benchmark
 def seam_loss() -> list[dict]:
-    """Forward and backward at N = 8, views of 448 and 128 pixels."""
+    """SEAM's losses, forward and backward, at N = 8 with views of 448 and 128 pixels."""
     generator = torch.Generator().manual_seed(0)
     label = _labels(8, generator)
-    leaves = [
-        torch.randn(8, 21, side, side, generator=generator, requires_grad=True)
-        for side in (56, 56, 16, 16)
-    ]
+
+    def maps(side: int) -> torch.Tensor:
+        return torch.randn(8, NUM_CLASSES, side, side, generator=generator, requires_grad=True)
+
+    cam1 = maps(56)
+    cam_rv1 = maps(56)
+    cam2 = maps(16)
+    cam_rv2 = maps(16)
+    inputs = (cam1, cam_rv1, cam2, cam_rv2, label)
     sizes = {'size1': (448, 448), 'size2': (128, 128)}
-    theirs = seconds(lambda: sum(plain.seam_loss(*leaves, label, **sizes).values()).backward(), 3)
-    ours = seconds(
-        lambda: sum(
-            seam_losses.seam_loss(*leaves, label, **sizes, max_classes=4).values()
-        ).backward(),
-        3,
-    )
-    return [
-        row(
-            'SEAM losses, N = 8, 448',
-            's',
-            theirs,
-            ours,
-            'forward + backward, 21 channels against at most 4',
-        )
-    ]
+
+    def run_plain() -> None:
+        sum(plain.seam_loss(*inputs, **sizes).values()).backward()
+
+    def run_ours() -> None:
+        sum(seam_losses.seam_loss(*inputs, **sizes, max_classes=4).values()).backward()
+
+    theirs = seconds(run_plain, 3)
+    ours = seconds(run_ours, 3)
+    note = f'forward + backward, {NUM_CLASSES} channels against at most 4'
+    return [row('SEAM losses, N = 8, 448', 's', theirs, ours, note)]
 
 
 @benchmark
 def eval_curve() -> list[dict]:
-    """60 background scores over files of 500×375."""
-    rng = np.random.default_rng(0)
+    """60 background scores over 4 pictures of 500×375."""
     with tempfile.TemporaryDirectory() as folder:
-        names = [f'{i:04d}' for i in range(4)]
-        for name in names:
-            classes = rng.choice(20, 3, replace=False)
-            write_npy(
-                os.path.join(folder, name + '.npy'),
-                {int(c): rng.random((375, 500), np.float32) for c in classes},
-            )
-            write_mask(
-                os.path.join(folder, name + '.png'), rng.integers(0, NUM_CLASSES, (375, 500))
-            )
+        names = _write_cams_and_masks(folder)
 
-        def ours():
+        def read_mask_of(name: str) -> np.ndarray:
+            return read_mask(os.path.join(folder, name + '.png'), VOC)
+
+        def read_cam_of(name: str) -> dict[int, np.ndarray]:
+            return read_cam(os.path.join(folder, name + '.npy'), VOC, PICTURE)
+
+        def run_ours() -> np.ndarray:
             histogram = 0
             for name in names:
-                truth = read_mask(os.path.join(folder, name + '.png'), VOC)
-                histogram = histogram + curve_histogram(
-                    read_cam(os.path.join(folder, name + '.npy'), VOC, truth.shape),
-                    truth,
-                    NUM_CLASSES,
-                )
+                truth = read_mask_of(name)
+                histogram = histogram + curve_histogram(read_cam_of(name), truth, NUM_CLASSES)
             return iou(curve_confusions(histogram)).mean(1)
 
-        def pictures():
+        def pictures() -> Iterator[tuple[dict[int, np.ndarray], np.ndarray]]:
             for name in names:
-                yield (
-                    read_cam(os.path.join(folder, name + '.npy'), VOC),
-                    read_mask(os.path.join(folder, name + '.png'), VOC),
-                )
+                yield read_cam_of(name), read_mask_of(name)
 
-        theirs = seconds(lambda: [plain.miou(pictures(), t, NUM_CLASSES) for t in THRESHOLDS], 1)
-        return [
-            row(
-                'eval --curve, 500×375',
-                's',
-                theirs,
-                seconds(ours),
-                '4 pictures, 60 background scores',
-            )
-        ]
+        def run_plain() -> list[float]:
+            return [plain.miou(pictures(), threshold, NUM_CLASSES) for threshold in THRESHOLDS]
+
+        theirs = seconds(run_plain, 1)
+        ours = seconds(run_ours)
+    note = '4 pictures, 60 background scores'
+    return [row('eval --curve, 500×375', 's', theirs, ours, note)]
+
+
+def _write_cams_and_masks(folder: str) -> list[str]:
+    """Write random CAMs of three classes and random masks of 4 pictures; returns their names."""
+    rng = np.random.default_rng(0)
+    names = [f'{number:04d}' for number in range(4)]
+    for name in names:
+        classes = rng.choice(NUM_FOREGROUND, 3, replace=False)
+        cam = {int(class_index): rng.random(PICTURE, np.float32) for class_index in classes}
+        write_npy(os.path.join(folder, name + '.npy'), cam)
+        mask = rng.integers(0, NUM_CLASSES, PICTURE)
+        write_mask(os.path.join(folder, name + '.png'), mask)
+    return names
 
 
 @benchmark
 def random_walk() -> list[dict]:
-    """Three classes on the features of a picture of 500×375, the published β and t."""
+    """Three classes on the features of a picture of 500×375, with the published β and t."""
     generator = torch.Generator().manual_seed(0)
     pairs = torch.rand(34, 43 * 55, generator=generator)
     cam = torch.zeros(NUM_CLASSES, 47, 63)
     cam[:3] = torch.rand(3, 47, 63, generator=generator)
-    theirs = seconds(lambda: plain.random_walk(cam, pairs, 8, 6), 3)
-    ours = seconds(lambda: walk.random_walk(cam, pairs))
-    return [
-        row('random walk, 63×47', 's', theirs, ours, '64 sparse steps against T squared 6 times')
-    ]
+    theirs = seconds(functools.partial(plain.random_walk, cam, pairs, 8, 6), 3)
+    ours = seconds(functools.partial(walk.random_walk, cam, pairs))
+    note = '64 sparse steps against T squared 6 times'
+    return [row('random walk, 63×47', 's', theirs, ours, note)]
 
 
 @benchmark
 def affinity_crf() -> list[dict]:
-    """A picture of 500×375 with two classes, five α: time, and bytes of the maps on disk."""
+    """A picture of 500×375 with two classes and five α: time, and size of the maps on disk."""
     generator = torch.Generator().manual_seed(0)
 
-    def smooth(channels, cells):
+    def smooth(channels: int, cells: int) -> np.ndarray:
+        """Smooth random maps in [0, 1], [channels, H, W]."""
         noise = torch.rand(1, channels, cells, cells, generator=generator)
-        return (
-            torch.nn.functional.interpolate(noise, (375, 500), mode='bicubic')
-            .clamp(0, 1)[0]
-            .numpy()
-        )
+        maps = torch.nn.functional.interpolate(noise, PICTURE, mode='bicubic')
+        return maps.clamp(0, 1)[0].numpy()
 
     image = (smooth(3, 25).transpose(1, 2, 0) * 255).astype(np.uint8)
-    cam, alphas = dict(zip((7, 14), smooth(2, 5))), [4, 8, 16, 24, 32]
+    cam = dict(zip((7, 14), smooth(2, 5)))
     results = {}
-    theirs = seconds(
-        lambda: results.update(plain=plain.affinity_maps(image, cam, alphas, NUM_CLASSES)), 1
-    )
-    ours = seconds(
-        lambda: results.update(ours=crf.affinity_maps(image, cam, alphas, num_labels=NUM_CLASSES)),
-        3,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        path, sizes = os.path.join(folder, 'maps.npy'), []
-        for maps in (
-            results['plain'][0],
-            results['ours'][0],
-            {label: values.astype(np.float16) for label, values in results['ours'][0].items()},
-        ):
-            write_npy(path, maps)
-            sizes.append(os.path.getsize(path) / 1e6)
+
+    def run_plain() -> None:
+        results['plain'] = plain.affinity_maps(image, cam, ALPHAS, NUM_CLASSES)
+
+    def run_ours() -> None:
+        results['ours'] = crf.affinity_maps(image, cam, ALPHAS, num_labels=NUM_CLASSES)
+
+    theirs = seconds(run_plain, 1)
+    ours = seconds(run_ours, 3)
+    plain_maps = results['plain'][0]
+    our_maps = results['ours'][0]
+    float16_maps = {label: values.astype(np.float16) for label, values in our_maps.items()}
+    plain_size = _file_size(plain_maps)
+    time_note = f'two classes, 500×375; against five CRFs of {NUM_CLASSES} labels'
+    size_note = f'background and two classes against {NUM_CLASSES} maps'
+    float16_note = 'the same with --dtype float16'
     return [
-        row(
-            'aff_prepare, five α a picture',
-            's',
-            theirs,
-            ours,
-            'two classes, 500×375; against five CRFs of 21 labels',
-        ),
-        row(
-            'la/ha file, float32',
-            'MB',
-            sizes[0],
-            sizes[1],
-            'background and two classes against 21 maps',
-        ),
-        row('la/ha file, float16', 'MB', sizes[0], sizes[2], 'the same with --dtype float16'),
+        row('aff_prepare, five α a picture', 's', theirs, ours, time_note),
+        row('la/ha file, float32', 'MB', plain_size, _file_size(our_maps), size_note),
+        row('la/ha file, float16', 'MB', plain_size, _file_size(float16_maps), float16_note),
     ]
+
+
+def _file_size(maps: np.ndarray | dict) -> float:
+    """MB of a .npy with these maps."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'maps.npy')
+        write_npy(path, maps)
+        return os.path.getsize(path) / 1e6
 
 
 @benchmark
 def dense_crf() -> list[dict]:
-    """Seeds of two classes, 500×375, ten iterations: 21 labels against the present ones and a
-    stand-in."""
+    """Dense CRF of seeds of two classes, 500×375: all labels against those in the picture."""
     rng = np.random.default_rng(0)
-    image = cv2.resize(
-        rng.integers(0, 256, (12, 16, 3), np.uint8), (500, 375), interpolation=cv2.INTER_CUBIC
-    )
-    label = cv2.resize(
-        rng.choice([0, 8, 15], (12, 16)).astype(np.uint8),
-        (500, 375),
-        interpolation=cv2.INTER_NEAREST,
-    )
-    every = list(range(NUM_CLASSES))
-    theirs = seconds(
-        lambda: crf.crf_from_labels(image, [label], every, crf.SEED_CRF, num_labels=NUM_CLASSES), 1
-    )
-    ours = seconds(
-        lambda: crf.crf_from_labels(
-            image, [label], [0, 8, 15], crf.SEED_CRF, num_labels=NUM_CLASSES
-        ),
-        3,
-    )
-    return [
-        row(
-            'dense CRF from labels, 500×375',
-            's',
-            theirs,
-            ours,
-            'two classes; against all 21 labels',
-        )
-    ]
+    height, width = PICTURE
+    colours = rng.integers(0, 256, (12, 16, 3), np.uint8)
+    image = cv2.resize(colours, (width, height), interpolation=cv2.INTER_CUBIC)
+    seeds = rng.choice([0, 8, 15], (12, 16)).astype(np.uint8)
+    label = cv2.resize(seeds, (width, height), interpolation=cv2.INTER_NEAREST)
+
+    def run(labels: list[int]) -> None:
+        crf.crf_from_labels(image, [label], labels, crf.SEED_CRF, num_labels=NUM_CLASSES)
+
+    theirs = seconds(functools.partial(run, list(range(NUM_CLASSES))), 1)
+    ours = seconds(functools.partial(run, [0, 8, 15]), 3)
+    note = f'two classes; against all {NUM_CLASSES} labels'
+    return [row('dense CRF from labels, 500×375', 's', theirs, ours, note)]
 
 
 @benchmark
 def crf_backends() -> list[dict]:
-    """One picture of 500×375: numba against pydensecrf, as each is used by the stages, in
-    core-seconds."""
+    """numba against pydensecrf on a picture of 500×375, as the stages use them, in core-seconds."""
     if importlib.util.find_spec('pydensecrf') is None:
         print('(no rows of numba against pydensecrf: the package is not installed)', flush=True)
         return []
+    height, width = PICTURE
     picture, _, _ = scene(np.random.default_rng(0))
-    picture = cv2.resize(picture, (500, 375), interpolation=cv2.INTER_CUBIC)
+    picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
     rng = np.random.default_rng(1)
-    maps = [
-        cv2.resize(rng.random((6, 8), np.float32), (500, 375), interpolation=cv2.INTER_CUBIC).clip(
-            0, 1
-        )
-        for _ in range(NUM_CLASSES)
-    ]
+    maps = []
+    for _ in range(NUM_CLASSES):
+        small = rng.random((6, 8), np.float32)
+        large = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+        maps.append(large.clip(0, 1))
     three = np.stack(maps[:3]) / np.sum(maps[:3], axis=0)
-    # as a trained network gives them: three labels that occur and 18 that are improbable everywhere
-    probs = np.stack(maps) * np.array([1] * 3 + [0.004] * 18, np.float32)[:, None, None]
+    # A trained network gives such probabilities: three labels occur, the others are improbable
+    # everywhere.
+    scale = np.full(NUM_CLASSES, 0.004, np.float32)
+    scale[:3] = 1
+    probs = np.stack(maps) * scale[:, None, None]
     probs /= probs.sum(0)
-    cam, alphas = dict(zip((7, 14), maps)), [4, 8, 16, 24, 32]
+    cam = dict(zip((7, 14), maps))
 
     def seeds(backend: str) -> None:
         crf.dense_crf(picture, [crf.prob_unary(three)], crf.SEED_CRF, backend=backend)
 
     def affinity(backend: str) -> None:
-        crf.affinity_maps(picture, cam, alphas, backend=backend)
+        crf.affinity_maps(picture, cam, ALPHAS, backend=backend)
 
     def deeplab(backend: str) -> None:
         crf.crf_from_probs(picture, probs, crf.DEEPLAB_CRF, backend=backend)
 
+    deeplab_note = f'kernel 67/3, {NUM_CLASSES} labels against those that can win'
     rows = []
     for what, function, note in (
         ('CRF of the seeds, 3 labels', seeds, 'kernel 50/5'),
         ('CRF of aff_prepare, five α', affinity, 'kernel 80/13, two classes'),
-        ('CRF of the DeepLab test', deeplab, 'kernel 67/3, 21 labels against those that can win'),
+        ('CRF of the DeepLab test', deeplab, deeplab_note),
     ):
-        theirs, ours = (
-            seconds(functools.partial(function, backend), 5) for backend in ('pydensecrf', 'numba')
-        )
+        theirs = seconds(functools.partial(function, 'pydensecrf'), 5)
+        ours = seconds(functools.partial(function, 'numba'), 5)
         rows.append(row(what, 's', theirs, ours, f'{note}; pydensecrf against numba, one core'))
     return rows
 
 
 @benchmark
 def eval_png() -> list[dict]:
-    """One picture of 500×375."""
+    """The confusion matrix of one mask of 500×375."""
     rng = np.random.default_rng(0)
-    prediction, truth = (
-        rng.integers(0, NUM_CLASSES, (375, 500)).astype(np.uint8) for _ in range(2)
-    )
-    theirs = seconds(lambda: plain.confusion_counts(prediction, truth, NUM_CLASSES), 20)
-    return [
-        row(
-            'eval of a mask, 500×375',
-            's',
-            theirs,
-            seconds(lambda: confusion(prediction, truth, NUM_CLASSES), 20),
-            'counting only, without reading',
-        )
-    ]
+    prediction = rng.integers(0, NUM_CLASSES, PICTURE).astype(np.uint8)
+    truth = rng.integers(0, NUM_CLASSES, PICTURE).astype(np.uint8)
+    arguments = (prediction, truth, NUM_CLASSES)
+    theirs = seconds(functools.partial(plain.confusion_counts, *arguments), 20)
+    ours = seconds(functools.partial(confusion, *arguments), 20)
+    note = 'counting only, without reading'
+    return [row('eval of a mask, 500×375', 's', theirs, ours, note)]
 
 
 @benchmark
 def training_step() -> list[dict]:
-    """SEAM with the contrast, crop 448, batch 2: forward, losses, backward, update."""
-    rows, precisions = [], dict(_precisions())
+    """SEAM with the contrast, crop 448, batch 2: forward, losses, backward and update."""
+    rows = []
+    precisions = _precisions()
     for width in (1.0, 0.25):
-        times = {
-            kind: in_a_process(_run_step, width, kind, repeats=2)[0]
-            for kind in ('plain', *precisions)
-        }
-        rows += [
-            row(f'training step, width {width:g}, {kind}', 's', times['plain'], times[kind], note)
-            for kind, note in precisions.items()
-        ]
+        theirs, _ = in_a_process(_run_step, width, 'plain', repeats=2)
+        for amp, note in precisions.items():
+            ours, _ = in_a_process(_run_step, width, amp, repeats=2)
+            what = f'training step, width {width:g}, {amp}'
+            rows.append(row(what, 's', theirs, ours, note))
     return rows
 
 
-def _precisions() -> list[tuple[str, str]]:
-    """--amp values to time with their notes: bf16 only where the processor has it."""
-    off, bf16 = ('off', 'float32'), ('bf16', 'bf16 + channels_last')
-    if not has_bf16():
+def _precisions() -> dict[str, str]:
+    """{value of --amp: note} of the precisions to time; bf16 only where the processor has it."""
+    precisions = {'off': 'float32'}
+    if has_bf16():
+        precisions['bf16'] = 'bf16 + channels_last'
+    else:
         print('(no bf16 rows: this processor has no 16-bit instructions)', flush=True)
-        return [off]
-    return [off, bf16]
+    return precisions
 
 
-def _run_step(width: float, kind: str) -> Callable:
+def _image_label(class_indices: list[int]) -> torch.Tensor:
+    """The image-level label [K] of a picture with these foreground classes."""
+    label = torch.zeros(NUM_FOREGROUND)
+    label[class_indices] = 1
+    return label
+
+
+def _run_step(width: float, kind: str) -> Callable[[], None]:
+    """A training step to measure; `kind` is 'plain' or a value of --amp."""
     torch.manual_seed(0)
     net = find_net('network.resnet38_contrast')(width).train()
     optimizer = make_optimizer('sgd', param_groups(net, net.new_layers(), 1e-4, 5e-4), 1e-4, 5e-4)
-    batch = {'image': torch.randn(2, 3, 448, 448), 'label': torch.eye(20)[[3, 7]]}
-    forward = fast_forward(net, torch.device('cpu'), 'off' if kind == 'plain' else kind)
+    label = torch.stack([_image_label([3]), _image_label([7])])
+    batch = {'image': torch.randn(2, 3, 448, 448), 'label': label}
+    amp = 'off' if kind == 'plain' else kind
+    forward = fast_forward(net, torch.device('cpu'), amp)
     seam = BASELINES['seam']
     options = LossOptions(max_classes=1, contrast=seam.contrast_options())
-    losses_of = seam.losses
     if kind == 'plain':
-        losses_of, net.features = _plain_step, functools.partial(plain.resnet38, net)
+        losses_of = _plain_losses
+        net.features = functools.partial(plain.resnet38, net)
     else:
+        losses_of = seam.losses
         to_device(net, torch.device('cpu'))
         keep_freed_memory()
 
-    def step():
+    def step() -> None:
         optimizer.zero_grad()
         losses_of(forward, batch, options)['loss'].backward()
         optimizer.step()
@@ -365,25 +373,24 @@ def _run_step(width: float, kind: str) -> Callable:
     return step
 
 
-def _plain_step(forward: Callable, batch: dict, options: LossOptions) -> dict:
-    small = plain.upsample(batch['image'], (options.view2_size,) * 2)
+def _plain_losses(forward: Callable, batch: dict, options: LossOptions) -> dict:
+    """SEAM's losses and the contrast of a batch in the plain formulation: {'loss': …}."""
+    size1 = (448, 448)
+    size2 = (options.view2_size, options.view2_size)
+    label = batch['label']
+    view2 = plain.upsample(batch['image'], size2)
     cam1, cam_rv1, f_proj1, _ = forward(batch['image'], upsample=False)
-    cam2, cam_rv2, f_proj2, _ = forward(small, upsample=False)
-    terms = plain.seam_loss(
-        cam1, cam_rv1, cam2, cam_rv2, batch['label'], (448, 448), (options.view2_size,) * 2
-    )
-    return {
-        'loss': sum(terms.values())
-        + plain.contrast_loss(f_proj1, cam_rv1, f_proj2, cam_rv2, batch['label'])
-    }
+    cam2, cam_rv2, f_proj2, _ = forward(view2, upsample=False)
+    terms = plain.seam_loss(cam1, cam_rv1, cam2, cam_rv2, label, size1, size2)
+    loss_nce = plain.contrast_loss(f_proj1, cam_rv1, f_proj2, cam_rv2, label)
+    return {'loss': sum(terms.values()) + loss_nce}
 
 
 @benchmark
 def pcm() -> list[dict]:
-    """The PCM at scale 2 of a picture of 500×375 (94×125 features), time and peak memory."""
-    (theirs, theirs_mb), (ours, ours_mb) = (
-        in_a_process(_run_pcm, kind) for kind in ('plain', 'ours')
-    )
+    """The PCM at scale 2 of a picture of 500×375 (94×125 features): time and peak memory."""
+    theirs, theirs_mb = in_a_process(_run_pcm, 'plain')
+    ours, ours_mb = in_a_process(_run_pcm, 'ours')
     note = 'slabs of columns against the whole hw × hw matrix'
     return [
         row('PCM at scale 2', 's', theirs, ours, note),
@@ -391,51 +398,54 @@ def pcm() -> list[dict]:
     ]
 
 
-def _run_pcm(kind: str) -> Callable:
+def _without_slabs() -> None:
+    """Let this process compute the PCM's whole hw × hw matrix at once."""
+    cam_net.SLAB = 1 << 60
+
+
+def _run_pcm(kind: str) -> Callable[[], torch.Tensor]:
+    """A PCM to measure; `kind` is 'plain' or 'ours'."""
     if kind == 'plain':
-        cam_net.SLAB = 1 << 60
+        _without_slabs()
     generator = torch.Generator().manual_seed(0)
-    maps, feature = (
-        torch.rand(1, channels, 94, 125, generator=generator) for channels in (21, 192)
-    )
-    return torch.inference_mode()(lambda: cam_net.correlate(maps, feature))
+    maps = torch.rand(1, NUM_CLASSES, 94, 125, generator=generator)
+    feature = torch.rand(1, 192, 94, 125, generator=generator)
+
+    @torch.inference_mode()
+    def run() -> torch.Tensor:
+        return cam_net.correlate(maps, feature)
+
+    return run
 
 
 @benchmark
 def cam_inference() -> list[dict]:
-    """All scales and mirrors of a picture of 500×375 with two classes at width 1, and the peak
-    memory of the process."""
-    (theirs, theirs_mb), rows = in_a_process(_run_inference, 'plain'), []
-    for kind, note in _precisions():
-        ours, ours_mb = in_a_process(_run_inference, kind)
-        rows += [
-            row(
-                f'CAM inference, width 1, {kind}',
-                's',
-                theirs,
-                ours,
-                note + ', against eight passes one by one',
-            ),
-            row(
-                f'CAM inference, width 1, {kind}, memory',
-                'MB',
-                theirs_mb,
-                ours_mb,
-                'weights included',
-            ),
-        ]
+    """All scales and mirror images of a picture of 500×375 with two classes at width 1.
+
+    Time, and peak memory of the process.
+    """
+    theirs, theirs_mb = in_a_process(_run_inference, 'plain')
+    rows = []
+    for amp, precision in _precisions().items():
+        ours, ours_mb = in_a_process(_run_inference, amp)
+        what = f'CAM inference, width 1, {amp}'
+        note = f'{precision}, against eight passes one by one'
+        rows.append(row(what, 's', theirs, ours, note))
+        rows.append(row(f'{what}, memory', 'MB', theirs_mb, ours_mb, 'weights included'))
     return rows
 
 
-def _run_inference(kind: str) -> Callable:
+def _run_inference(kind: str) -> Callable[[], torch.Tensor]:
+    """CAM inference to measure; `kind` is 'plain' or a value of --amp."""
     torch.manual_seed(0)
     net = find_net('network.resnet38_contrast')().eval()
-    views = [
-        torch.randn(2, 3, round(375 * scale), round(500 * scale)) for scale in (0.5, 1, 1.5, 2)
-    ]
+    height, width = PICTURE
+    views = []
+    for scale in (0.5, 1, 1.5, 2):
+        views.append(torch.randn(2, 3, round(height * scale), round(width * scale)))
     if kind == 'plain':
-        cam_net.SLAB = 1 << 60
-        return lambda: plain.seam_seeds(net, views, (375, 500), torch.eye(20)[[3, 7]].sum(0))
+        _without_slabs()
+        return functools.partial(plain.seam_seeds, net, views, PICTURE, _image_label([3, 7]))
     to_device(net, torch.device('cpu'))
     dtype = amp_dtype(kind, torch.device('cpu'))
     if dtype is None:
@@ -443,37 +453,41 @@ def _run_inference(kind: str) -> Callable:
     else:
         hold_convolutions(net, dtype)
 
-    def run():
+    def run() -> torch.Tensor:
         with torch.inference_mode(), torch.autocast('cpu', dtype, enabled=dtype is not None):
-            return sum(BASELINES['seam'].maps(net, view, [3, 7], (375, 500)) for view in views)
+            return sum(BASELINES['seam'].maps(net, view, [3, 7], PICTURE) for view in views)
 
     return run
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
-    parser.run.add_argument('--only', nargs='+', choices=sorted(BENCHMARKS), help='run only these')
-    parser.output.add_argument('--json', help='file for the rows')
+    parser.run.add_argument(
+        '--only', nargs='+', choices=sorted(BENCHMARKS), help='run only these benchmarks'
+    )
+    parser.output.add_argument('--json', help='file for the rows of the table as JSON')
     return parser.parse_args()
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     processor = platform.processor() or platform.machine()
     machine = f'{processor}, {torch.get_num_threads()} threads, {versions()}'
     print(machine, flush=True)
-    rows = []
     print(f'{"":44}{"plain":>12}{"ours":>12}{"ratio":>9}')
+    rows = []
     for name in args.only or BENCHMARKS:
         for result in BENCHMARKS[name]():
             rows.append(result)
-            print(
-                f'{result["what"]:44}{result["plain"]:>10.4g} '
-                f'{result["unit"]}{result["ours"]:>10.4g} {result["unit"]}{result["ratio"]:>8.1f}x '
-                f' {result["note"]}',
-                flush=True,
-            )
+            print(format_row(result), flush=True)
     if args.json:
         write_text(args.json, json.dumps({'machine': machine, 'rows': rows}, indent=1) + '\n')
+
+
+def format_row(result: dict) -> str:
+    """A row as a line of the table."""
+    unit = result['unit']
+    values = f'{result["plain"]:>10.4g} {unit}{result["ours"]:>10.4g} {unit}'
+    return f'{result["what"]:44}{values}{result["ratio"]:>8.1f}x  {result["note"]}'
 
 
 if __name__ == '__main__':

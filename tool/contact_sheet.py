@@ -1,58 +1,67 @@
-"""What the stages make of a few pictures, side by side.
+"""A contact sheet: a few pictures and the outputs of the stages for them, side by side.
 
     python -m tool.contact_sheet --voc12_root VOC2012 --list voc12/train.txt --cam_dir runs/cam \\
         --column seed=runs/cam_crf walk=runs/rw --out runs/sheet.jpg
 
 Reads  the pictures, the CAMs of --cam_dir (.npy, shown as a heat map of the strongest class) and
-       the masks of every --column folder (.png); their classes are those of --voc12_root.
-Writes one picture, --out; or, with --out_list, only the names it would show, for a stage that is to
-be run on them first.
+       the masks of every --column folder (.png). Their classes are those of --voc12_root.
+Writes the sheet, --out, and the names of its pictures, --out_list. Without --out only the names are
+       written, for example to run a stage on these pictures first.
 """
 
+import argparse
+import math
 import os
 
 import cv2
+import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tool.files.atomic import atomic, write_text
 from tool.files.lists import read_list
 from tool.files.maps import read_cam
-from tool.files.pictures import check_size, image_size, read_image, read_mask
+from tool.files.pictures import check_size, read_image, read_mask
 from tool.method.class_set import IGNORE, ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from voc12.layout import check_files, check_images, class_set, image_path
 
-WIDTH, GAP, TITLE = 200, 6, 24  # pixels: a column, between cells, a line of text
+# sizes in pixels
+WIDTH = 200  # of a cell
+GAP = 6  # between cells
+TITLE = 24  # height of a line of text
+LEGEND = 130  # width of an entry of the legend
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
-    parser.data.add_argument('--list', required=True, help='pictures to choose from')
+    parser.data.add_argument('--list', required=True, help='list of pictures to choose from')
     parser.output.add_argument(
         '--rows',
         type=command_line.number(int, 1),
         default=8,
-        help='pictures to show, evenly spaced over the list',
+        help='number of pictures to show, evenly spaced over the list',
     )
     parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
-    parser.data.add_argument('--cam_dir', help='CAM .npy files, for a column of heat maps')
+    parser.data.add_argument(
+        '--cam_dir', help='folder of CAMs <name>.npy, for a column of heat maps'
+    )
     parser.data.add_argument(
         '--column',
         nargs='+',
         action='extend',
         default=[],
         metavar='TITLE=DIR',
-        help='a column of masks <name>.png for each',
+        help='a column titled TITLE with the masks DIR/<name>.png',
     )
-    parser.output.add_argument('--note', default='', help='a line of text below')
-    parser.output.add_argument('--out', help='the sheet (.png, .jpg)')
+    parser.output.add_argument('--note', default='', help='a line of text below the sheet')
+    parser.output.add_argument('--out', help='file for the sheet (.png, .jpg)')
     parser.output.add_argument('--out_list', help='file for the names of the pictures, one a line')
     return parser.parse_args()
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     if not (args.out or args.out_list):
         raise UserError('nothing to write: give --out or --out_list')
     names = spaced(read_list(args.list), args.rows)
@@ -61,66 +70,111 @@ def main(args):
         print(f'{len(names)} names of {args.list}: {args.out_list}')
     if not args.out:
         return
+    columns = read_columns(args.column)
+    check_inputs(args, names, columns)
+    classes = class_set(args.voc12_root)
+    rows = []
+    shown: set[int] = set()
+    for name in names:
+        cells, class_ids = picture_cells(name, args.voc12_root, args.cam_dir, columns, classes)
+        rows.append(cells)
+        shown |= class_ids
+    titles = ['picture', *columns]
+    if args.cam_dir:
+        titles.insert(1, 'CAM')
+    image = sheet(titles, rows, shown, args.note, classes)
+    is_jpeg = args.out.lower().endswith(('.jpg', '.jpeg'))
+    with atomic(args.out) as temporary:
+        iio.imwrite(temporary, np.asarray(image), extension='.jpg' if is_jpeg else '.png')
+    print(f'{len(names)} pictures: {args.out}')
+
+
+def read_columns(texts: list[str]) -> dict[str, str]:
+    """{title: folder} of the values TITLE=DIR of --column.
+
+    Raises:
+        UserError: a value has another form.
+    """
     columns = {}
-    for text in args.column:
+    for text in texts:
         title, equals, folder = text.partition('=')
         if not (title and equals and folder):
             raise UserError(f'--column {text}: TITLE=DIR is expected')
         columns[title] = folder
+    return columns
+
+
+def check_inputs(args: argparse.Namespace, names: list[str], columns: dict[str, str]) -> None:
+    """Check that the pictures, their masks and their CAMs are there.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    fix = f'check the folder and {args.list}'
     check_images(args.voc12_root, names)
-    for folder, kind in [(folder, '.png') for folder in columns.values()] + (
-        [(args.cam_dir, '.npy')] if args.cam_dir else []
-    ):
-        check_files(folder, names, kind, f'check the folder and {args.list}')
-    classes = class_set(args.voc12_root)
-    rows, shown = [], set()
-    for name in names:
-        cells, ids = picture_cells(name, args.voc12_root, args.cam_dir, columns, classes)
-        rows.append(cells)
-        shown |= ids
-    titles = ['picture', *(['CAM'] if args.cam_dir else []), *columns]
-    image = sheet(titles, rows, shown, args.note, classes)
-    with atomic(args.out) as temporary:
-        image.save(temporary, 'JPEG' if args.out.lower().endswith(('.jpg', '.jpeg')) else 'PNG')
-    print(f'{len(names)} pictures: {args.out}')
+    for folder in columns.values():
+        check_files(folder, names, '.png', fix)
+    if args.cam_dir:
+        check_files(args.cam_dir, names, '.npy', fix)
 
 
 def spaced(names: list[str], count: int) -> list[str]:
-    """`count` of the names (all, if there are no more), evenly spaced."""
+    """`count` of the names, evenly spaced; all names if there are no more than that."""
     count = min(count, len(names))
-    return [names[(2 * i + 1) * len(names) // (2 * count)] for i in range(count)]
+    # the middles of `count` equal parts of the list
+    indices = [(2 * part + 1) * len(names) // (2 * count) for part in range(count)]
+    return [names[index] for index in indices]
 
 
 def picture_cells(
     name: str, root: str, cam_dir: str | None, columns: dict[str, str], classes: ClassSet
 ) -> tuple[list[Image.Image], set[int]]:
-    """(one row of the sheet, class ids of its masks)."""
-    path = image_path(root, name)
-    picture, (height, width) = np.asarray(read_image(path)), image_size(path)
-    cells, ids = [picture], set()
+    """One row of the sheet.
+
+    Args:
+        name: the picture.
+        root: the VOC2012 folder.
+        cam_dir: folder of CAMs, or None.
+        columns: {title: folder of masks}.
+        classes: classes of the CAMs and masks.
+    Returns:
+        The cells, all WIDTH pixels wide, and the class ids in the masks.
+    """
+    picture = np.asarray(read_image(image_path(root, name)))
+    height, width = picture.shape[:2]
+    size = (WIDTH, max(1, round(height * WIDTH / width)))
+
+    def cell(image: np.ndarray, filter: Image.Resampling) -> Image.Image:
+        return Image.fromarray(image).resize(size, filter)
+
+    cells = [cell(picture, Image.Resampling.BILINEAR)]
     if cam_dir:
         cam = read_cam(os.path.join(cam_dir, name + '.npy'), classes, (height, width))
-        cells.append(heat_map(picture, cam))
+        cells.append(cell(heat_map(picture, cam), Image.Resampling.BILINEAR))
+    class_ids: set[int] = set()
     for folder in columns.values():
-        mask_path = os.path.join(folder, name + '.png')
-        mask = read_mask(mask_path, classes)
-        check_size(mask_path, mask.shape, (height, width))
-        ids |= set(np.unique(mask).tolist())
-        cells.append(classes.colour_map[mask])
-    size = WIDTH, max(1, round(height * WIDTH / width))
-    kinds = [Image.Resampling.BILINEAR] * (1 + bool(cam_dir)) + [Image.Resampling.NEAREST] * len(
-        columns
-    )
-    return [Image.fromarray(cell).resize(size, kind) for cell, kind in zip(cells, kinds)], ids
+        path = os.path.join(folder, name + '.png')
+        mask = read_mask(path, classes)
+        check_size(path, mask.shape, (height, width))
+        class_ids.update(np.unique(mask).tolist())
+        cells.append(cell(classes.colour_map[mask], Image.Resampling.NEAREST))
+    return cells, class_ids
 
 
 def heat_map(picture: np.ndarray, cam: dict[int, np.ndarray]) -> np.ndarray:
-    """The strongest CAM of every pixel, in colours from blue (0) to red (1), over the picture in
-    grey: uint8 [H, W, 3]."""
-    best = np.max(list(cam.values()), axis=0) if cam else np.zeros(picture.shape[:2], np.float32)
-    colours = cv2.applyColorMap((best.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)[
-        ..., ::-1
-    ]
+    """The strongest CAM of every pixel as a colour over the grey picture, uint8 [H, W, 3].
+
+    Args:
+        picture: uint8 [H, W, 3].
+        cam: {foreground class: float32 [H, W]}. The colours run from blue (0) to red (1).
+    """
+    if cam:
+        strongest = np.max(list(cam.values()), axis=0)
+    else:
+        strongest = np.zeros(picture.shape[:2], np.float32)
+    levels = (strongest.clip(0, 1) * 255).astype(np.uint8)
+    colours_bgr = cv2.applyColorMap(levels, cv2.COLORMAP_JET)
+    colours = cv2.cvtColor(colours_bgr, cv2.COLOR_BGR2RGB)
     grey = picture.mean(2, keepdims=True)
     return (0.5 * grey + 0.5 * colours).astype(np.uint8)
 
@@ -132,35 +186,41 @@ def sheet(
     note: str,
     classes: ClassSet,
 ) -> Image.Image:
-    """Rows of equally wide cells under their titles, the colours of the class ids that are shown
-    and a note below."""
-    legend = [key for key in sorted(shown) if key != IGNORE]
+    """The sheet: rows of cells under their titles, and below them a legend of colours and a note.
+
+    Args:
+        titles: one for every column.
+        rows: cells of the pictures, as `picture_cells` gives them.
+        shown: class ids for the legend.
+        note: a line of text, '' for none.
+        classes: names and colours of the class ids.
+    """
+    legend = [class_id for class_id in sorted(shown) if class_id != IGNORE]
     width = GAP + len(titles) * (WIDTH + GAP)
-    columns = max(1, width // 130)
-    lines = -(-len(legend) // columns)
-    height = (
-        TITLE
-        + sum(row[0].height + GAP for row in rows)
-        + lines * TITLE
-        + (TITLE if note else 0)
-        + GAP
-    )
+    entries_per_line = max(1, width // LEGEND)
+    legend_lines = math.ceil(len(legend) / entries_per_line)
+    rows_height = sum(row[0].height + GAP for row in rows)
+    note_height = TITLE if note else 0
+    height = TITLE + rows_height + legend_lines * TITLE + note_height + GAP
+
     image = Image.new('RGB', (width, height), 'white')
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
-    for column, title in enumerate(titles):
-        draw.text((GAP + column * (WIDTH + GAP), 4), title, 'black', font)
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(14)
+    lefts = [GAP + column * (WIDTH + GAP) for column in range(len(titles))]
+    for left, title in zip(lefts, titles):
+        draw.text((left, 4), title, 'black', font)
     top = TITLE
     for row in rows:
-        for column, cell in enumerate(row):
-            image.paste(cell, (GAP + column * (WIDTH + GAP), top))
+        for left, cell in zip(lefts, row):
+            image.paste(cell, (left, top))
         top += row[0].height + GAP
-    for place, key in enumerate(legend):
-        left, line = GAP + place % columns * 130, top + place // columns * TITLE
-        draw.rectangle(
-            (left, line + 5, left + 14, line + 19), tuple(classes.colour_map[key].tolist())
-        )
-        draw.text((left + 20, line + 4), classes.names[key], 'black', font)
-    draw.text((GAP, top + lines * TITLE + 4), note, 'black', font)
+    for place, class_id in enumerate(legend):
+        left = GAP + place % entries_per_line * LEGEND
+        line = top + place // entries_per_line * TITLE
+        colour = tuple(classes.colour_map[class_id].tolist())
+        draw.rectangle((left, line + 5, left + 14, line + 19), colour)
+        draw.text((left + 20, line + 4), classes.names[class_id], 'black', font)
+    draw.text((GAP, top + legend_lines * TITLE + 4), note, 'black', font)
     return image
 
 

@@ -2,12 +2,14 @@
 
     python -m tool.make_pseudo_masks --crf_dir aff_crf/8.00 --out_dir pseudo_masks
 
-Reads  <crf_dir>/<name>.npy of aff_prepare.py (dicts of background and present classes, or arrays
-       of all maps).
-Writes <out_dir>/<name>.png, the most probable class of every pixel. EPS's pseudo masks are those of
-       aff_prepare.py --unary probs --alpha 8 --crf_iters 5.
+Reads  <crf_dir>/<name>.npy of aff_prepare.py: a dict with the maps of the background and of the
+       classes in the picture, or an array with the maps of all classes.
+Writes <out_dir>/<name>.png, the most probable class of every pixel.
+
+EPS's pseudo masks are made from the maps of aff_prepare.py --unary probs --alpha 8 --crf_iters 5.
 """
 
+import argparse
 import os
 
 import numpy as np
@@ -24,13 +26,17 @@ from tool.run.errors import UserError
 from voc12.layout import check_files, class_set
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     parser.data.add_argument(
-        '--crf_dir', required=True, help='folder of CRF maps, one α of aff_prepare.py --out_crf'
+        '--crf_dir',
+        required=True,
+        help='folder of CRF maps: that of one α in aff_prepare.py --out_crf',
     )
     parser.output.add_argument('--out_dir', required=True, help='folder for the masks')
-    parser.data.add_argument('--list', help='images (default: every file of --crf_dir)')
+    parser.data.add_argument(
+        '--list', help='list of pictures to make masks of (default: every file of --crf_dir)'
+    )
     parser.data.add_argument(
         '--voc12_root',
         default='VOC2012',
@@ -38,12 +44,12 @@ def parse_args():
     )
     command_line.add_jobs_flag(parser, 'reading and writing')
     parser.output.add_argument(
-        '--overwrite', action='store_true', help='replace masks of other maps'
+        '--overwrite', action='store_true', help='replace masks that were made from other maps'
     )
     return parser.parse_args()
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     stage = PictureStage('pseudo masks', read_names(args), args.overwrite)
     settings = {'stage': 'make_pseudo_masks', 'crf_dir': fingerprint(args.crf_dir)}
     masks = Output(args.out_dir, '.png', settings)
@@ -58,8 +64,12 @@ def main(args):
     stage.report()
 
 
-def read_names(args) -> list[str]:
-    """The pictures to make masks of, once their maps are known to be there."""
+def read_names(args: argparse.Namespace) -> list[str]:
+    """Names of the pictures to make masks of.
+
+    Raises:
+        UserError: --crf_dir or the map file of a picture is missing.
+    """
     fix = 'make the maps with aff_prepare.py'
     need_folder(args.crf_dir, fix)
     if args.list:
@@ -73,12 +83,14 @@ def read_names(args) -> list[str]:
 
 
 def make_mask(source: str, target: str, classes: ClassSet) -> None:
-    """One picture: CRF maps file → mask file."""
+    """Make the mask of one picture: read the CRF maps `source`, write the mask `target`."""
     maps = read_maps(source, classes)
     if not maps:
         raise UserError(f'{source}: holds no map; make it again with aff_prepare.py')
-    labels = np.array(sorted(maps), np.uint8)
-    write_mask(target, labels[np.argmax([maps[label] for label in labels], axis=0)])
+    class_ids = np.array(sorted(maps), np.uint8)
+    stacked = np.stack([maps[class_id] for class_id in class_ids])  # [classes, H, W]
+    most_probable = np.argmax(stacked, axis=0)
+    write_mask(target, class_ids[most_probable])
 
 
 if __name__ == '__main__':

@@ -4,12 +4,15 @@
         --voc12_root VOC2012 --t 0.30 --out_crf runs/cam_crf
 
 Reads  <cam_dir>/<name>.npy of contrast_infer.py --out_cam and, for the CRF, the pictures.
-Writes --out_png <name>.png (the CAMs against the background score --t) and --out_crf <name>.png
-       (those labels after dense CRF): what contrast_infer.py writes, without running the network
-       again. So the best background score that eval.py --curve finds can be used. What is already
-       there from the same CAMs and settings is skipped.
+Writes <out_png>/<name>.png, the strongest of the CAMs and the background score --t in every pixel,
+       and <out_crf>/<name>.png, these labels after dense CRF.
+
+The files are those that contrast_infer.py writes, but the network does not run again. So masks at
+the best background score, which eval.py --curve finds, are quick to make. Files that are already
+there from the same CAMs and settings are skipped.
 """
 
+import argparse
 import os
 
 from tool.files.lists import read_list
@@ -24,21 +27,23 @@ from tool.run.errors import UserError
 from voc12.layout import check_files, check_images, class_set, image_path
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     parser.data.add_argument(
-        '--cam_dir', required=True, help='CAM .npy files (contrast_infer.py --out_cam)'
+        '--cam_dir', required=True, help='folder of CAMs <name>.npy (contrast_infer.py --out_cam)'
     )
-    parser.data.add_argument('--list', default='voc12/train.txt', help='pictures to make masks of')
+    parser.data.add_argument(
+        '--list', default='voc12/train.txt', help='list of pictures to make masks of'
+    )
     parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
     parser.method.add_argument(
         '--t',
         type=command_line.number(float, 0, 1),
         required=True,
-        help='background score, 0…1; eval.py --curve finds the best',
+        help='background score, 0…1; eval.py --curve finds the best one',
     )
-    parser.output.add_argument('--out_png', help='folder for CAM masks (.png)')
-    parser.output.add_argument('--out_crf', help='folder for masks after dense CRF (.png)')
+    parser.output.add_argument('--out_png', help='folder for the masks of the CAMs (.png)')
+    parser.output.add_argument('--out_crf', help='folder for the masks after dense CRF (.png)')
     parser.method.add_argument(
         '--crf_iters',
         type=command_line.number(int, 1),
@@ -48,12 +53,14 @@ def parse_args():
     command_line.add_crf_backend_flag(parser)
     command_line.add_jobs_flag(parser, 'reading, the CRF and writing')
     parser.output.add_argument(
-        '--overwrite', action='store_true', help='replace masks of other CAMs or settings'
+        '--overwrite',
+        action='store_true',
+        help='replace masks that were made from other CAMs or settings',
     )
     return parser.parse_args()
 
 
-def main(args):
+def main(args: argparse.Namespace) -> None:
     if not (args.out_png or args.out_crf):
         raise UserError('nothing to write: give --out_png, --out_crf or both')
     names = read_list(args.list)
@@ -62,16 +69,17 @@ def main(args):
     classes = class_set(args.voc12_root)
     stage = PictureStage('seed masks', names, args.overwrite)
     outputs = SeedOutputs(
-        None,
-        args.out_png,
-        args.out_crf,
-        args.t,
-        args.crf_iters,
-        args.crf_backend,
-        classes.num_classes,
+        cam=None,
+        png=args.out_png,
+        crf=args.out_crf,
+        threshold=args.t,
+        crf_iters=args.crf_iters,
+        crf_backend=args.crf_backend,
+        num_classes=classes.num_classes,
     )
     settings = {'stage': 'seed_masks', 'cam_dir': fingerprint(args.cam_dir), 't': args.t}
-    stage.claim(outputs.wanted({}, settings), args.crf_backend if args.out_crf else None)
+    wanted = outputs.wanted(cam_settings={}, mask_settings=settings)
+    stage.claim(wanted, args.crf_backend if args.out_crf else None)
 
     tasks = [(args.voc12_root, args.cam_dir, outputs, classes, name) for name in stage.todo]
     stage.map(make_masks, tasks, args.jobs)
@@ -79,7 +87,7 @@ def main(args):
 
 
 def make_masks(root: str, cam_dir: str, outputs: SeedOutputs, classes: ClassSet, name: str) -> None:
-    """One picture: its CAM file → the wanted masks."""
+    """Make the wanted masks of one picture from its CAM file."""
     path = image_path(root, name)
     size = image_size(path)
     cam = read_cam(os.path.join(cam_dir, name + '.npy'), classes, size)

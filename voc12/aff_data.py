@@ -1,5 +1,7 @@
-"""Data sets of the affinity stage: crops with confident regions for training, pictures with pooled
-CAMs for the walk."""
+"""Data sets of the affinity stage.
+
+Training takes crops with their confident regions; the random walk takes pictures with pooled CAMs.
+"""
 
 import os
 
@@ -12,25 +14,43 @@ from tool.files.pictures import read_image
 from tool.method.affinity import FEATURE_STRIDE, affinity_label
 from tool.train.random_numbers import sample_rng
 from voc12.layout import class_set, image_path
-from voc12.transforms import IMAGENET, color_jitter, crop_window, cut, normalise, to_tensor
+from voc12.transforms import (
+    IMAGENET,
+    Normalisation,
+    color_jitter,
+    crop_window,
+    cut,
+    normalise,
+    to_tensor,
+)
 
 
 def mean_pool(maps: np.ndarray, stride: int = FEATURE_STRIDE) -> np.ndarray:
-    """Mean over stride × stride cells: [C, H, W] → [C, H/stride, W/stride]; H and W are multiples
-    of the stride."""
+    """Mean of every stride × stride cell.
+
+    Args:
+        maps: [C, H, W]; H and W are multiples of the stride.
+    Returns:
+        [C, H/stride, W/stride].
+    """
     channels, height, width = maps.shape
-    return maps.reshape(channels, height // stride, stride, width // stride, stride).mean((2, 4))
+    cells = maps.reshape(channels, height // stride, stride, width // stride, stride)
+    return cells.mean((2, 4))
 
 
 class AffinityTrainSet(Dataset):
-    """Crops for training AffinityNet (method §4, affinity): colours jittered, normalised, cropped,
-    mirrored half the time.
+    """Training crops of AffinityNet (docs/method.md §4, affinity).
 
-    Indexed by (epoch, index), which with the seed decides every random choice.
+    Colours are jittered, then the picture is normalised, cropped, and mirrored half the time. A
+    sample is indexed by (epoch, index). Together with the seed they decide every random choice.
 
     Args:
-        la_dir, ha_dir: maps of aff_prepare.py for the low and the high α, <name>.npy.
-        crop_size: pixels, a multiple of 8.
+        voc12_root: the VOC2012 folder.
+        names: names of the pictures.
+        la_dir, ha_dir: folders of the maps <name>.npy that aff_prepare.py writes for the low and
+            the high α.
+        crop_size: side of the crops in pixels, a multiple of 8.
+        seed: seed of the random choices.
         normalisation: (mean, std) of the network's inputs.
     """
 
@@ -42,10 +62,15 @@ class AffinityTrainSet(Dataset):
         ha_dir: str,
         crop_size: int,
         seed: int,
-        normalisation: tuple = IMAGENET,
+        normalisation: Normalisation = IMAGENET,
     ):
-        self.root, self.names, self.la_dir, self.ha_dir = voc12_root, names, la_dir, ha_dir
-        self.crop_size, self.seed, self.normalisation = crop_size, seed, normalisation
+        self.root = voc12_root
+        self.names = names
+        self.la_dir = la_dir
+        self.ha_dir = ha_dir
+        self.crop_size = crop_size
+        self.seed = seed
+        self.normalisation = normalisation
         self.classes = class_set(voc12_root)
 
     def __len__(self) -> int:
@@ -54,35 +79,42 @@ class AffinityTrainSet(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         """'image' [3, crop, crop] and 'label' uint8 [crop/8, crop/8] (see `affinity_label`)."""
         epoch, index = key
-        rng, crop, name = sample_rng(self.seed, epoch, index), self.crop_size, self.names[index]
-        image = normalise(
-            color_jitter(read_image(image_path(self.root, name)), rng), *self.normalisation
-        )
+        rng = sample_rng(self.seed, epoch, index)
+        name = self.names[index]
+        picture = color_jitter(read_image(image_path(self.root, name)), rng)
+        image = normalise(picture, *self.normalisation)
         size = image.shape[:2]
-        la, ha = (
-            read_maps(os.path.join(folder, name + '.npy'), self.classes, size)
-            for folder in (self.la_dir, self.ha_dir)
-        )
-        window = crop_window(*size, crop, rng)
-        mirror = slice(None, None, -1 if rng.random() < 0.5 else 1)
-        no_map, ids = np.zeros(size, np.float32), sorted({0} | set(la) | set(ha))
-        pooled = [
-            mean_pool(
-                np.stack([cut(maps.get(label, no_map), crop, window)[:, mirror] for label in ids])
-            )
-            for maps in (la, ha)
-        ]
-        return {
-            'image': to_tensor(cut(image, crop, window)[:, mirror]),
-            'label': torch.from_numpy(affinity_label(*pooled)),
-        }
+        la = read_maps(os.path.join(self.la_dir, name + '.npy'), self.classes, size)
+        ha = read_maps(os.path.join(self.ha_dir, name + '.npy'), self.classes, size)
+        window = crop_window(*size, self.crop_size, rng)
+        mirrored = rng.random() < 0.5
+
+        def crop(array: np.ndarray) -> np.ndarray:
+            """The crop of an array [H, W, ...], mirrored where the sample is."""
+            cropped = cut(array, self.crop_size, window)
+            return cropped[:, ::-1] if mirrored else cropped
+
+        class_ids = sorted({0} | set(la) | set(ha))
+        no_map = np.zeros(size, np.float32)
+
+        def crop_and_pool(maps: dict[int, np.ndarray]) -> np.ndarray:
+            """The maps of all classes at feature size, [len(class_ids), crop/8, crop/8]."""
+            crops = [crop(maps.get(class_id, no_map)) for class_id in class_ids]
+            return mean_pool(np.stack(crops))
+
+        label = affinity_label(crop_and_pool(la), crop_and_pool(ha))
+        return {'image': to_tensor(crop(image)), 'label': torch.from_numpy(label)}
 
 
 class WalkSet(Dataset):
-    """Whole pictures with their CAMs at feature size, zero-padded right and below to a multiple of
-    8 (method §7).
+    """Whole pictures with their CAMs at feature size, for the random walk (docs/method.md §7).
+
+    Pictures and CAMs are padded with zeros on the right and below to a multiple of 8 pixels.
 
     Args:
+        voc12_root: the VOC2012 folder.
+        names: names of the pictures.
+        cam_dir: folder of the CAMs <name>.npy.
         bg_score: score of the background in every pixel of the picture.
         normalisation: (mean, std) of the network's inputs.
     """
@@ -93,9 +125,12 @@ class WalkSet(Dataset):
         names: list[str],
         cam_dir: str,
         bg_score: float,
-        normalisation: tuple = IMAGENET,
+        normalisation: Normalisation = IMAGENET,
     ):
-        self.root, self.names, self.cam_dir, self.bg_score = voc12_root, names, cam_dir, bg_score
+        self.root = voc12_root
+        self.names = names
+        self.cam_dir = cam_dir
+        self.bg_score = bg_score
         self.normalisation = normalisation
         self.classes = class_set(voc12_root)
 
@@ -103,24 +138,27 @@ class WalkSet(Dataset):
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
-        """'name', 'size' (H, W), 'labels' (K ids, background 0 first), 'image' [3, 8h, 8w], 'cam'
-        [K, h, w]."""
+        """One picture with n classes: the background and the foreground classes of its CAM file.
+
+        Returns:
+            'name'; 'size', (H, W); 'labels', the n class ids, the background's 0 first; 'image',
+            [3, 8h, 8w]; and 'cam', [n, h, w].
+        """
         name = self.names[index]
         image = normalise(read_image(image_path(self.root, name)), *self.normalisation)
         height, width = image.shape[:2]
         cam = read_cam(os.path.join(self.cam_dir, name + '.npy'), self.classes, (height, width))
-        classes = sorted(cam)
-        padding = (0, -height % FEATURE_STRIDE), (0, -width % FEATURE_STRIDE)
-        maps = np.stack(
-            [
-                np.full((height, width), self.bg_score, np.float32),
-                *(cam[class_id] for class_id in classes),
-            ]
-        )
+        foreground = sorted(cam)
+        background_map = np.full((height, width), self.bg_score, np.float32)
+        maps = np.stack([background_map, *[cam[index] for index in foreground]])
+        pad_rows = (0, -height % FEATURE_STRIDE)
+        pad_columns = (0, -width % FEATURE_STRIDE)
+        padded_image = np.pad(image, (pad_rows, pad_columns, (0, 0)))
+        padded_maps = np.pad(maps, ((0, 0), pad_rows, pad_columns))
         return {
             'name': name,
             'size': (height, width),
-            'labels': [0] + [class_id + 1 for class_id in classes],
-            'image': to_tensor(np.pad(image, (*padding, (0, 0)))),
-            'cam': torch.from_numpy(mean_pool(np.pad(maps, ((0, 0), *padding)))),
+            'labels': [0] + [index + 1 for index in foreground],
+            'image': to_tensor(padded_image),
+            'cam': torch.from_numpy(mean_pool(padded_maps)),
         }

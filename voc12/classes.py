@@ -31,6 +31,6 @@ VOC = ClassSet(
 )
 
 CLASSES = VOC.names
-NUM_CLASSES = VOC.num_classes  # 21, with the background
-NUM_FOREGROUND = VOC.num_foreground  # 20
+NUM_CLASSES = VOC.num_classes  # C = K + 1: the foreground classes and the background
+NUM_FOREGROUND = VOC.num_foreground  # K
 PALETTE = colour_map()

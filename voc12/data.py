@@ -1,5 +1,7 @@
-"""Data sets of the CAM stage: one augmented crop a sample for training, all scales of a picture for
-inference."""
+"""Data sets of the CAM stage.
+
+A training sample is one augmented crop; a sample for inference is a picture at all scales.
+"""
 
 import os
 
@@ -16,6 +18,7 @@ from tool.train.random_numbers import sample_rng
 from voc12.layout import image_path
 from voc12.transforms import (
     IMAGENET,
+    Normalisation,
     color_jitter,
     crop_window,
     cut,
@@ -26,8 +29,15 @@ from voc12.transforms import (
 
 
 def pick_labels(labels: dict[str, np.ndarray], names: list[str], path: str) -> np.ndarray:
-    """Image-level labels float32 [len(names), K]; UserError for a name that `labels` (read from
-    `path`) does not have."""
+    """The image-level labels of the pictures `names`, float32 [len(names), K].
+
+    Args:
+        labels: {name: float32 [K]} as read from the file `path`.
+        names: names of the pictures, in the order of the result.
+        path: the file, for the error message.
+    Raises:
+        UserError: a picture has no label in the file.
+    """
     found = labels_of(labels, names)
     lost = [name for name, label in zip(names, found) if label is None]
     if lost:
@@ -39,7 +49,7 @@ def pick_labels(labels: dict[str, np.ndarray], names: list[str], path: str) -> n
 
 
 def saliency_path(root: str, name: str) -> str:
-    """Saliency map of an image."""
+    """Path of the saliency map of a picture in the folder `root`."""
     return os.path.join(root, name + '.png')
 
 
@@ -49,8 +59,11 @@ def read_saliency(path: str) -> Image.Image:
 
 
 def check_saliency(saliency_root: str, voc12_root: str, names: list[str]) -> None:
-    """UserError unless every name has an 8-bit grey saliency map of its picture's size (headers
-    only)."""
+    """Check that every picture has a saliency map; only file headers are read.
+
+    Raises:
+        UserError: a map is missing, is not an 8-bit grey PNG, or has another size than its picture.
+    """
     need_folder(
         saliency_root,
         'set --saliency_root to the folder of saliency PNGs (the EPS baseline needs them)',
@@ -63,17 +76,21 @@ def check_saliency(saliency_root: str, voc12_root: str, names: list[str]) -> Non
 
 
 class TrainSet(Dataset):
-    """Crops for training the CAM network (method §4, contrast).
+    """Training crops of the CAM network (docs/method.md §4, contrast).
 
-    Long side resized to a random length, mirrored half the time, colours jittered, normalised, cut
-    to a random crop in a canvas of zeros. Indexed by (epoch, index), which with the seed decides
-    every random choice.
+    The long side of a picture is resized to a random length. The picture is then mirrored half the
+    time, its colours are jittered, it is normalised, and a random crop of it is placed on a canvas
+    of zeros. A sample is indexed by (epoch, index). Together with the seed they decide every random
+    choice.
 
     Args:
-        names: images; labels: float32 [len(names), K].
-        crop_size: pixels. The long side is drawn from crop_size … crop_size · 768/448, as published
-            at 448.
-        saliency_root: folder of saliency maps, or None.
+        voc12_root: the VOC2012 folder.
+        names: names of the pictures.
+        labels: image-level labels, float32 [len(names), K].
+        crop_size: side of the crops in pixels. The long side is drawn from crop_size to
+            crop_size · 768/448, which at 448 are the published limits.
+        seed: seed of the random choices.
+        saliency_root: folder of saliency maps; None for samples without them.
         normalisation: (mean, std) of the network's inputs.
     """
 
@@ -85,50 +102,63 @@ class TrainSet(Dataset):
         crop_size: int,
         seed: int,
         saliency_root: str | None = None,
-        normalisation: tuple = IMAGENET,
+        normalisation: Normalisation = IMAGENET,
     ):
-        self.root, self.names, self.labels = voc12_root, names, labels
-        self.crop_size, self.seed, self.saliency_root = crop_size, seed, saliency_root
+        self.root = voc12_root
+        self.names = names
+        self.labels = labels
+        self.crop_size = crop_size
+        self.seed = seed
+        self.saliency_root = saliency_root
         self.normalisation = normalisation
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
-        """'image' [3, crop, crop], 'label' [K] and, with saliency maps, 'saliency' [1, crop, crop]
-        in [0, 1]."""
+        """One sample of an epoch.
+
+        Returns:
+            'image', [3, crop, crop]; 'label', [K]; and, with saliency maps, 'saliency',
+            [1, crop, crop] in [0, 1].
+        """
         epoch, index = key
-        rng, crop, name = sample_rng(self.seed, epoch, index), self.crop_size, self.names[index]
-        image = read_image(image_path(self.root, name))
-        size = random_long_side(image.size, crop, round(crop * 768 / 448), rng)
+        rng = sample_rng(self.seed, epoch, index)
+        crop = self.crop_size
+        name = self.names[index]
+        picture = read_image(image_path(self.root, name))
+        size = random_long_side(picture.size, crop, round(crop * 768 / 448), rng)
         mirrored = rng.random() < 0.5
 
-        def placed(picture, filter):
+        def resize_and_mirror(picture: Image.Image, filter: Image.Resampling) -> Image.Image:
             picture = picture.resize(size, filter)
-            return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else picture
+            if mirrored:
+                picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            return picture
 
-        image = normalise(
-            color_jitter(placed(image, Image.Resampling.BICUBIC), rng), *self.normalisation
-        )
+        picture = resize_and_mirror(picture, Image.Resampling.BICUBIC)
+        image = normalise(color_jitter(picture, rng), *self.normalisation)
         window = crop_window(*image.shape[:2], crop, rng)
         sample = {
             'image': to_tensor(cut(image, crop, window)),
             'label': torch.from_numpy(self.labels[index]),
         }
         if self.saliency_root is not None:
-            saliency = placed(
-                read_saliency(saliency_path(self.saliency_root, name)), Image.Resampling.BILINEAR
-            )
-            saliency = np.asarray(saliency, np.float32)[..., None] / np.float32(255)
+            saliency_map = read_saliency(saliency_path(self.saliency_root, name))
+            saliency_map = resize_and_mirror(saliency_map, Image.Resampling.BILINEAR)
+            saliency = np.asarray(saliency_map, np.float32)[..., None] / np.float32(255)
             sample['saliency'] = to_tensor(cut(saliency, crop, window))
         return sample
 
 
 class MultiScaleSet(Dataset):
-    """Every image at every scale, each with its mirror image (method §5).
+    """Every picture at every scale, each with its mirror image (docs/method.md §5).
 
     Args:
-        names: images; labels: float32 [len(names), K]; scales: factors on the image size.
+        voc12_root: the VOC2012 folder.
+        names: names of the pictures.
+        labels: image-level labels, float32 [len(names), K].
+        scales: factors on the size of a picture.
         normalisation: (mean, std) of the network's inputs.
     """
 
@@ -138,25 +168,32 @@ class MultiScaleSet(Dataset):
         names: list[str],
         labels: np.ndarray,
         scales: list[float],
-        normalisation: tuple = IMAGENET,
+        normalisation: Normalisation = IMAGENET,
     ):
-        self.root, self.names, self.labels, self.scales = voc12_root, names, labels, scales
+        self.root = voc12_root
+        self.names = names
+        self.labels = labels
+        self.scales = scales
         self.normalisation = normalisation
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
-        """'name', 'size' (H, W), 'classes' (ids 0…K−1 of the foreground classes present) and
-        'views': one [2, 3, h, w] a scale."""
+        """All views of one picture.
+
+        Returns:
+            'name'; 'size', (H, W); 'classes', indices 0…K−1 of the foreground classes in the
+            picture; and 'views', a tensor [2, 3, h, w] for every scale: the picture and its mirror
+            image.
+        """
         image = read_image(image_path(self.root, self.names[index]))
         width, height = image.size
         views = []
         for scale in self.scales:
-            size = max(1, round(width * scale)), max(1, round(height * scale))
-            view = to_tensor(
-                normalise(image.resize(size, Image.Resampling.BICUBIC), *self.normalisation)
-            )
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+            resized = image.resize(size, Image.Resampling.BICUBIC)
+            view = to_tensor(normalise(resized, *self.normalisation))
             views.append(torch.stack([view, view.flip(2)]))
         return {
             'name': self.names[index],

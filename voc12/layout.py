@@ -1,5 +1,7 @@
-"""Where the files of a VOC2012 folder are (no torch here: the CPU stages and their worker processes
-start quickly)."""
+"""Where the files of a VOC2012 folder are.
+
+This module does not import torch, so that the CPU stages and their worker processes start quickly.
+"""
 
 import functools
 import os
@@ -20,7 +22,7 @@ PICTURES = 'JPEGImages'
 
 
 def class_set(root: str) -> ClassSet:
-    """The classes of a data folder: those of its classes.txt, without one VOC's."""
+    """The classes of a data folder: those of its classes.txt, or VOC's where it has none."""
     return read_class_set(root, default=VOC)
 
 
@@ -33,7 +35,7 @@ def pictures(root: str) -> dict[str, str]:
     """{picture name: file name} of a data folder's JPEGImages; files of other kinds are left out.
 
     Raises:
-        UserError: no such folder, or two files of one name.
+        UserError: there is no such folder, or two files have the same picture name.
     """
     folder = os.path.join(root, PICTURES)
     try:
@@ -45,7 +47,7 @@ def pictures(root: str) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=8)
 def _index(folder: str, changed: int) -> dict[str, str]:
-    """`pictures` of a folder, listed once for each time that it was `changed`."""
+    """`pictures` of a folder, cached until its modification time `changed` is another."""
     need_folder(folder, "give the devkit's VOC2012 folder, which holds it")
     index: dict[str, str] = {}
     with os.scandir(folder) as entries:
@@ -65,15 +67,24 @@ def _index(folder: str, changed: int) -> dict[str, str]:
 
 
 def image_path(root: str, name: str) -> str:
-    """The file of a picture in a data folder (<name>.jpg where there is none)."""
-    return os.path.join(root, PICTURES, pictures(root).get(name, name + '.jpg'))
+    """Path of a picture in a data folder; <name>.jpg where the folder has no such picture."""
+    file = pictures(root).get(name, name + '.jpg')
+    return os.path.join(root, PICTURES, file)
 
 
 def check_images(root: str, names: list[str], flag: str = '--voc12_root') -> None:
-    """UserError unless `root`, the value of `flag`, is a VOC2012 folder that holds the picture of
-    every name."""
+    """Check that a VOC2012 folder holds the picture of every name.
+
+    Args:
+        root: the folder.
+        names: names of the pictures.
+        flag: the flag or config key that gave `root`, for the error message.
+    Raises:
+        UserError: there is no such folder, or a picture is missing.
+    """
     fix = f"set {flag} to the devkit's VOC2012 folder"
-    folder = need_folder(os.path.join(need_folder(root, fix), PICTURES), fix)
+    need_folder(root, fix)
+    folder = need_folder(os.path.join(root, PICTURES), fix)
     index = pictures(root)
     lost = [name for name in names if name not in index]
     if lost:
@@ -84,18 +95,22 @@ def check_images(root: str, names: list[str], flag: str = '--voc12_root') -> Non
         )
 
 
-def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
-    """UserError unless `folder` holds a map file (CAM, la or ha) of its picture's size for every
-    name; reads headers only.
+def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter[str]:
+    """Check that every picture has a map file (CAM, la or ha) of its size; only headers are read.
 
     Args:
-        root: data folder of the pictures; its classes are those that may occur.
-        fix: how to make the maps, for the message.
+        folder: folder of the map files <name>.npy.
+        root: data folder of the pictures. The maps may only have its classes.
+        names: names of the pictures.
+        fix: how to make the maps, for the error message.
     Returns:
-        How many files have which layout: Counter({'dict': …, 'array': …}).
+        The number of files of each layout: Counter({'dict': …, 'array': …}).
+    Raises:
+        UserError: a file is missing, is no map file, or has another size than its picture.
     """
     check_files(folder, names, '.npy', fix)
-    classes, layouts = class_set(root), Counter()
+    classes = class_set(root)
+    layouts: Counter[str] = Counter()
     for name in progress(names, desc=f'checking {folder}', unit='file', quiet=not is_first()):
         path = os.path.join(folder, name + '.npy')
         size, layout = maps_size(path, classes)
@@ -107,7 +122,11 @@ def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter:
 
 
 def check_files(folder: str, names: list[str], extension: str, fix: str) -> None:
-    """UserError, ending with `fix`, unless `folder` holds <name><extension> for every name."""
+    """Check that a folder holds the file <name><extension> of every name.
+
+    Raises:
+        UserError: a file is missing; the message ends with `fix`.
+    """
     have = set(os.listdir(need_folder(folder, fix)))
     lost = [name for name in names if name + extension not in have]
     if lost:

@@ -1,13 +1,13 @@
-"""Image lists and image-level labels of a data folder in VOC 2012's layout, made from its own
-folders.
+"""Image lists and image-level labels of a data folder in VOC 2012's layout.
 
     python -m voc12.make_lists --voc12_root VOC2012
 
-Reads classes.txt (without it the classes are VOC's), ImageSets/Segmentation/{train,val,test}.txt,
-SegmentationClassAug/*.png and, for the labels, Annotations/*.xml (for pictures without one, the
-classes of their mask). Writes into --out_dir {train,val,test,train_aug}.txt, one name a line, and
-cls_labels.npy, a dict {name: float32 [K]} over the K foreground classes. train_aug is every picture
-with a SegmentationClassAug mask that is not in val.
+Reads  classes.txt (where there is none, the classes are VOC's),
+       ImageSets/Segmentation/{train,val,test}.txt, SegmentationClassAug/*.png and, for the labels,
+       Annotations/*.xml. A picture without an annotation is labelled with the classes of its mask.
+Writes into --out_dir the lists {train,val,test,train_aug}.txt, one name a line, and cls_labels.npy,
+       a dict {name: float32 [K]} over the K foreground classes. train_aug has every picture that
+       has a SegmentationClassAug mask and is not in val.
 """
 
 import argparse
@@ -30,13 +30,19 @@ from tool.run.progress import progress
 from voc12.classes import VOC
 from voc12.layout import class_set
 
-EXPECTED = {'train': 1464, 'val': 1449, 'train_aug': 10582, 'test': 1456}  # of the whole VOC 2012
+# pictures in the lists of the whole VOC 2012
+EXPECTED = {'train': 1464, 'val': 1449, 'train_aug': 10582, 'test': 1456}
 MASKS = ('SegmentationClassAug', 'SegmentationClass')
 
 
 def find_lists(root: str) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """({list: image names}, {list that cannot be made: why}) of a devkit folder."""
-    lists, skipped = {}, {}
+    """The lists of a devkit folder.
+
+    Returns:
+        {list: picture names}, and {list that cannot be made: why}.
+    """
+    lists: dict[str, list[str]] = {}
+    skipped: dict[str, str] = {}
     for name in ('train', 'val', 'test'):
         path = os.path.join(root, 'ImageSets', 'Segmentation', f'{name}.txt')
         if os.path.exists(path):
@@ -51,34 +57,36 @@ def find_lists(root: str) -> tuple[dict[str, list[str]], dict[str, str]]:
     elif 'val' not in lists:
         skipped['train_aug'] = 'it must leave out the pictures of val, and there is no val list'
     else:
-        masks = {
-            file[:-4]
-            for file in os.listdir(folder)
-            if file.endswith('.png') and not file.startswith('.')
-        }
-        if names := sorted(masks - set(lists['val'])):
+        names = sorted(_mask_names(folder) - set(lists['val']))
+        if names:
             lists['train_aug'] = names
         else:
             skipped['train_aug'] = f'{folder} has no mask of a picture outside val'
     return lists, skipped
 
 
+def _mask_names(folder: str) -> set[str]:
+    """Names of the pictures that have a mask in a folder."""
+    files = [file for file in os.listdir(folder) if not file.startswith('.')]
+    return {file.removesuffix('.png') for file in files if file.endswith('.png')}
+
+
 def annotated_classes(path: str, classes: ClassSet) -> set[int]:
-    """Class ids 1…K of the objects of an annotation, difficult ones too.
+    """Class ids 1…K of all objects of an annotation; objects marked as difficult count too.
 
     Raises:
-        UserError: broken XML or an object of an unknown class.
+        UserError: the XML is broken, or an object has an unknown class.
     """
     try:
-        names = [
-            element.text for element in ElementTree.parse(path).getroot().findall('object/name')
-        ]
+        root = ElementTree.parse(path).getroot()
+        names = [element.text for element in root.findall('object/name')]
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise UserError(
             f'{path}: not a readable annotation ({error}); unpack Annotations again'
         ) from None
     found = {(name or '').strip() for name in names}
-    if unknown := sorted(found - set(classes.foreground)):
+    unknown = sorted(found - set(classes.foreground))
+    if unknown:
         raise UserError(
             f'{path}: unknown class {unknown[0]!r}; expected one of {", ".join(classes.foreground)}'
         )
@@ -86,29 +94,34 @@ def annotated_classes(path: str, classes: ClassSet) -> set[int]:
 
 
 def image_label(root: str, name: str, classes: ClassSet) -> tuple[str, np.ndarray, str]:
-    """(name, multi-hot float32 [K], folder it comes from) of one picture: its annotation, else its
-    mask.
+    """The image-level label of one picture, from its annotation or else from its mask.
 
+    Returns:
+        (name, multi-hot label float32 [K], folder that it comes from).
     Raises:
-        UserError: the picture has neither, or it is damaged.
+        UserError: the picture has neither annotation nor mask, or the file is damaged.
     """
-    source, path = 'Annotations', os.path.join(root, 'Annotations', f'{name}.xml')
-    if os.path.exists(path):
-        found = annotated_classes(path, classes)
-    else:
-        for source in MASKS:
-            path = os.path.join(root, source, f'{name}.png')
-            if os.path.exists(path):
-                break
-        else:
-            raise UserError(
-                f'{path}: no such mask, and no Annotations/{name}.xml either; '
-                f'one of them must give the label of {name}'
-            )
-        found = set(np.unique(read_mask(path, classes)).tolist()) - {0, IGNORE}
+    found, source = _classes_of_picture(root, name, classes)
     label = np.zeros(classes.num_foreground, np.float32)
-    label[[class_id - 1 for class_id in found]] = 1
+    for class_id in found:
+        label[class_id - 1] = 1
     return name, label, source
+
+
+def _classes_of_picture(root: str, name: str, classes: ClassSet) -> tuple[set[int], str]:
+    """(class ids 1…K in a picture, folder of the file that says so); errors as `image_label`."""
+    path = os.path.join(root, 'Annotations', f'{name}.xml')
+    if os.path.exists(path):
+        return annotated_classes(path, classes), 'Annotations'
+    for folder in MASKS:
+        path = os.path.join(root, folder, f'{name}.png')
+        if os.path.exists(path):
+            values = np.unique(read_mask(path, classes)).tolist()
+            return set(values) - {0, IGNORE}, folder
+    raise UserError(
+        f'{path}: no such mask, and no Annotations/{name}.xml either; '
+        f'one of them must give the label of {name}'
+    )
 
 
 def parse_args() -> argparse.Namespace:
@@ -128,34 +141,52 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     root = need_folder(args.voc12_root, 'give the VOC2012 folder of the devkit as --voc12_root')
     lists, skipped = find_lists(root)
-    labelled = sorted({name for split, names in lists.items() if split != 'test' for name in names})
-    if not labelled:
-        raise UserError(
-            f'{root}: no list can be made; '
-            + '; '.join(f'{name}: {why}' for name, why in skipped.items())
-        )
+    to_label = _names_to_label(lists)
+    if not to_label:
+        reasons = '; '.join(f'{name}: {why}' for name, why in skipped.items())
+        raise UserError(f'{root}: no list can be made; {reasons}')
     classes = class_set(root)
-    found = pool_map(partial(image_label, root, classes=classes), labelled, args.jobs)
-    found = list(progress(found, total=len(labelled), desc='labels'))
+    results = pool_map(partial(image_label, root, classes=classes), to_label, args.jobs)
+    found = list(progress(results, total=len(to_label), desc='labels'))
+
     for name, names in lists.items():
         write_text(os.path.join(args.out_dir, f'{name}.txt'), '\n'.join(names) + '\n')
-    labels = {name: label for name, label, _ in sorted(found, key=lambda row: row[0])}
+    label_of = {name: label for name, label, _ in found}
+    labels = {name: label_of[name] for name in sorted(label_of)}
     write_npy(os.path.join(args.out_dir, 'cls_labels.npy'), labels)
+
+    report_lists(lists, skipped, classes)
+    report_labels(found)
+    print(f'written to {args.out_dir}')
+
+
+def _names_to_label(lists: dict[str, list[str]]) -> list[str]:
+    """Sorted names of the pictures of all lists but test, whose labels are not public."""
+    names: set[str] = set()
+    for split, names_of_split in lists.items():
+        if split != 'test':
+            names.update(names_of_split)
+    return sorted(names)
+
+
+def report_lists(lists: dict[str, list[str]], skipped: dict[str, str], classes: ClassSet) -> None:
+    """Print how many pictures each list has, or why it was not made."""
     for name, expected in EXPECTED.items():
         if name in lists:
             whole = f' (the whole VOC 2012 has {expected})' if classes == VOC else ''
             print(f'{name:10} {len(lists[name]):6} images{whole}')
         else:
             print(f'{name:10} skipped: {skipped[name]}')
-    sources = Counter(source for _, _, source in found)
-    print(
-        f'{"labels":10} {len(found):6} images ('
-        + ', '.join(f'{n} from {name}' for name, n in sources.items())
-        + ')'
-    )
-    if empty := [name for name, label, _ in found if not label.any()]:
+
+
+def report_labels(found: list[tuple[str, np.ndarray, str]]) -> None:
+    """Print which folders the labels come from; `found` holds a row of `image_label` a picture."""
+    counts = Counter(source for _, _, source in found)
+    sources = ', '.join(f'{count} from {source}' for source, count in counts.items())
+    print(f'{"labels":10} {len(found):6} images ({sources})')
+    empty = [name for name, label, _ in found if not label.any()]
+    if empty:
         print(f'{"":10} {len(empty):6} of them have no class at all, e.g. {min(empty)}')
-    print(f'written to {args.out_dir}')
 
 
 if __name__ == '__main__':

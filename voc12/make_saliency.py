@@ -1,12 +1,15 @@
-"""Stand-in saliency maps from masks, to try EPS without a saliency network.
+"""Saliency maps made from masks, to try the EPS baseline without a saliency network.
 
     python -m voc12.make_saliency --mask_dir VOC2012/SegmentationClassAug --out_dir SALImages \\
         --list voc12/train_aug.txt
 
-Reads  <mask_dir>/<name>.png and the classes.txt beside <mask_dir>, if there is one.
-Writes <out_dir>/<name>.png, 8-bit grey: where the mask holds an object, blurred.
+Reads  <mask_dir>/<name>.png, and the classes.txt of the folder that <mask_dir> lies in, if there
+       is one.
+Writes <out_dir>/<name>.png, 8-bit grey: white where the mask has an object, black elsewhere, then
+       blurred.
 """
 
+import argparse
 import os
 
 import numpy as np
@@ -21,27 +24,35 @@ from voc12.classes import IGNORE
 from voc12.layout import check_files, class_set_beside
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     parser.data.add_argument(
         '--mask_dir', required=True, help='folder of masks, e.g. VOC2012/SegmentationClassAug'
     )
-    parser.output.add_argument('--out_dir', required=True, help='folder for the maps')
-    parser.data.add_argument('--list', required=True, help='images')
+    parser.output.add_argument('--out_dir', required=True, help='folder for the saliency maps')
+    parser.data.add_argument(
+        '--list', required=True, help='list of pictures to make saliency maps of'
+    )
     parser.method.add_argument(
-        '--blur', type=command_line.number(float, 0), default=5, help='radius of the blur in pixels'
+        '--blur',
+        type=command_line.number(float, 0),
+        default=5,
+        help='radius of the Gaussian blur in pixels',
     )
     return parser.parse_args()
 
 
-def main(args):
-    names, classes = read_list(args.list), class_set_beside(args.mask_dir)
+def main(args: argparse.Namespace) -> None:
+    names = read_list(args.list)
+    classes = class_set_beside(args.mask_dir)
     check_files(args.mask_dir, names, '.png', 'check --mask_dir and --list')
     for name in progress(names, desc='saliency'):
         mask = read_mask(os.path.join(args.mask_dir, name + '.png'), classes)
-        objects = Image.fromarray(((mask != 0) & (mask != IGNORE)).astype(np.uint8) * 255)
+        is_object = (mask != 0) & (mask != IGNORE)
+        objects = Image.fromarray(is_object.astype(np.uint8) * 255)
+        saliency = objects.filter(ImageFilter.GaussianBlur(args.blur))
         with atomic(os.path.join(args.out_dir, name + '.png')) as temporary:
-            objects.filter(ImageFilter.GaussianBlur(args.blur)).save(temporary, 'PNG')
+            saliency.save(temporary, 'PNG')
 
 
 if __name__ == '__main__':

@@ -3,22 +3,29 @@
     python -m voc12.synth --out synth --images 800 --seed 0
     python -m voc12.synth --out synth3 --images 60 --classes 3
 
-Writes into --out, for --images training pictures and --val more:
-    JPEGImages/<name>.jpg, SegmentationClass/<name>.png and the same in SegmentationClassAug (255
-    along the outlines), SALImages/<name>.png (saliency maps for EPS: the objects, blurred),
-    ImageSets/Segmentation/{train,train_aug,trainaug,val}.txt, lists/{train,train_aug,val}.txt and
-    lists/cls_labels.npy (what python -m voc12.make_lists would make of it), and classes.txt where
-    --classes is not 20.
-So the stages take --voc12_root synth --train_list synth/lists/train_aug.txt --cls_labels
-synth/lists/cls_labels.npy
---saliency_root synth/SALImages. A picture depends on --classes, --seed and its name alone: more
---images never change the others.
+Writes into --out, for --images training pictures and --val validation pictures:
+    JPEGImages/<name>.jpg                the pictures
+    SegmentationClass/<name>.png         their masks, with 255 along the outlines of objects
+    SegmentationClassAug/<name>.png      the same masks
+    SALImages/<name>.png                 saliency maps for EPS: the objects, blurred
+    ImageSets/Segmentation/{train,train_aug,trainaug,val}.txt
+    lists/{train,train_aug,val}.txt      what python -m voc12.make_lists makes of the folder
+    lists/cls_labels.npy                 likewise
+    classes.txt                          unless --classes is 20
 
-The problem it poses: two fifths of an object show the pattern of its class, which a classifier
-finds. The rest is a body that also shows between the pattern's patches; its colour and texture say
-little of the class, as several share them. Clutter has the same colours and textures, but fainter
-ones, and neither shading nor outline. A CAM finds the pattern; the strong texture near it is the
-object's.
+The stages then take these flags:
+
+    --voc12_root synth --train_list synth/lists/train_aug.txt \\
+        --cls_labels synth/lists/cls_labels.npy --saliency_root synth/SALImages
+
+A picture depends on --classes, --seed and its name only, so more --images never change the others.
+
+The task resembles the real one. Two fifths of an object show the pattern of its class, and a
+classifier learns this pattern. The rest is the object's body, which also shows between the patches
+of the pattern. The body's colour and texture say little about the class, because several classes
+share them. Clutter in the background has the same colours and textures as the bodies, but fainter,
+and has neither shading nor outline. So a CAM finds the pattern, and the strong texture around it
+belongs to the object.
 """
 
 import argparse
@@ -27,8 +34,8 @@ import functools
 import os
 
 import cv2
+import imageio.v3 as iio
 import numpy as np
-from PIL import Image
 
 from tool.files.atomic import atomic, write_text
 from tool.files.class_sets import FILE as CLASS_FILE
@@ -43,24 +50,34 @@ from tool.run.progress import progress
 from voc12 import make_lists
 from voc12.classes import IGNORE, NUM_FOREGROUND
 
-VERSION = 5  # of the pictures; part of the manifest
+VERSION = 5  # version of the pictures, a part of the manifest: raise it when pictures change
 SPLITS = ('train', 'val')
 MASKS = ('SegmentationClass', 'SegmentationClassAug')
-OUTPUTS = (('JPEGImages', '.jpg'), *((folder, '.png') for folder in (*MASKS, 'SALImages')))
+# folders with a file for every picture, and the extension of these files
+OUTPUTS = (
+    ('JPEGImages', '.jpg'),
+    ('SegmentationClass', '.png'),
+    ('SegmentationClassAug', '.png'),
+    ('SALImages', '.png'),
+)
 
-# Class c has pattern c % 5 in colour pair c, one dark and one light: 5 patterns in 20 pairs, so 100
-# classes differ.
+# Class c has pattern c % 5 in a pair of colours, one dark and one light. 5 patterns in 20 pairs of
+# colours make 100 different classes.
 MOST_CLASSES = 100
 PATTERNS = ('stripes', 'dots', 'checker', 'rings', 'zigzag')
 DARK = np.float32([(200, 40, 40), (30, 50, 160), (20, 105, 55), (40, 30, 45), (115, 30, 140)])
 LIGHT = np.float32([(240, 215, 60), (240, 240, 235), (130, 215, 235), (245, 160, 190)])
-PAIRS = np.stack(
-    [
-        np.stack([DARK[(c + c % 20 // 5 + c // 20) % 5], LIGHT[c % 20 // 5]])
-        for c in range(MOST_CLASSES)
-    ]
-)
-# Bodies and clutter draw from the same materials: a colour and one of four textures.
+
+
+def colour_pair(class_index: int) -> np.ndarray:
+    """The dark and the light colour of a class 0…99, float32 [2, 3]."""
+    light = class_index % 20 // 5
+    dark = (class_index + light + class_index // 20) % 5
+    return np.stack([DARK[dark], LIGHT[light]])
+
+
+PAIRS = np.stack([colour_pair(class_index) for class_index in range(MOST_CLASSES)])
+# A material is a colour and one of four textures. Bodies and clutter draw from the same materials.
 COLOURS = np.float32(
     [
         (151, 98, 64),
@@ -90,51 +107,64 @@ TINTS = np.float32(
 
 
 def outline(rng: np.random.Generator, area: float) -> np.ndarray:
-    """A random closed outline around (0, 0), float32 [points, 2] as (x, y), that encloses `area`
-    pixels.
+    """A random closed outline around (0, 0) that encloses `area` pixels.
 
-    A superellipse whose radius is modulated by a few harmonics; every fourth one has few points: a
-    polygon.
+    It is a superellipse whose radius is modulated by a few harmonics. One in four is a polygon of
+    6 to 9 points.
+
+    Returns:
+        float32 [points, 2], each point as (x, y).
     """
-    points = rng.integers(6, 10) if rng.random() < 0.25 else 64
-    angle = (
-        np.sort(rng.uniform(0, 2 * np.pi, points))
-        if points < 10
-        else np.arange(64) * (2 * np.pi / 64)
-    )
+    is_polygon = rng.random() < 0.25
+    if is_polygon:
+        points = rng.integers(6, 10)
+        angle = np.sort(rng.uniform(0, 2 * np.pi, points))
+    else:
+        angle = np.arange(64) * (2 * np.pi / 64)
     power = rng.uniform(1.7, 4)
     radius = (np.abs(np.cos(angle)) ** power + np.abs(np.sin(angle)) ** power) ** (-1 / power)
-    order = np.arange(2, 6)[:, None]
-    waves = (
-        rng.normal(0, 0.32, (4, 1))
-        / order
-        * np.cos(order * angle + rng.uniform(0, 2 * np.pi, (4, 1)))
-    )
-    path = np.exp(1j * angle) * radius * np.maximum(1 + waves.sum(0), 0.4)
+
+    order = np.arange(2, 6)[:, None]  # of the harmonics
+    amplitude = rng.normal(0, 0.32, (4, 1)) / order
+    phase = rng.uniform(0, 2 * np.pi, (4, 1))
+    waves = amplitude * np.cos(order * angle + phase)
+    path = np.exp(1j * angle) * radius * np.maximum(1 + waves.sum(0), 0.4)  # x + iy
+
     stretch = np.exp(rng.uniform(-0.3, 0.3))
-    path = (path.real * stretch + 1j * path.imag / stretch) * np.exp(1j * rng.uniform(0, 2 * np.pi))
-    enclosed = abs((path.conj() * np.append(path[1:], path[0])).imag.sum()) / 2
+    turn = np.exp(1j * rng.uniform(0, 2 * np.pi))
+    path = (path.real * stretch + 1j * path.imag / stretch) * turn
+
+    next_point = np.append(path[1:], path[0])
+    enclosed = abs((path.conj() * next_point).imag.sum()) / 2  # the shoelace formula
     path *= np.sqrt(area / max(enclosed, 0.2))
     return np.stack([path.real, path.imag], 1).astype(np.float32)
 
 
 def fill(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The inside of an outline, uint8 [H, W] of 0 and 1."""
-    return cv2.fillPoly(np.zeros(shape, np.uint8), [np.round(points).astype(np.int32)], 1)
+    polygon = np.round(points).astype(np.int32)
+    return cv2.fillPoly(np.zeros(shape, np.uint8), [polygon], 1)
 
 
 def around(mask: np.ndarray, margin: int = 8) -> tuple[slice, slice]:
-    """The window of what is not 0 in a mask uint8 [H, W], with a margin for soft edges (an empty
-    mask has a small one)."""
+    """The window (rows, columns) of all pixels of a mask uint8 [H, W] that are not 0.
+
+    A margin of pixels around it leaves room for soft edges. Of an empty mask only the margin is
+    left.
+    """
     x, y, width, height = cv2.boundingRect(mask)
-    return slice(max(y - margin, 0), y + height + margin), slice(
-        max(x - margin, 0), x + width + margin
-    )
+    rows = slice(max(y - margin, 0), y + height + margin)
+    columns = slice(max(x - margin, 0), x + width + margin)
+    return rows, columns
 
 
 def place_objects(rng: np.random.Generator, shape: tuple[int, int], count: int) -> np.ndarray:
-    """uint8 [H, W]: 0 and the objects 1…count, later over earlier; drawn again until each is well
-    visible."""
+    """Random objects on an empty picture, drawn again until every one of them is well visible.
+
+    Returns:
+        uint8 [H, W]: 0 for the background and 1…count for the objects. A later object covers
+        earlier ones.
+    """
     height, width = shape
     while True:
         shares = rng.uniform(0.6, 1.4, count)
@@ -142,27 +172,34 @@ def place_objects(rng: np.random.Generator, shape: tuple[int, int], count: int) 
         objects = np.zeros(shape, np.uint8)
         for number, area in enumerate(areas, 1):
             centre = rng.uniform(0.15, 0.85, 2) * (width, height)
-            objects[fill(outline(rng, area) + centre, shape) > 0] = number
-        pixels = np.bincount(objects.ravel(), minlength=count + 1)[1:]
-        if (pixels > 0.7 * areas).all() and 0.17 < pixels.sum() / objects.size < 0.58:
+            inside = fill(outline(rng, area) + centre, shape)
+            objects[inside > 0] = number
+        visible = np.bincount(objects.ravel(), minlength=count + 1)[1:]  # pixels of each object
+        share = visible.sum() / objects.size
+        if (visible > 0.7 * areas).all() and 0.17 < share < 0.58:
             return objects
 
 
 def cut_part(rng: np.random.Generator, visible: np.ndarray) -> np.ndarray:
-    """The class-specific part of an object, bool [H, W].
+    """The part of an object that shows the pattern of its class, bool [H, W].
 
-    Of the 70–85 % of its visible pixels that are nearest to a random anchor, half in patches: the
-    body shows through.
+    It takes the 70–85 % of the visible pixels that are nearest to a random anchor, and of these
+    one half, in patches. The body shows between the patches.
+
+    Args:
+        visible: bool [H, W], the pixels of the object.
     """
     y, x = np.nonzero(visible)
     size = np.sqrt(len(x))
-    turn, away = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.2, 1)
-    anchor = x.mean() + away * np.cos(turn), y.mean() + away * np.sin(turn)
+    direction = rng.uniform(0, 2 * np.pi)
+    away = size * rng.uniform(0.2, 1)
+    anchor_x = x.mean() + away * np.cos(direction)
+    anchor_y = y.mean() + away * np.sin(direction)
     wobble = noise(rng, visible.shape, size / 3)[y, x] * size * 0.12
-    distance = np.hypot(x - anchor[0], y - anchor[1]) + wobble
-    part = np.zeros(visible.shape, bool)
+    distance = np.hypot(x - anchor_x, y - anchor_y) + wobble
     near = distance < np.quantile(distance, rng.uniform(0.7, 0.85))
     patches = noise(rng, visible.shape, 9)[y, x]
+    part = np.zeros(visible.shape, bool)
     part[y, x] = near & (patches > np.quantile(patches[near], 0.5))
     return part
 
@@ -177,26 +214,35 @@ def noise(
     stretch: float = 1,
     channels: int = 1,
 ) -> np.ndarray:
-    """Smooth noise of about unit variance, float32 [H, W] or [H, W, channels].
+    """Smooth noise of about unit variance, float32 [H, W] or, with channels > 1, [H, W, channels].
 
     Args:
-        grain: size of its blobs in pixels; they are `stretch` times longer in x.
+        grain: height of its blobs in pixels.
+        stretch: the blobs are this many times as wide as high.
     """
     height, width = shape
-    cells = max(int(height / grain) + 1, 2), max(int(width / (grain * stretch)) + 1, 2)
-    small = rng.standard_normal((*cells, channels), np.float32)
+    rows = max(int(height / grain) + 1, 2)
+    columns = max(int(width / (grain * stretch)) + 1, 2)
+    small = rng.standard_normal((rows, columns, channels), np.float32)
+    # the interpolation takes away some variance, the factor gives it back
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC) * np.float32(1.3)
 
 
 def body_texture(rng: np.random.Generator, kind: int, shape: tuple[int, int]) -> np.ndarray:
-    """Lightness variation of a material in grey levels, float32 [H, W, 1]: mottled, streaky, grainy
-    or spotted."""
+    """Variation of lightness of a material in grey levels, float32 [H, W, 1].
+
+    Args:
+        kind: 0 mottled, 1 streaky, 2 grainy, 3 spotted.
+    """
     if kind == 0:
         texture = 3 * noise(rng, shape, 9) + 2 * noise(rng, shape, 4)
     elif kind == 1:
-        texture = 4 * (
-            noise(rng, shape, 2.5, 5) if rng.random() < 0.5 else noise(rng, shape, 12.5, 0.2)
-        )
+        horizontal = rng.random() < 0.5
+        if horizontal:
+            streaks = noise(rng, shape, 2.5, 5)
+        else:
+            streaks = noise(rng, shape, 12.5, 0.2)
+        texture = 4 * streaks
     elif kind == 2:
         texture = 4 * noise(rng, shape, 2)
     else:
@@ -205,17 +251,20 @@ def body_texture(rng: np.random.Generator, kind: int, shape: tuple[int, int]) ->
 
 
 def class_pattern(rng: np.random.Generator, class_id: int, part: np.ndarray) -> np.ndarray:
-    """The pattern of a class in its two colours, float32 [H, W, 3], centred on its part."""
+    """The pattern of a class in its two colours, float32 [H, W, 3].
+
+    Args:
+        class_id: the foreground class, 0…K−1.
+        part: bool [H, W], the pixels that show the pattern; it is centred on them.
+    """
     y, x = np.indices(part.shape, np.float32)
-    x, y = (
-        x - x[part].mean() + 1.2 * noise(rng, part.shape, 16),
-        y - y[part].mean() + 1.2 * noise(rng, part.shape, 16),
-    )
-    turn, step = rng.uniform(0, np.pi), 2 * np.pi / rng.uniform(9, 12)
-    u, v = (
-        step * (np.cos(turn) * x + np.sin(turn) * y),
-        step * (np.cos(turn) * y - np.sin(turn) * x),
-    )
+    x = x - x[part].mean() + 1.2 * noise(rng, part.shape, 16)
+    y = y - y[part].mean() + 1.2 * noise(rng, part.shape, 16)
+    # rotated coordinates, in which one period of the pattern is 2π
+    turn = rng.uniform(0, np.pi)
+    step = 2 * np.pi / rng.uniform(9, 12)
+    u = step * (np.cos(turn) * x + np.sin(turn) * y)
+    v = step * (np.cos(turn) * y - np.sin(turn) * x)
     name = PATTERNS[class_id % 5]
     if name == 'stripes':
         wave = np.sin(u)
@@ -225,7 +274,7 @@ def class_pattern(rng: np.random.Generator, class_id: int, part: np.ndarray) -> 
         wave = 2 * np.sin(u / 1.4) * np.sin(v / 1.4)
     elif name == 'rings':
         wave = np.sin(np.hypot(u, v))
-    else:
+    else:  # zigzag
         wave = np.sin(u + 2 * np.abs((v / 9) % 2 - 1) * 2.6)
     mix = (0.5 + 0.5 * np.tanh(3 * wave))[..., None]
     first, second = PAIRS[class_id] + rng.normal(0, 9, (2, 3)).astype(np.float32)
@@ -233,7 +282,7 @@ def class_pattern(rng: np.random.Generator, class_id: int, part: np.ndarray) -> 
 
 
 def paint(image: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> None:
-    """Blend colours [H, W, 3] into an image, as much as alpha [H, W] in [0, 1] says."""
+    """Blend colours [H, W, 3] into an image in place, with opacity alpha [H, W] in [0, 1]."""
     image += alpha[..., None] * (colour - image)
 
 
@@ -246,38 +295,44 @@ def soft(mask: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def pick_material(rng: np.random.Generator, class_id: int) -> int:
-    """A body material: one of the two that a class likes in seven of ten cases, else any."""
+    """A body material: in seven of ten cases one of the class's two usual ones, else any."""
     if rng.random() < 0.7:
-        return (class_id * 3 + 5 * int(rng.random() < 0.5)) % len(COLOURS)
+        second = rng.random() < 0.5
+        return (class_id * 3 + (5 if second else 0)) % len(COLOURS)
     return int(rng.integers(len(COLOURS)))
 
 
 def background(
     rng: np.random.Generator, shape: tuple[int, int], class_id: int, colours: list[np.ndarray]
 ) -> np.ndarray:
-    """1/f noise around a tint (in six of ten cases the one that goes with the class) with clutter,
-    float32 [H, W, 3].
+    """A background with clutter, float32 [H, W, 3]: about 1/f noise around a tint.
 
-    Every eighth piece of clutter takes the colour of an object's body, with any texture.
+    In six of ten cases the tint is the usual one of the class. One in eight pieces of clutter has
+    the colour of an object's body, with any texture.
+
+    Args:
+        class_id: foreground class of the first object, 0…K−1.
+        colours: colours [3] of the objects' bodies.
     """
-    tint = class_id % len(TINTS) if rng.random() < 0.6 else rng.integers(len(TINTS))
+    height, width = shape
+    usual_tint = rng.random() < 0.6
+    tint = class_id % len(TINTS) if usual_tint else rng.integers(len(TINTS))
     image = TINTS[tint] + 5 * noise(rng, shape, 60, channels=3)
-    image += sum(
-        grain * noise(rng, shape, size)
-        for grain, size in ((11, 60), (9, 25), (6, 12), (5, 5), (4, 2))
-    )[..., None]
+    lightness = np.zeros(shape, np.float32)
+    for strength, grain in ((11, 60), (9, 25), (6, 12), (5, 5), (4, 2)):
+        lightness += strength * noise(rng, shape, grain)
+    image += lightness[..., None]
     for _ in range(rng.integers(8, 13)):
-        points = outline(rng, rng.uniform(0.01, 0.08) * image[..., 0].size)
-        inside = fill(points + rng.uniform(0, 1, 2) * shape[::-1], shape)
+        points = outline(rng, rng.uniform(0.01, 0.08) * height * width)
+        centre = rng.uniform(0, 1, 2) * (width, height)
+        inside = fill(points + centre, shape)
         window = around(inside)
-        colour = (
-            colours[rng.integers(len(colours))]
-            if rng.random() < 0.12
-            else COLOURS[rng.integers(len(COLOURS))]
-        )
+        palette = colours if rng.random() < 0.12 else COLOURS
+        colour = palette[rng.integers(len(palette))]
         colour = colour + rng.normal(0, 7, 3).astype(np.float32)
-        inside = soft(inside[window], rng.uniform(0.7, 2.5))
-        paint(image[window], inside, colour + body_texture(rng, rng.integers(4), inside.shape))
+        alpha = soft(inside[window], rng.uniform(0.7, 2.5))
+        texture = body_texture(rng, int(rng.integers(4)), alpha.shape)
+        paint(image[window], alpha, colour + texture)
     return image
 
 
@@ -289,30 +344,38 @@ def draw_objects(
     materials: list[int],
     colours: list[np.ndarray],
 ) -> None:
-    """Paint the objects of `place_objects` into an image."""
+    """Paint objects into an image in place.
+
+    Args:
+        image: float32 [H, W, 3].
+        objects: uint8 [H, W] of `place_objects`.
+        classes, materials, colours: foreground class 0…K−1, material and colour of every object.
+    """
     for number, (class_id, material, colour) in enumerate(zip(classes, materials, colours), 1):
         window = around((objects == number).astype(np.uint8))
         visible = objects[window] == number
         depth = cv2.distanceTransform(visible.astype(np.uint8), cv2.DIST_L2, 3)
-        # darker towards the outline: what a body has and clutter has not
+        # a body is darker towards its outline, clutter is not
         rim = (np.clip(1 - depth / (0.5 * depth.max()), 0, 1) ** 2)[..., None]
         alpha = soft(visible, 0.7)
-        # stronger than the clutter's: visible, and no help to a CRF
+        # the texture is stronger than the clutter's, which makes it visible but does not help a CRF
         texture = 3 * body_texture(rng, material % 4, visible.shape)
         paint(image[window], alpha, colour + texture - 12 * rim)
         part = cut_part(rng, visible)
-        paint(
-            image[window],
-            soft(part, 0.8) * alpha,
-            class_pattern(rng, class_id, part) * (1 - 0.25 * rim),
-        )
+        pattern = class_pattern(rng, class_id, part) * (1 - 0.25 * rim)
+        paint(image[window], soft(part, 0.8) * alpha, pattern)
 
 
 def scene(
     rng: np.random.Generator, num_foreground: int = NUM_FOREGROUND
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """A picture uint8 [H, W, 3], the objects of `place_objects` and the class 0…K−1 of each."""
-    shape = tuple(rng.integers(160, 201, 2).tolist())
+    """One random picture.
+
+    Returns:
+        The picture uint8 [H, W, 3], the objects of `place_objects`, and the class 0…K−1 of each.
+    """
+    height, width = rng.integers(160, 201, 2).tolist()
+    shape = (height, width)
     count = int(rng.choice((1, 2, 3), p=(0.4, 0.4, 0.2)))
     classes = rng.integers(0, num_foreground, count).tolist()
     if count > 1 and rng.random() < 0.15:
@@ -322,42 +385,57 @@ def scene(
     colours = [COLOURS[material] + rng.normal(0, 7, 3).astype(np.float32) for material in materials]
     image = background(rng, shape, classes[0], colours)
     draw_objects(rng, image, objects, classes, materials, colours)
-    turn, light = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.12)
-    y, x = np.indices(shape, np.float32)
-    slope = np.cos(turn) * (x / shape[1] - 0.5) + np.sin(turn) * (y / shape[0] - 0.5)
-    image *= (rng.uniform(0.88, 1.12) * (1 + 2 * light * slope))[..., None]
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.7))
-    image += rng.uniform(1, 2.5) * rng.standard_normal(image.shape, np.float32)
+    image = photograph(rng, image)
     return np.clip(np.round(image), 0, 255).astype(np.uint8), objects, classes
 
 
+def photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """An image float32 [H, W, 3] in light from one side, slightly blurred, with sensor noise."""
+    height, width = image.shape[:2]
+    direction = rng.uniform(0, 2 * np.pi)
+    light = rng.uniform(0, 0.12)
+    y, x = np.indices((height, width), np.float32)
+    slope = np.cos(direction) * (x / width - 0.5) + np.sin(direction) * (y / height - 0.5)
+    exposure = rng.uniform(0.88, 1.12)
+    shade = exposure * (1 + 2 * light * slope)
+    image = (image * shade[..., None]).astype(np.float32)
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.7))
+    return image + rng.uniform(1, 2.5) * rng.standard_normal(image.shape, np.float32)
+
+
 def make_picture(out: str, seed: int, name: str, num_foreground: int) -> None:
-    """Write the files of one picture, e.g. 'train_000007': they depend on the number of classes,
-    the seed and the name only."""
-    cv2.setNumThreads(1)  # the pictures are shared out over processes already
+    """Write the files of one picture.
+
+    Args:
+        out: the data folder.
+        seed: seed of the data set.
+        name: e.g. 'train_000007'.
+        num_foreground: K. The files depend on it, on the seed and on the name only.
+    """
+    cv2.setNumThreads(1)  # each process of the pool draws pictures of its own
     split, index = name.split('_')
     rng = np.random.default_rng((seed, SPLITS.index(split), int(index)))
     image, objects, classes = scene(rng, num_foreground)
-    filled = np.uint8([0] + [class_id + 1 for class_id in classes])[objects]
-    mask = filled.copy()
-    mask[cv2.morphologyEx(objects, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0] = IGNORE
-    saliency = cv2.GaussianBlur((filled > 0).astype(np.uint8) * 255, (0, 0), 3)
+
+    value_of_object = np.uint8([0] + [class_id + 1 for class_id in classes])
+    filled = value_of_object[objects]
+    gradient = cv2.morphologyEx(objects, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    mask = np.where(gradient > 0, np.uint8(IGNORE), filled)
     for folder in MASKS:
         write_mask(os.path.join(out, folder, f'{name}.png'), mask)
-    for folder, extension, picture in (
-        ('SALImages', '.png', saliency),
-        ('JPEGImages', '.jpg', image),
-    ):
-        with atomic(os.path.join(out, folder, name + extension)) as temporary:
-            Image.fromarray(picture).save(
-                temporary, 'PNG' if extension == '.png' else 'JPEG', quality=90
-            )
+
+    saliency = cv2.GaussianBlur((filled > 0).astype(np.uint8) * 255, (0, 0), 3)
+    with atomic(os.path.join(out, 'SALImages', f'{name}.png')) as temporary:
+        iio.imwrite(temporary, saliency, extension='.png')
+    with atomic(os.path.join(out, 'JPEGImages', f'{name}.jpg')) as temporary:
+        iio.imwrite(temporary, image, extension='.jpg', quality=90)
 
 
 def write_class_file(path: str, num_foreground: int) -> None:
-    """Name the classes class01, class02, …; VOC's 20 need no file."""
+    """Write a classes.txt with the names class01, class02, …, unless there are as many as VOC's."""
     if num_foreground == NUM_FOREGROUND:
-        with contextlib.suppress(FileNotFoundError):  # left by other settings
+        # a run with another number may have left one
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     else:
         names = (f'class{number:02d}' for number in range(1, num_foreground + 1))
@@ -367,7 +445,9 @@ def write_class_file(path: str, num_foreground: int) -> None:
 def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     parser.output.add_argument(
-        '--out', required=True, help="folder to write; it takes the place of the devkit's VOC2012"
+        '--out',
+        required=True,
+        help="folder to write; the stages take it in place of the devkit's VOC2012",
     )
     parser.data.add_argument(
         '--images',
@@ -378,58 +458,79 @@ def parse_args() -> argparse.Namespace:
     parser.data.add_argument(
         '--val',
         type=command_line.number(int, 1),
-        help='pictures of val (default: a quarter of --images)',
+        help='validation pictures (default: a quarter of --images)',
     )
     parser.data.add_argument(
         '--classes',
         type=command_line.number(int, 1, MOST_CLASSES),
         default=NUM_FOREGROUND,
-        help="foreground classes: 20 are VOC's, another number of them is named in classes.txt",
+        help="number of foreground classes: 20 are VOC's; with another number classes.txt names "
+        'them class01, class02, …',
     )
     parser.run.add_argument(
         '--seed', type=command_line.number(int, 0), default=0, help='decides every random choice'
     )
     command_line.add_jobs_flag(parser, 'drawing')
     parser.output.add_argument(
-        '--overwrite', action='store_true', help='replace the pictures of other settings'
+        '--overwrite',
+        action='store_true',
+        help='replace pictures that were made with other settings',
     )
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    counts = {'train': args.images, 'val': args.val or max(1, args.images // 4)}
-    names = {
-        split: [f'{split}_{index:06d}' for index in range(count)] for split, count in counts.items()
+    val = args.val or max(1, args.images // 4)
+    train_names = [f'train_{index:06d}' for index in range(args.images)]
+    val_names = [f'val_{index:06d}' for index in range(val)]
+    settings = {
+        'stage': 'synth',
+        'version': VERSION,
+        'seed': args.seed,
+        'train': args.images,
+        'val': val,
     }
-    settings = {'stage': 'synth', 'version': VERSION, 'seed': args.seed, **counts}
     if args.classes != NUM_FOREGROUND:
         settings['classes'] = args.classes
+
+    refuse_devkit(args.out)
     outputs = [(os.path.join(args.out, folder), extension) for folder, extension in OUTPUTS]
-    masks = os.path.join(args.out, MASKS[0])
-    # a folder with masks but without a manifest is a devkit, which --overwrite would delete
+    png_folders = [folder for folder, extension in outputs if extension == '.png']
+    claim_all([(folder, settings) for folder in png_folders], args.overwrite)
+    write_class_file(os.path.join(args.out, CLASS_FILE), args.classes)
+
+    todo = missing(train_names + val_names, outputs)
+    draw = functools.partial(make_picture, args.out, args.seed, num_foreground=args.classes)
+    for _ in progress(pool_map(draw, todo, args.jobs), total=len(todo), desc='draw'):
+        pass
+
+    write_image_sets(args.out, train_names, val_names)
+    lists = os.path.join(args.out, 'lists')
+    make_lists.main(argparse.Namespace(voc12_root=args.out, out_dir=lists, jobs=args.jobs))
+
+
+def refuse_devkit(out: str) -> None:
+    """Stop before --overwrite could delete the masks of a real devkit, which have no manifest.
+
+    Raises:
+        UserError: the folder has masks but no manifest of this module.
+    """
+    masks = os.path.join(out, MASKS[0])
     if os.path.isdir(masks) and os.listdir(masks) and not fingerprint(masks):
         raise UserError(
             f'{masks}: holds files that voc12.synth did not write; choose another folder as --out'
         )
-    claim_all(
-        [(folder, settings) for folder, extension in outputs if extension == '.png'], args.overwrite
-    )
-    write_class_file(os.path.join(args.out, CLASS_FILE), args.classes)
-    todo = missing(names['train'] + names['val'], outputs)
-    draw = functools.partial(make_picture, args.out, args.seed, num_foreground=args.classes)
-    for _ in progress(pool_map(draw, todo, args.jobs), total=len(todo), desc='draw'):
-        pass
-    for name in ('train', 'train_aug', 'trainaug', 'val'):  # the field has both spellings
-        listed = names['val' if name == 'val' else 'train']
-        write_text(
-            os.path.join(args.out, 'ImageSets', 'Segmentation', f'{name}.txt'),
-            '\n'.join(listed) + '\n',
-        )
-    make_lists.main(
-        argparse.Namespace(
-            voc12_root=args.out, out_dir=os.path.join(args.out, 'lists'), jobs=args.jobs
-        )
-    )
+
+
+def write_image_sets(out: str, train_names: list[str], val_names: list[str]) -> None:
+    """Write ImageSets/Segmentation: train, val, and train again as the augmented list.
+
+    Code in the field reads the augmented list under both spellings, train_aug and trainaug.
+    """
+    folder = os.path.join(out, 'ImageSets', 'Segmentation')
+    for name in ('train', 'train_aug', 'trainaug'):
+        write_text(os.path.join(folder, f'{name}.txt'), '\n'.join(train_names) + '\n')
+    write_text(os.path.join(folder, 'val.txt'), '\n'.join(val_names) + '\n')
 
 
 if __name__ == '__main__':

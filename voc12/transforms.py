@@ -1,35 +1,45 @@
-"""Augmentations as functions of a sample and a generator: geometry and colour, each once (method
-§1, §4)."""
+"""Augmentations of pictures and maps (docs/method.md §1, §4).
+
+Each is a function of a picture, and of a random generator where it draws anything.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms import functional
 
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # (mean, std) of R, G and B
+Window = tuple[slice, slice, slice, slice]  # what `crop_window` returns
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-IMAGENET = (MEAN, STD)  # what ResNet-38's inputs are normalised by
+IMAGENET = (MEAN, STD)  # the normalisation of ResNet-38's inputs
 
 
-def normalise(image: Image.Image, mean: tuple = MEAN, std: tuple = STD) -> np.ndarray:
-    """PIL RGB → float32 [H, W, 3]: RGB/255, minus mean, by std."""
+def normalise(
+    image: Image.Image, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> np.ndarray:
+    """A PIL RGB picture as float32 [H, W, 3]: (RGB/255 − mean) / std."""
     pixels = np.asarray(image, np.float32) / np.float32(255)
     return (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
 
 def to_tensor(array: np.ndarray) -> torch.Tensor:
-    """[H, W, C] → contiguous tensor [C, H, W]; [H, W] stays."""
-    return torch.from_numpy(
-        np.ascontiguousarray(array.transpose(2, 0, 1) if array.ndim == 3 else array)
-    )
+    """An array [H, W, C] as a contiguous tensor [C, H, W]; an array [H, W] keeps its shape."""
+    if array.ndim == 3:
+        array = array.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def random_long_side(
     size: tuple[int, int], low: int, high: int, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """(width, height) whose long side is a random whole number in [low, high]."""
+    """Resize (width, height) so that the long side is a random whole number in [low, high]."""
+    width, height = size
     scale = int(rng.integers(low, high + 1)) / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def color_jitter(
@@ -40,8 +50,11 @@ def color_jitter(
     saturation: float = 0.3,
     hue: float = 0.1,
 ) -> Image.Image:
-    """torchvision's ColorJitter (factors in 1 ± value, hue shift in ± hue, random order) drawn from
-    `rng`."""
+    """torchvision's ColorJitter with all random numbers drawn from `rng`.
+
+    Brightness, contrast and saturation are multiplied by factors in 1 ± their value, the hue is
+    shifted by up to ± hue, and the four steps come in random order.
+    """
     steps = [
         (functional.adjust_brightness, rng.uniform(1 - brightness, 1 + brightness)),
         (functional.adjust_contrast, rng.uniform(1 - contrast, 1 + contrast)),
@@ -54,26 +67,34 @@ def color_jitter(
     return image
 
 
-def crop_window(
-    height: int, width: int, crop: int, rng: np.random.Generator
-) -> tuple[slice, slice, slice, slice]:
-    """A random crop × crop window: (canvas rows, canvas columns, picture rows, picture columns).
+def crop_window(height: int, width: int, crop: int, rng: np.random.Generator) -> Window:
+    """A random window of a picture, and its place on a canvas of crop × crop pixels.
 
-    A side shorter than the crop is placed at a random offset of the canvas, a longer one is cut at
-    a random offset.
+    A side that is shorter than the crop is placed at a random offset on the canvas. A longer one is
+    cut at a random offset.
+
+    Returns:
+        (canvas rows, canvas columns, picture rows, picture columns).
     """
-    canvas, picture = [], []
-    for side in (height, width):
-        length = min(side, crop)
-        space = crop - side
-        offset = int(rng.integers(0, abs(space) + 1))
-        canvas.append(slice(offset, offset + length) if space > 0 else slice(0, length))
-        picture.append(slice(0, length) if space > 0 else slice(offset, offset + length))
-    return canvas[0], canvas[1], picture[0], picture[1]
+    canvas_rows, picture_rows = _crop_side(height, crop, rng)
+    canvas_columns, picture_columns = _crop_side(width, crop, rng)
+    return canvas_rows, canvas_columns, picture_rows, picture_columns
 
 
-def cut(array: np.ndarray, crop: int, window: tuple, fill: float = 0) -> np.ndarray:
+def _crop_side(side: int, crop: int, rng: np.random.Generator) -> tuple[slice, slice]:
+    """`crop_window` along one side: (slice of the canvas, slice of the picture)."""
+    length = min(side, crop)
+    offset = int(rng.integers(0, abs(crop - side) + 1))
+    at_offset = slice(offset, offset + length)
+    from_start = slice(0, length)
+    if side < crop:
+        return at_offset, from_start
+    return from_start, at_offset
+
+
+def cut(array: np.ndarray, crop: int, window: Window, fill: float = 0) -> np.ndarray:
     """Apply a `crop_window` to [H, W, ...]: [crop, crop, ...] with `fill` outside the picture."""
+    canvas_rows, canvas_columns, picture_rows, picture_columns = window
     result = np.full((crop, crop, *array.shape[2:]), fill, array.dtype)
-    result[window[0], window[1]] = array[window[2], window[3]]
+    result[canvas_rows, canvas_columns] = array[picture_rows, picture_columns]
     return result

@@ -1,4 +1,4 @@
-"""Pictures with pseudo masks, augmented for training (method §8)."""
+"""Data sets of the segmentation networks: training crops and test views (docs/method.md §8)."""
 
 import os
 
@@ -18,30 +18,35 @@ from voc12.transforms import crop_window, cut, normalise, to_tensor
 
 
 def shift_hsv(image: np.ndarray, shifts: tuple[int, int, int]) -> np.ndarray:
-    """Shift hue (of 180, wraps round), saturation and value (clipped to 0…255) of an RGB image
-    uint8 [H, W, 3]."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int16) + np.asarray(shifts, np.int16)
+    """Shift hue, saturation and value of an RGB image uint8 [H, W, 3].
+
+    The hue wraps round at 180 (OpenCV's unit is 2 degrees). Saturation and value are clipped to
+    0…255.
+    """
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int16)
+    hsv += np.asarray(shifts, np.int16)
     hsv[..., 0] %= 180
     return cv2.cvtColor(hsv.clip(0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB)
 
 
 class VOCDataset(Dataset):
-    """Training crops of a VOC2012 folder, indexed by (epoch, index), which with the seed decides
-    every random choice.
+    """Training crops of pictures with pseudo masks.
 
-    Order: HSV shift, mirror, scale (cv2 cubic; masks nearest), normalise, crop into zeros (masks:
-    255).
+    The steps are: HSV shift; mirror; scale (cubic, the mask nearest-neighbour); normalise; crop on
+    a canvas of zeros (the mask's canvas is 255). A sample is indexed by (epoch, index). Together
+    with the seed they decide every random choice.
 
     Args:
-        config: an experiment's config (the DATA_* keys and TRAIN_SEED).
-        names: images; the mask of each is DATA_PSEUDO_GT/<name>.png.
+        config: an experiment's config; its DATA_* keys and TRAIN_SEED are used.
+        names: names of the pictures. The mask of a picture is DATA_PSEUDO_GT/<name>.png.
     Raises:
-        UserError: a picture or mask is missing or their sizes differ (headers only, all of them,
-            before training).
+        UserError: a picture or mask is missing, or their sizes differ. The headers of all files
+            are checked before training starts.
     """
 
     def __init__(self, config: dict, names: list[str]):
-        self.config, self.names = config, names
+        self.config = config
+        self.names = names
         self.classes = class_set(config['DATA_ROOT'])
         check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
         need_folder(
@@ -54,6 +59,7 @@ class VOCDataset(Dataset):
             check_size(path, mask_size, picture_size, what='the mask is')
 
     def mask_path(self, name: str) -> str:
+        """Path of the pseudo mask of a picture."""
         return os.path.join(self.config['DATA_PSEUDO_GT'], name + '.png')
 
     def __len__(self) -> int:
@@ -61,8 +67,10 @@ class VOCDataset(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         """'image' float32 [3, crop, crop] and 'mask' int64 [crop, crop], 255 = ignore."""
-        config, name = self.config, self.names[key[1]]
-        rng = sample_rng(config['TRAIN_SEED'], *key)
+        config = self.config
+        epoch, index = key
+        name = self.names[index]
+        rng = sample_rng(config['TRAIN_SEED'], epoch, index)
         image = np.asarray(read_image(image_path(config['DATA_ROOT'], name)))
         mask = read_mask(self.mask_path(name), self.classes)
 
@@ -72,48 +80,60 @@ class VOCDataset(Dataset):
         if limits.any():
             image = shift_hsv(image, rng.integers(-limits, limits + 1))
         if rng.random() < config['DATA_RANDOMFLIP']:
-            image, mask = image[:, ::-1], mask[:, ::-1]
+            image = image[:, ::-1]
+            mask = mask[:, ::-1]
         scale = rng.uniform(*config['DATA_RANDOMSCALE'])
-        size = max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale))
+        height, width = mask.shape
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_CUBIC)
         mask = cv2.resize(np.ascontiguousarray(mask), size, interpolation=cv2.INTER_NEAREST)
 
         crop = config['DATA_RANDOMCROP']
         window = crop_window(*mask.shape, crop, rng)
-        image = cut(normalise(image, config['DATA_MEAN'], config['DATA_STD']), crop, window)
+        image = normalise(image, config['DATA_MEAN'], config['DATA_STD'])
         return {
-            'image': to_tensor(image),
+            'image': to_tensor(cut(image, crop, window)),
             'mask': to_tensor(cut(mask, crop, window, IGNORE)).long(),
         }
 
 
 class TestSet(Dataset):
-    """Every picture at every scale, each with its mirror image; resized by cv2 cubic after
-    normalising.
+    """Every picture at every scale, and with TEST_FLIP its mirror image too.
+
+    A picture is normalised first and then resized with cubic interpolation.
 
     Args:
-        config: an experiment's config (DATA_ROOT, DATA_MEAN, DATA_STD, TEST_MULTISCALE and
-            TEST_FLIP).
+        config: an experiment's config; DATA_ROOT, DATA_MEAN, DATA_STD, TEST_MULTISCALE and
+            TEST_FLIP are used.
+        names: names of the pictures.
     """
 
     def __init__(self, config: dict, names: list[str]):
-        self.config, self.names = config, names
+        self.config = config
+        self.names = names
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
-        """'name', 'picture' uint8 [H, W, 3] and 'views': one [2, 3, h, w] a scale (without
-        TEST_FLIP [1, 3, h, w])."""
-        config, name = self.config, self.names[index]
+        """All views of one picture.
+
+        Returns:
+            'name'; 'picture', uint8 [H, W, 3]; and 'views', a tensor [2, 3, h, w] for every scale:
+            the picture and its mirror image. Without TEST_FLIP it is [1, 3, h, w].
+        """
+        config = self.config
+        name = self.names[index]
         picture = np.array(read_image(image_path(config['DATA_ROOT'], name)))
         image = normalise(picture, config['DATA_MEAN'], config['DATA_STD'])
         views = []
         for scale in config['TEST_MULTISCALE']:
-            view = to_tensor(
-                cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-            )
-            views.append(torch.stack([view, view.flip(2)] if config['TEST_FLIP'] else [view]))
+            resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+            view = to_tensor(resized)
+            if config['TEST_FLIP']:
+                views.append(torch.stack([view, view.flip(2)]))
+            else:
+                views.append(view[None])
         return {'name': name, 'picture': picture, 'views': views}
 
 
@@ -121,10 +141,10 @@ DATASETS = {'VOCDataset': VOCDataset}
 
 
 def generate_dataset(config: dict, names: list[str]) -> Dataset:
-    """The training set that DATA_NAME names.
+    """The training set of the class that DATA_NAME names.
 
     Raises:
-        UserError: no such data set, or its files are not in order.
+        UserError: there is no such class, or a file is missing or has the wrong size.
     """
     config = with_defaults(config)
     if config['DATA_NAME'] not in DATASETS:

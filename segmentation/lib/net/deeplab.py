@@ -20,14 +20,17 @@ def _conv_bn(channels_in: int, channels: int, kernel: int, dilation: int = 1) ->
     )
 
 
-def _resize(x: torch.Tensor, size) -> torch.Tensor:
+def _resize(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """Resize maps [N, C, h, w] to size (H, W) by bilinear interpolation."""
     return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=True)
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling with a global branch, concatenated and projected.
+    """Atrous spatial pyramid pooling with a global branch; branches are concatenated and projected.
 
     Args:
+        channels_in: channels of the input.
+        channels: channels of every branch and of the output.
         rates: dilation of each branch's 3×3 convolution; rate 1 stands for a 1×1 convolution.
     """
 
@@ -44,21 +47,24 @@ class ASPP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         maps = [getattr(self, f'branch{i}')(x) for i in range(1, self.branches + 1)]
-        pooled = F.relu(self.branch5_bn(self.branch5_conv(x.mean((2, 3), keepdim=True))))
+        mean = x.mean((2, 3), keepdim=True)  # [N, C, 1, 1]
+        pooled = F.relu(self.branch5_bn(self.branch5_conv(mean)))
         maps.append(pooled.expand(-1, -1, *x.shape[2:]))
         return self.dropout(self.conv_cat(torch.cat(maps, 1)))
 
 
 class DeepLab(nn.Module):
-    """What the versions share: a backbone, new layers on top, logits at the size of the input.
+    """Base class of the versions: a backbone with new layers on top.
 
-    A version defines `build(config)`, which makes its layers, and `head(features)`.
+    A version defines `build(config)`, which makes the new layers, and `head(features)`, which
+    computes logits at the feature size.
 
     Args:
-        backbone: has `features(x)`, which returns {tap: [N, C, h, w]}, and `channels` of its taps.
-        taps: names of its low-level and of its last tap.
-        config: an experiment's config.
-        freeze_bn: the backbone's BatchNorm stays in eval mode.
+        backbone: a network with a method `features(x)`, which returns {tap: map [N, C, h, w]}, and
+            an attribute `channels`, {tap: C}.
+        taps: names of the low-level tap and of the last tap.
+        config: a complete config of an experiment.
+        freeze_bn: keep the backbone's BatchNorm in eval mode.
     """
 
     def __init__(self, backbone: nn.Module, taps: tuple[str, str], config: dict, freeze_bn: bool):
@@ -74,20 +80,30 @@ class DeepLab(nn.Module):
                 elif isinstance(layer, nn.BatchNorm2d):
                     layer.momentum = config['TRAIN_BN_MOM']
         if config['MODEL_CLS_STD']:
-            # the published kaiming weights give logits of about ±5, which take a thousand
-            # iterations to unlearn
+            # Kaiming weights, as published, give logits of about ±5. It takes a thousand iterations
+            # to unlearn them.
             nn.init.normal_(self.cls_conv.weight, std=config['MODEL_CLS_STD'])
             nn.init.zeros_(self.cls_conv.bias)
 
+    def build(self, config: dict) -> None:
+        """Make the new layers of the version."""
+        raise NotImplementedError
+
+    def head(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Logits [N, C, h, w] at the feature size, from the backbone's taps."""
+        raise NotImplementedError
+
     def new_layers(self) -> list[nn.Module]:
-        """Everything but the backbone. It trains at ten times the backbone's learning rate."""
+        """All modules but the backbone. They train at ten times the backbone's learning rate."""
         return [module for module in self.children() if module is not self.backbone]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [N, classes, H, W] of a normalised image [N, 3, H, W]."""
-        return _resize(self.head(self.backbone.features(x)), x.shape[2:])
+        """Logits [N, C, H, W] of a batch of normalised images [N, 3, H, W]."""
+        logits = self.head(self.backbone.features(x))
+        return _resize(logits, x.shape[2:])
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> 'DeepLab':
+        """Set the training mode; with freeze_bn the backbone's BatchNorm stays in eval mode."""
         super().train(mode)
         if self.freeze_bn:
             for module in self.backbone.modules():
@@ -99,14 +115,13 @@ class DeepLab(nn.Module):
 class DeepLabV1(DeepLab):
     """A 3×3 convolution of dilation 12 and a 1×1 convolution, 512 channels each.
 
-    At output stride 16 the dilation is 6, which is as many pixels of the picture.
+    At output stride 16 the dilation is 6, which reaches over as many pixels of the picture.
     """
 
     def build(self, config: dict) -> None:
+        channels_in = self.backbone.channels[self.high]
         rate = 12 * 8 // config['MODEL_OUTPUT_STRIDE']
-        self.conv_fov = nn.Conv2d(
-            self.backbone.channels[self.high], 512, 3, 1, rate, rate, bias=False
-        )
+        self.conv_fov = nn.Conv2d(channels_in, 512, 3, 1, rate, rate, bias=False)
         self.bn_fov = nn.BatchNorm2d(512)
         self.conv_fov2 = nn.Conv2d(512, 512, 1, bias=False)
         self.bn_fov2 = nn.BatchNorm2d(512)
@@ -122,17 +137,17 @@ class DeepLabV1(DeepLab):
 class DeepLabV2(DeepLab):
     """ASPP of four 3×3 branches with the global branch of v3, as in the published code.
 
-    Rates 6, 12, 18, 24, at stride 16 half that.
+    The rates are 6, 12, 18 and 24 at output stride 8, and half of that at stride 16.
     """
 
     def build(self, config: dict) -> None:
-        self.aspp = ASPP(
-            self.backbone.channels[self.high], config['MODEL_ASPP_OUTDIM'], self.rates(config)
-        )
+        channels = config['MODEL_ASPP_OUTDIM']
+        self.aspp = ASPP(self.backbone.channels[self.high], channels, self.rates(config))
         self.dropout = nn.Dropout(0.5)
-        self.cls_conv = nn.Conv2d(config['MODEL_ASPP_OUTDIM'], config['MODEL_NUM_CLASSES'], 1)
+        self.cls_conv = nn.Conv2d(channels, config['MODEL_NUM_CLASSES'], 1)
 
     def rates(self, config: dict) -> tuple[int, ...]:
+        """Dilations of the ASPP branches."""
         return (6, 12, 18, 24) if config['MODEL_OUTPUT_STRIDE'] == 8 else (3, 6, 9, 12)
 
     def head(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -142,7 +157,7 @@ class DeepLabV2(DeepLab):
 class DeepLabV3(DeepLabV2):
     """ASPP of a 1×1 branch and three 3×3 branches.
 
-    Rates 6, 12, 18 at output stride 16, twice that at stride 8.
+    The rates of the latter are 6, 12 and 18 at output stride 16, and twice that at stride 8.
     """
 
     def rates(self, config: dict) -> tuple[int, ...]:

@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-# network/, tool/ and voc12/ are found from the repository's root
+# the repository's root, so that network/, tool/ and voc12/ can be imported
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))

@@ -1,8 +1,11 @@
-"""An experiment's config: checked, completed by the defaults, overridden by the command line."""
+"""Reads an experiment's config: applies --set, fills in the defaults and checks every value."""
 
+import argparse
 import ast
 import difflib
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import voc12
 from tool.files.atomic import need_folder
@@ -14,12 +17,15 @@ from utils.keys import KEYS, Key, describe_keys, with_defaults
 from voc12.layout import class_set
 
 
-def read_config(config: dict, overrides: list[str] = ()) -> dict:
-    """A checked copy of an experiment's config with KEY=VALUE overrides and all defaults.
+def read_config(config: dict, overrides: Sequence[str] = ()) -> dict:
+    """A complete and checked copy of an experiment's config.
 
+    Args:
+        config: the config_dict of config.py.
+        overrides: the values KEY=VALUE of --set, which replace those of config.py.
     Raises:
-        UserError: an unknown key, a missing one without a default, a value of the wrong type or out
-            of range.
+        UserError: a key is unknown, a key without a default is missing, or a value has the wrong
+            type or is out of range.
     """
     config = dict(config)
     for override in overrides:
@@ -42,44 +48,62 @@ def read_config(config: dict, overrides: list[str] = ()) -> dict:
 
 
 def _known(name: str) -> None:
+    """Check that a config key exists.
+
+    Raises:
+        UserError: it does not; the message suggests keys with similar names.
+    """
     if name not in KEYS:
         close = difflib.get_close_matches(name.upper(), KEYS) or KEYS
         raise UserError(f'{name}: no such config key; did you mean {", ".join(close)}?')
 
 
-def _parse(name: str, text: str):
-    """The Python value that a command line's text stands for; a text that does not fit the key is
-    left for `_check`."""
+def _parse(name: str, text: str) -> Any:
+    """The Python value of a text on the command line.
+
+    A text that does not fit the key is returned as it is; `_check` then refuses it.
+    """
     key = KEYS[name]
     if key.kind is str:
-        return False if key.or_false and text.lower() in ('false', 'none', '') else text
+        if key.or_false and text.lower() in ('false', 'none', ''):
+            return False
+        return text
     try:
-        return command_line.boolean(text) if key.kind is bool else ast.literal_eval(text)
-    except (ValueError, SyntaxError, command_line.argparse.ArgumentTypeError):
+        if key.kind is bool:
+            return command_line.boolean(text)
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, argparse.ArgumentTypeError):
         return text
 
 
-def _check(name: str, value):
-    """The value of a key, numbers as a list where they are one.
+def _check(name: str, value: Any) -> Any:
+    """The checked value of a key. For a key that holds a list, a tuple or a number becomes a list.
 
     Raises:
-        UserError: it is not what the key may hold.
+        UserError: the key may not hold this value.
     """
     key = KEYS[name]
     if key.or_false and value is False:
         return value
-    if key.kind is list and not isinstance(value, list):
-        value = list(value) if isinstance(value, tuple) else [value]
+    if key.kind is list:
+        if isinstance(value, tuple):
+            value = list(value)
+        elif not isinstance(value, list):
+            value = [value]
     if not _fits(value, key):
         raise UserError(f'{name} = {value!r}: must be {key.allowed()}')
     return value
 
 
-def _fits(value, key: Key) -> bool:
+def _fits(value: Any, key: Key) -> bool:
+    """Whether a key may hold a value."""
     if key.choices and value not in key.choices:
         return False
     if key.kind is list:
-        right_length = len(value) == key.length if key.length else len(value) > 0
+        if key.length is None:
+            right_length = len(value) > 0
+        else:
+            right_length = len(value) == key.length
         return right_length and all(_is_number(item, key) for item in value)
     if key.kind is float:
         return _is_number(value, key)
@@ -88,20 +112,20 @@ def _fits(value, key: Key) -> bool:
     return type(value) is key.kind
 
 
-def _is_number(value, key: Key) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and (key.low is None or value >= key.low)
-        and (key.high is None or value <= key.high)
-    )
+def _is_number(value: Any, key: Key) -> bool:
+    """Whether a value is a number in the range of a key."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    not_below = key.low is None or value >= key.low
+    not_above = key.high is None or value <= key.high
+    return not_below and not_above
 
 
 def classes_of(config: dict) -> ClassSet:
     """The classes of a config's data folder.
 
     Raises:
-        UserError: MODEL_NUM_CLASSES is another number.
+        UserError: MODEL_NUM_CLASSES is not their number.
     """
     classes = class_set(config['DATA_ROOT'])
     if config['MODEL_NUM_CLASSES'] != classes.num_classes:
@@ -113,19 +137,20 @@ def classes_of(config: dict) -> ClassSet:
 
 
 def names_of(config: dict, split: str) -> list[str]:
-    """Image names of a split (its list is in DATA_ROOT/ImageSets/Segmentation, else in voc12/) or
-    of a list file (*.txt).
+    """Names of the pictures of a split.
 
+    Args:
+        split: the path of a list (*.txt), or the name of a list in
+            DATA_ROOT/ImageSets/Segmentation or else in voc12/.
     Raises:
-        UserError: no such list; names where it was looked for.
+        UserError: there is no such list; the message names the folders.
     """
     if split.endswith('.txt'):
         return read_list(split)
     root = need_folder(config['DATA_ROOT'], "set DATA_ROOT to the devkit's VOC2012 folder")
-    for folder in (
-        os.path.join(root, 'ImageSets', 'Segmentation'),
-        os.path.dirname(voc12.__file__),
-    ):
+    devkit_lists = os.path.join(root, 'ImageSets', 'Segmentation')
+    own_lists = os.path.dirname(voc12.__file__)
+    for folder in (devkit_lists, own_lists):
         path = os.path.join(folder, split + '.txt')
         if os.path.exists(path):
             return read_list(path)
@@ -136,7 +161,8 @@ def names_of(config: dict, split: str) -> list[str]:
 
 
 def add_config_flags(parser: command_line.Parser) -> None:
-    """The flags train.py and test.py share, --set and --device; --help ends with all keys."""
+    """Add the flags that train.py and test.py share, --set and --device, and list all config keys
+    at the end of --help."""
     parser.epilog = describe_keys()
     parser.method.add_argument(
         '--set',

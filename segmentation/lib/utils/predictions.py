@@ -1,5 +1,7 @@
-"""What is done with a picture's class probabilities: dense CRF, scores. No torch here: worker
-processes start quickly."""
+"""Writes the predictions of pictures, with dense CRF where wanted, and scores them.
+
+This module does not import torch, so that worker processes start quickly.
+"""
 
 import functools
 import os
@@ -16,15 +18,15 @@ from tool.run.pool import pool_map
 
 @dataclass(frozen=True)
 class PredictionOutputs:
-    """Folders to write predictions into, and how."""
+    """Folders for the predictions, and the settings of the dense CRF."""
 
-    # of the labels as the network gives them; None: not wanted
+    # folder for the predictions without dense CRF; None: not wanted
     plain: str | None
-    # of the labels after dense CRF; None: not wanted
+    # folder for the predictions after dense CRF; None: not wanted
     crf: str | None
-    # constants of the CRF; None where there is none
+    # constants of the CRF; None where there is no CRF
     preset: CrfPreset | None
-    # one of tool.method.crf.BACKENDS
+    # implementation of the CRF, one of tool.method.crf.BACKENDS
     backend: str
 
 
@@ -35,12 +37,14 @@ def write_prediction(
     probs: np.ndarray | None,
     outputs: PredictionOutputs,
 ) -> None:
-    """Write the wanted palette PNGs of one picture.
+    """Write the predictions of one picture as palette PNGs.
 
     Args:
+        name: the picture.
         picture: uint8 [H, W, 3].
-        labels: uint8 [H, W], where they are wanted.
-        probs: float32 [C, H, W], where the labels after dense CRF are wanted.
+        labels: predicted classes, uint8 [H, W]; only needed for the folder without dense CRF.
+        probs: class probabilities, float32 [C, H, W]; only needed for the dense CRF.
+        outputs: the folders to write into.
     """
     if outputs.plain:
         write_mask(os.path.join(outputs.plain, name + '.png'), labels)
@@ -50,12 +54,15 @@ def write_prediction(
 
 
 def _confusion(classes: ClassSet, paths: tuple[str, str]) -> np.ndarray:
-    prediction, truth = (read_mask(path, classes) for path in paths)
+    """Confusion matrix [C, C + 1] of one picture, from the paths of prediction and ground truth."""
+    prediction_path, truth_path = paths
+    prediction = read_mask(prediction_path, classes)
+    truth = read_mask(truth_path, classes)
     check_size(
-        paths[0],
+        prediction_path,
         prediction.shape,
         truth.shape,
-        of=f'its ground truth {paths[1]}',
+        of=f'its ground truth {truth_path}',
         fix='use --overwrite',
     )
     return confusion(prediction, truth, classes.num_classes)
@@ -64,14 +71,20 @@ def _confusion(classes: ClassSet, paths: tuple[str, str]) -> np.ndarray:
 def evaluate(
     out_dir: str, truth_dir: str, names: list[str], jobs: int, classes: ClassSet
 ) -> dict[str, float]:
-    """{class: IoU %, …, 'mIoU': …} of out_dir/<name>.png against truth_dir/<name>.png.
+    """Score the predictions out_dir/<name>.png against the masks truth_dir/<name>.png.
 
+    Args:
+        names: names of the pictures.
+        jobs: number of processes.
+        classes: classes of the masks.
+    Returns:
+        {class: IoU in percent, …, 'mIoU': …}.
     Raises:
         UserError: a mask is missing, damaged or of another size.
     """
-    paths = (
-        (os.path.join(out_dir, name + '.png'), os.path.join(truth_dir, name + '.png'))
-        for name in names
-    )
+    paths = []
+    for name in names:
+        file = name + '.png'
+        paths.append((os.path.join(out_dir, file), os.path.join(truth_dir, file)))
     total = sum(pool_map(functools.partial(_confusion, classes), paths, jobs))
     return scores(total, classes.names)

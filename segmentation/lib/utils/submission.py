@@ -1,4 +1,4 @@
-"""The archive of test predictions that the VOC evaluation server takes."""
+"""Writes and checks the archive of test predictions for the VOC evaluation server."""
 
 import io
 import os
@@ -13,16 +13,23 @@ from tool.run.errors import UserError
 from voc12.classes import NUM_CLASSES, VOC
 from voc12.layout import image_path
 
-FOLDER = 'results/VOC2012/Segmentation/comp6_test_cls'  # trained on anything but the test data
+# the server's name for results of networks that may be trained on anything but the test data
+FOLDER = 'results/VOC2012/Segmentation/comp6_test_cls'
 
 
 def write_submission(path: str, out_dir: str, root: str, names: list[str]) -> None:
-    """Pack out_dir/<name>.png of every name into a .tgz and check what was packed; a faulty archive
-    is not left behind.
+    """Pack the prediction out_dir/<name>.png of every name into a .tgz and check the archive.
 
+    An archive with an error is removed.
+
+    Args:
+        path: the archive to write.
+        out_dir: folder of the predictions.
+        root: the VOC2012 folder.
+        names: names of the test pictures.
     Raises:
-        UserError: a picture is missing, of another size than its JPEG, or holds a value that is no
-            class.
+        UserError: a prediction is missing, has another size than its picture, or holds a value that
+            is no class.
     """
     if not path.endswith(('.tgz', '.tar.gz')):
         raise UserError(f'--submission {path}: the server takes a .tgz; use such a name')
@@ -30,26 +37,38 @@ def write_submission(path: str, out_dir: str, root: str, names: list[str]) -> No
         with tarfile.open(temporary, 'w:gz') as archive:
             for name in names:
                 source = os.path.join(out_dir, name + '.png')
-                read_mask(source, VOC)  # a missing or damaged one is named here
+                read_mask(source, VOC)  # raises an error for a missing or damaged file
                 archive.add(source, f'{FOLDER}/{name}.png')
         check_submission(temporary, root, names)
 
 
 def check_submission(path: str, root: str, names: list[str]) -> None:
-    """UserError unless the archive holds exactly one palette PNG for every name, of its JPEG's
-    size, with ids 0…20."""
+    """Check an archive for the VOC evaluation server.
+
+    Args:
+        path: the archive.
+        root: the VOC2012 folder.
+        names: names of the test pictures.
+    Raises:
+        UserError: unless the archive holds exactly one palette PNG for every name, which has the
+            size of the picture and the class ids 0…K only.
+    """
     wanted = {f'{FOLDER}/{name}.png': name for name in names}
     with tarfile.open(path, 'r:gz') as archive:
         members = archive.getnames()
         for member in [*wanted, *members]:
-            if members.count(member) != 1 or member not in wanted:
+            in_archive = members.count(member)
+            in_list = int(member in wanted)
+            if in_archive != 1 or in_list != 1:
                 raise UserError(
-                    f'{member}: is in the archive {members.count(member)} times, in the list '
-                    f'{int(member in wanted)} times; test again with --overwrite'
+                    f'{member}: is in the archive {in_archive} times, in the list '
+                    f'{in_list} times; test again with --overwrite'
                 )
         for member, name in wanted.items():
-            image = Image.open(io.BytesIO(archive.extractfile(member).read()))
-            mask, picture_size = np.array(image), image_size(image_path(root, name))
+            content = archive.extractfile(member).read()
+            image = Image.open(io.BytesIO(content))
+            mask = np.array(image)
+            picture_size = image_size(image_path(root, name))
             if image.mode != 'P':
                 raise UserError(
                     f'{member}: is {image.mode} instead of P, the mode of a palette PNG; '

@@ -1,16 +1,19 @@
-"""Testing of a segmentation network: what every experiment's test.py runs (method §8).
+"""Testing of a segmentation network; every experiment's test.py runs it (docs/method.md §8).
 
     python test.py [--split {val,train,test}] [--set KEY=VALUE ...]
-    python test.py --split test --submission results.tgz      (what the VOC evaluation server takes)
-    torchrun --nproc_per_node 4 test.py ...                   (the pictures are shared out)
+    python test.py --split test --submission results.tgz     (archive for the VOC evaluation server)
+    torchrun --nproc_per_node 4 test.py ...                  (the processes share the pictures)
 
-Reads the trained checkpoint and DATA_ROOT. Writes one palette PNG a picture into --out_dir (and
-what it is before the CRF into
---out_no_crf); a run that was broken off goes on where it stopped. For train and val it prints the
-IoU of every class against DATA_ROOT/SegmentationClass.
+Reads  the trained checkpoint and DATA_ROOT.
+Writes one palette PNG for every picture into --out_dir, and the prediction before the dense CRF
+       into --out_no_crf.
+
+An interrupted run continues where it stopped. For train and val the IoU of every class against
+DATA_ROOT/SegmentationClass is printed.
 """
 
 import argparse
+import functools
 import os
 
 import numpy as np
@@ -39,12 +42,24 @@ from voc12.layout import check_images
 
 @torch.inference_mode()
 def mean_logits(net: nn.Module, views: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
-    """Logits [C, H, W] at the picture's `size`, averaged over its views (the second of a view is
-    the first, mirrored)."""
+    """Logits of a picture, averaged over its views.
+
+    Args:
+        net: the network.
+        views: [2, 3, h, w] for every scale, the picture and its mirror image, or [1, 3, h, w]
+            without the mirror image.
+        size: (H, W) of the picture.
+    Returns:
+        [C, H, W].
+    """
     logits = []
     for view in views:
         maps = F.interpolate(net(view), size=size, mode='bilinear', align_corners=True)
-        logits.append(maps[0] if len(maps) == 1 else (maps[0] + maps[1].flip(2)) / 2)
+        if len(maps) == 1:
+            logits.append(maps[0])
+        else:
+            mirrored_back = maps[1].flip(2)
+            logits.append((maps[0] + mirrored_back) / 2)
     return torch.stack(logits).mean(0)
 
 
@@ -56,8 +71,10 @@ def predict(
     device: torch.device,
     jobs: int,
 ) -> None:
-    """Write the wanted files of every picture that is still to do; the CRF runs in a process pool
-    beside the network."""
+    """Write the missing predictions.
+
+    The dense CRF runs in a pool of `jobs` processes while the network works on the next pictures.
+    """
     loader = DataLoader(
         TestSet(config, list(stage.todo)),
         batch_size=None,
@@ -78,30 +95,32 @@ def parse_args(config: dict) -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     add_config_flags(parser)
     parser.data.add_argument(
-        '--split', choices=('val', 'train', 'test'), default='val', help='pictures to test'
+        '--split', choices=('val', 'train', 'test'), default='val', help='split to test'
     )
     parser.data.add_argument(
-        '--list', help='an image list to test instead of all pictures of the split'
+        '--list', help='list of pictures to test (default: the list of --split)'
     )
     parser.model.add_argument(
         '--weights', help='checkpoint to test (default: MODEL_SAVE_DIR/EXP_NAME.pth)'
     )
     parser.output.add_argument(
         '--out_dir',
-        help='folder of the PNGs (default: TEST_SAVE_DIR/EXP_NAME/<split>_crf_<TEST_CRF>)',
+        help='folder for the predictions (default: TEST_SAVE_DIR/EXP_NAME/<split>_crf_<TEST_CRF>)',
     )
     parser.output.add_argument(
-        '--out_no_crf', metavar='DIR', help='also write the predictions as they are before the CRF'
+        '--out_no_crf',
+        metavar='DIR',
+        help='also write the predictions before the dense CRF into this folder',
     )
     parser.output.add_argument(
         '--submission',
         metavar='FILE.tgz',
-        help='with --split test: also write and check this archive',
+        help='also write this archive for the VOC evaluation server, and check it (--split test)',
     )
     parser.output.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace what other weights or settings have written',
+        help='replace predictions of other weights or settings',
     )
     command_line.add_jobs_flag(parser, 'the CRF and the evaluation')
     args = parser.parse_args()
@@ -112,7 +131,8 @@ def parse_args(config: dict) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     classes = classes_of(args.config)
     check_flags(args, classes)
-    config, device = args.config, processes.start(args.device)
+    config = args.config
+    device = processes.start(args.device)
     names = names_of(config, args.list or args.split)
     check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
     truth_dir = find_truth(config, args.split, names)
@@ -126,12 +146,11 @@ def main(args: argparse.Namespace) -> None:
     backend = config['TEST_CRF_BACKEND'] if outputs.crf else None
 
     def claim() -> int:
-        """Claim the folders in one process, before any other writes; returns how many pictures are
-        to do."""
+        """Claim the folders and return the number of pictures to do."""
         claim_all([(output.folder, output.settings) for output in wanted], args.overwrite)
         return len(lacking(names, wanted))
 
-    todo = processes.once(claim)
+    todo = processes.once(claim)  # before any process writes
     stage.claim(wanted, backend, crf_option='TEST_CRF_BACKEND')
     if processes.is_main():
         print(
@@ -153,7 +172,11 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check_flags(args: argparse.Namespace, classes: ClassSet) -> None:
-    """UserError for flags that contradict each other, the config or the classes."""
+    """Check that the flags fit each other, the config and the classes.
+
+    Raises:
+        UserError: they do not.
+    """
     if args.submission and classes != VOC:
         raise UserError(
             f'--submission {args.submission}: the server takes the 20 classes of VOC 2012, '
@@ -171,7 +194,11 @@ def check_flags(args: argparse.Namespace, classes: ClassSet) -> None:
 
 
 def find_truth(config: dict, split: str, names: list[str]) -> str | None:
-    """The folder of ground truth, None for the test split; UserError where a mask is missing."""
+    """The folder of ground-truth masks; None for the test split, which has none.
+
+    Raises:
+        UserError: the mask of a picture is missing.
+    """
     if split == 'test':
         return None
     truth_dir = os.path.join(config['DATA_ROOT'], 'SegmentationClass')
@@ -187,35 +214,43 @@ def find_truth(config: dict, split: str, names: list[str]) -> str | None:
 def prediction_outputs(args: argparse.Namespace, config: dict) -> PredictionOutputs:
     """The folders to write, with and without dense CRF."""
     crf = config['TEST_CRF']
-    out_dir = args.out_dir or os.path.join(
-        config['TEST_SAVE_DIR'], config['EXP_NAME'], f'{args.split}_crf_{crf}'
-    )
+    out_dir = args.out_dir
+    if not out_dir:
+        folder = f'{args.split}_crf_{crf}'
+        out_dir = os.path.join(config['TEST_SAVE_DIR'], config['EXP_NAME'], folder)
     preset = TEST_CRFS[crf]
     backend = config['TEST_CRF_BACKEND']
     if preset is None:
-        return PredictionOutputs(out_dir, None, preset, backend)
-    return PredictionOutputs(args.out_no_crf, out_dir, preset, backend)
+        return PredictionOutputs(plain=out_dir, crf=None, preset=None, backend=backend)
+    return PredictionOutputs(plain=args.out_no_crf, crf=out_dir, preset=preset, backend=backend)
 
 
 def wanted_outputs(config: dict, weights: str, outputs: PredictionOutputs) -> list[Output]:
-    """The folders with what decides their files; the one to score and to submit comes first."""
+    """The folders to write, each with the settings for its manifest.
+
+    The first one holds the predictions to score and to submit.
+    """
     settings = {
         'stage': 'segmentation test',
         'weights': fingerprint(weights),
-        **{key: config[key] for key in ('DATA_MEAN', 'DATA_STD', 'TEST_MULTISCALE', 'TEST_FLIP')},
+        'DATA_MEAN': config['DATA_MEAN'],
+        'DATA_STD': config['DATA_STD'],
+        'TEST_MULTISCALE': config['TEST_MULTISCALE'],
+        'TEST_FLIP': config['TEST_FLIP'],
     }
-    with_crf = {
-        **settings,
-        'TEST_CRF': config['TEST_CRF'],
-        'TEST_CRF_BACKEND': config['TEST_CRF_BACKEND'],
-    }
-    both = [
-        Output(outputs.crf, '.png', with_crf),
-        Output(outputs.plain, '.png', {**settings, 'TEST_CRF': 'none'}),
-    ]
-    return [output for output in both if output.folder]
+    wanted = []
+    if outputs.crf:
+        crf_settings = {
+            **settings,
+            'TEST_CRF': config['TEST_CRF'],
+            'TEST_CRF_BACKEND': config['TEST_CRF_BACKEND'],
+        }
+        wanted.append(Output(outputs.crf, '.png', crf_settings))
+    if outputs.plain:
+        wanted.append(Output(outputs.plain, '.png', {**settings, 'TEST_CRF': 'none'}))
+    return wanted
 
 
 def test(config: dict) -> None:
-    """Run an experiment's test.py."""
-    command_line.run(main, lambda: parse_args(config))
+    """Run the test.py of an experiment with this config."""
+    command_line.run(main, functools.partial(parse_args, config))

@@ -1,18 +1,20 @@
-"""Training of a segmentation network on pseudo masks: what every experiment's train.py runs (method
-§8).
+"""Training of a segmentation network on pseudo masks; every experiment's train.py runs it
+(docs/method.md §8).
 
     python train.py [--set KEY=VALUE ...] [--no_resume]
-    torchrun --nproc_per_node 4 train.py ...      (TRAIN_BATCHES is the batch of all processes
-    together)
+    torchrun --nproc_per_node 4 train.py ...     (the processes share TRAIN_BATCHES pictures)
 
-Reads the config, DATA_ROOT/JPEGImages and DATA_PSEUDO_GT. Writes MODEL_SAVE_DIR/EXP_NAME.pth,
-EXP_NAME_itr<N>.pth every TRAIN_SAVE_ITERS iterations, a .log, a .jsonl of the loss, TensorBoard
-files, and training states to continue from.
+Reads  the config, DATA_ROOT/JPEGImages and DATA_PSEUDO_GT.
+Writes into MODEL_SAVE_DIR: the checkpoint EXP_NAME.pth, EXP_NAME_itr<N>.pth every TRAIN_SAVE_ITERS
+       iterations, a .log, the loss as .jsonl, TensorBoard files, and training states to continue
+       from.
 """
 
 import argparse
+import functools
 import hashlib
 import os
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +41,12 @@ IMAGE_EVERY = 200  # iterations between two pictures in TensorBoard
 
 
 def mean_labelled(batch: dict) -> dict[str, torch.Tensor]:
-    """'labelled': labelled pixels of the batch of all processes, for each of them; at least 1 in
-    all."""
-    return {
-        'labelled': processes.total((batch['mask'] != IGNORE).sum()).clamp(min=1)
-        / processes.world()
-    }
+    """'labelled': the mean number of labelled pixels in a process's part of the batch.
+
+    The sum over all processes counts as at least 1.
+    """
+    labelled = processes.total((batch['mask'] != IGNORE).sum()).clamp(min=1)
+    return {'labelled': labelled / processes.world()}
 
 
 def segmentation_loss(
@@ -53,46 +55,55 @@ def segmentation_loss(
     """Cross-entropy averaged over the labelled pixels.
 
     Args:
-        logits: [N, C, H, W]; mask: int64 [N, H, W], 255 = ignore.
-        labelled: what to divide the sum by: the `mean_labelled` of a larger batch that these are a
-            part of.
+        logits: [N, C, H, W].
+        mask: int64 [N, H, W], 255 = ignore.
+        labelled: the number to divide the sum by, if the pictures are a part of a larger batch: see
+            `mean_labelled`. None counts the labelled pixels of `mask`.
     Returns:
         Scalar; 0 where no pixel is labelled.
     """
-    labelled = (mask != IGNORE).sum().clamp(min=1) if labelled is None else labelled
-    # summed here because F.cross_entropy sums in any order on a GPU
-    return F.cross_entropy(logits, mask, ignore_index=IGNORE, reduction='none').sum() / labelled
+    if labelled is None:
+        labelled = (mask != IGNORE).sum().clamp(min=1)
+    # summed here, because the order in which F.cross_entropy sums on a GPU is not fixed
+    losses = F.cross_entropy(logits, mask, ignore_index=IGNORE, reduction='none')
+    return losses.sum() / labelled
 
 
 class Pictures:
-    """TensorBoard pictures: input, label and prediction of a few samples side by side, every
-    `IMAGE_EVERY` iterations."""
+    """Writes input, label and prediction of a few samples to TensorBoard.
+
+    Args:
+        config: an experiment's config; DATA_MEAN and DATA_STD are used.
+    """
 
     def __init__(self, config: dict):
-        self.board = None
+        self.board: Any = None
         self.mean = torch.tensor(config['DATA_MEAN']).view(3, 1, 1)
         self.std = torch.tensor(config['DATA_STD']).view(3, 1, 1)
         self.palette = torch.from_numpy(PALETTE)
 
     def write_to(self, log: RunLog | None) -> None:
-        """Write them to the TensorBoard of a log from now on, if it has one."""
+        """Write to the TensorBoard of this log from now on, if it has one."""
         self.board = log.board if log else None
 
     def add(self, step: int, batch: dict, logits: torch.Tensor) -> None:
+        """Write the first pictures of a batch, once in `IMAGE_EVERY` iterations."""
         if self.board is None or step % IMAGE_EVERY:
             return
         images = (batch['image'][:4].cpu() * self.std + self.mean).clamp(0, 1)
-        masks, predictions = batch['mask'][:4].cpu(), logits[:4].detach().argmax(1).cpu()
+        labels = self.palette[batch['mask'][:4].cpu()]
+        predictions = self.palette[logits[:4].detach().argmax(1).cpu()]
         self.board.add_images('input', images, step)
-        for name, ids in (('label', masks), ('prediction', predictions)):
-            self.board.add_images(name, self.palette[ids], step, dataformats='NHWC')
+        self.board.add_images('label', labels, step, dataformats='NHWC')
+        self.board.add_images('prediction', predictions, step, dataformats='NHWC')
 
 
 def make_optimizer(net: nn.Module, config: dict) -> torch.optim.SGD:
-    """SGD over the ×1 ×2 ×10 ×20 groups of convolution weights and biases.
+    """SGD over four groups of convolution weights and biases.
 
-    Q6: BatchNorm's scale and shift are in no group, so they keep their values, as in the published
-    code.
+    The learning rates are TRAIN_LR for weights of the backbone, twice that for its biases, and ten
+    and twenty times that for weights and biases of new layers. BatchNorm's scale and shift are in
+    no group and keep their values, as in the published code (Q6).
     """
     groups = param_groups(net, net.new_layers(), config['TRAIN_LR'], config['TRAIN_WEIGHT_DECAY'])
     return torch.optim.SGD(groups, lr=config['TRAIN_LR'], momentum=config['TRAIN_MOMENTUM'])
@@ -104,7 +115,7 @@ def parse_args(config: dict) -> argparse.Namespace:
     parser.run.add_argument(
         '--no_resume',
         action='store_true',
-        help='start over instead of continuing from a training state',
+        help='start over instead of resuming from a training state',
     )
     args = parser.parse_args()
     args.config = read_config(config, args.set)
@@ -121,7 +132,8 @@ def main(args: argparse.Namespace) -> None:
     check_batch(options, len(dataset))
 
     net, forward = set_up.place(to_device(generate_net(config), device), device, options)
-    dataset.config = config = own_normalisation(config, net)
+    config = own_normalisation(config, net)
+    dataset.config = config
     pictures = Pictures(config)
 
     def losses(batch: dict, step: int) -> dict[str, torch.Tensor]:
@@ -133,8 +145,9 @@ def main(args: argparse.Namespace) -> None:
         return poly(step, options.max_steps + 1, config['TRAIN_POWER'])
 
     def after_step(done: int) -> None:
-        due = options.save_every and done % options.save_every == 0 and done < options.max_steps
-        if processes.is_main() and due:
+        due = options.save_every > 0 and done % options.save_every == 0
+        is_last = done >= options.max_steps  # saved as EXP_NAME.pth
+        if processes.is_main() and due and not is_last:
             save_checkpoint(f'{options.session}_itr{done}.pth', net.state_dict(), classes)
 
     set_up.train(
@@ -151,7 +164,7 @@ def main(args: argparse.Namespace) -> None:
                 'config': config,
                 'images': len(dataset),
                 'classes': classes,
-                'backbone': told_backbone(config['MODEL_BACKBONE_PRETRAIN']),
+                'backbone': describe_backbone(config['MODEL_BACKBONE_PRETRAIN']),
             },
             batch_facts=mean_labelled,
             on_log=pictures.write_to,
@@ -162,7 +175,11 @@ def main(args: argparse.Namespace) -> None:
 
 
 def read_inputs(config: dict) -> Dataset:
-    """The training set, once all its files are known to be there."""
+    """The training set.
+
+    Raises:
+        UserError: DATA_PSEUDO_GT is not set, or a file is missing.
+    """
     if not config['DATA_PSEUDO_GT']:
         raise UserError(
             'DATA_PSEUDO_GT is not set; set it in config.py (or with --set) to the folder of '
@@ -172,7 +189,7 @@ def read_inputs(config: dict) -> Dataset:
 
 
 def options_of(config: dict, start_over: bool) -> TrainOptions:
-    """The options of a run that the config decides."""
+    """The options of a training run with this config."""
     session = os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME'])
     return TrainOptions(
         session=session,
@@ -191,8 +208,13 @@ def options_of(config: dict, start_over: bool) -> TrainOptions:
 
 
 def check_batch(options: TrainOptions, images: int) -> None:
-    """UserError unless the list holds a batch, and every part of one is enough for BatchNorm."""
-    batch, parts = options.batch_size, options.accumulate
+    """Check that the list holds a batch, and that BatchNorm gets at least 2 pictures at a time.
+
+    Raises:
+        UserError: it does not.
+    """
+    batch = options.batch_size
+    parts = options.accumulate
     if batch > images:
         raise UserError(
             f'TRAIN_BATCHES = {batch}: more than the {images} images of the list; use a smaller one'
@@ -205,7 +227,7 @@ def check_batch(options: TrainOptions, images: int) -> None:
 
 
 def settings_of(config: dict, names: list[str]) -> dict:
-    """What decides the weights of a run on the images `names`."""
+    """All settings that change the trained weights of a run on the pictures `names`."""
     settings = {
         key: value
         for key, value in config.items()
@@ -217,8 +239,8 @@ def settings_of(config: dict, names: list[str]) -> dict:
     return settings
 
 
-def told_backbone(pretrain: str | bool) -> str:
-    """Where the backbone's weights are from, for the log."""
+def describe_backbone(pretrain: str | bool) -> str:
+    """Where the backbone's weights come from, for the log."""
     if pretrain:
         return f'weights of {pretrain}'
     return (
@@ -228,5 +250,5 @@ def told_backbone(pretrain: str | bool) -> str:
 
 
 def train(config: dict) -> None:
-    """Run an experiment's train.py."""
-    processes.run(main, lambda: parse_args(config))
+    """Run the train.py of an experiment with this config."""
+    processes.run(main, functools.partial(parse_args, config))
