@@ -1,6 +1,7 @@
 """tool/files/picture_stage.py: whose pictures, what is missing, and what is said."""
 
 import json
+import sys
 
 import pytest
 
@@ -97,3 +98,13 @@ def test_the_backend_is_checked_only_where_something_is_to_do(tmp_path, monkeypa
     work(stage)
     stage.claim(outputs(tmp_path), 'numba')
     assert checked == [('numba', '--crf_backend')] and stage.todo == {}
+
+
+def test_a_backend_that_is_not_installed_is_refused_where_a_picture_is_to_do(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pydensecrf', None)
+    stage = PictureStage('toy', NAMES)
+    with pytest.raises(UserError, match='^--crf_backend pydensecrf: the package is not installed'):
+        stage.claim(outputs(tmp_path), 'pydensecrf')
+    work(stage)
+    stage.claim(outputs(tmp_path), 'pydensecrf')
+    assert stage.todo == {}
