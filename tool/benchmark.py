@@ -272,8 +272,7 @@ def crf_backends() -> list[dict]:
         large = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
         maps.append(large.clip(0, 1))
     three = np.stack(maps[:3]) / np.sum(maps[:3], axis=0)
-    # A trained network gives such probabilities: three labels occur, the others are improbable
-    # everywhere.
+    # as a trained network gives them: three labels occur, the others are improbable everywhere
     scale = np.full(NUM_CLASSES, 0.004, np.float32)
     scale[:3] = 1
     probs = np.stack(maps) * scale[:, None, None]

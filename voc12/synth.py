@@ -20,7 +20,7 @@ The stages then take these flags:
 
 A picture depends on --classes, --seed and its name only, so more --images never change the others.
 
-The task resembles the real one. Two fifths of an object show the pattern of its class, and a
+The task it poses: two fifths of an object show the pattern of its class, and a
 classifier learns this pattern. The rest is the object's body, which also shows between the patches
 of the pattern. The body's colour and texture say little about the class, because several classes
 share them. Clutter in the background has the same colours and textures as the bodies, but fainter,

@@ -224,7 +224,7 @@ KEYS = {
     'TEST_CRF_BACKEND': Key(
         str,
         BACKENDS[0],
-        'implementation of the dense CRF; pydensecrf must be installed; they differ by rounding',
+        'what computes the dense CRF; pydensecrf has to be installed; results differ by rounding',
         choices=BACKENDS,
     ),
     'TEST_SAVE_DIR': Key(str, 'result', 'folder for the predictions'),
