@@ -37,13 +37,15 @@ from voc12.layout import check_images, check_maps, class_set, image_path
 
 def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
-    parser.model.add_argument(
-        '--weights', required=True, help='checkpoint of AffinityNet (aff_train.py)'
-    )
-    parser.model.add_argument(
-        '--network',
-        help="module of the network (default: AffinityNet over the checkpoint's backbone)",
-    )
+    add_data_flags(parser)
+    add_model_flags(parser)
+    add_method_flags(parser)
+    add_output_flags(parser)
+    add_run_flags(parser)
+    return parser.parse_args()
+
+
+def add_data_flags(parser: command_line.Parser) -> None:
     parser.data.add_argument(
         '--infer_list', default='voc12/train.txt', help='list of the images to make masks of'
     )
@@ -51,10 +53,19 @@ def parse_args() -> argparse.Namespace:
     parser.data.add_argument(
         '--cam_dir', required=True, help='folder of the CAMs (contrast_infer.py --out_cam)'
     )
-    parser.output.add_argument('--out_rw', help='output folder of the masks')
-    parser.output.add_argument(
-        '--out_rw_prob', help="output folder of the walk's probabilities, before any CRF"
+
+
+def add_model_flags(parser: command_line.Parser) -> None:
+    parser.model.add_argument(
+        '--weights', required=True, help='checkpoint of AffinityNet (aff_train.py)'
     )
+    parser.model.add_argument(
+        '--network',
+        help="module of the network (default: AffinityNet over the checkpoint's backbone)",
+    )
+
+
+def add_method_flags(parser: command_line.Parser) -> None:
     parser.method.add_argument(
         '--beta',
         type=command_line.number(float, 0),
@@ -76,21 +87,30 @@ def parse_args() -> argparse.Namespace:
     parser.method.add_argument(
         '--crf', action='store_true', help='refine the masks of --out_rw with dense CRF'
     )
+    parser.method.add_argument(
+        '--alpha', type=float, help='has no effect; accepted because published commands have it'
+    )
+
+
+def add_output_flags(parser: command_line.Parser) -> None:
+    parser.output.add_argument('--out_rw', help='output folder of the masks')
+    parser.output.add_argument(
+        '--out_rw_prob', help="output folder of the walk's probabilities, before any CRF"
+    )
     parser.output.add_argument(
         '--out_rw_crf',
         help='output folder of masks refined with dense CRF, in addition to those of --out_rw',
     )
-    command_line.add_crf_backend_flag(parser)
-    parser.method.add_argument(
-        '--alpha', type=float, help='has no effect; accepted because published commands have it'
-    )
-    command_line.add_workers_flag(parser)
-    command_line.add_jobs_flag(parser, 'CRF and writing')
-    command_line.add_device_flag(parser)
     parser.output.add_argument(
         '--overwrite', action='store_true', help='replace the output of other weights or settings'
     )
-    return parser.parse_args()
+
+
+def add_run_flags(parser: command_line.Parser) -> None:
+    command_line.add_crf_backend_flag(parser)
+    command_line.add_workers_flag(parser)
+    command_line.add_jobs_flag(parser, 'CRF and writing')
+    command_line.add_device_flag(parser)
 
 
 def main(args: argparse.Namespace) -> None:

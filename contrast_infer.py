@@ -52,6 +52,24 @@ PCM_FLAGS = ('gate_pcm', 'fill_empty')
 
 def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
+    add_data_flags(parser)
+    add_model_flags(parser)
+    add_method_flags(parser)
+    add_output_flags(parser)
+    add_run_flags(parser)
+    add_addition_flags(parser)
+    return parser.parse_args()
+
+
+def add_data_flags(parser: command_line.Parser) -> None:
+    parser.data.add_argument('--infer_list', default='voc12/train.txt', help='list of the images')
+    parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
+    parser.data.add_argument(
+        '--cls_labels', default='voc12/cls_labels.npy', help='file of the image-level labels'
+    )
+
+
+def add_model_flags(parser: command_line.Parser) -> None:
     parser.model.add_argument(
         '--weights', required=True, help='checkpoint of contrast_train.py, or a published one'
     )
@@ -61,20 +79,13 @@ def parse_args() -> argparse.Namespace:
         help='refuse a checkpoint of another baseline (default: the one of the checkpoint)',
     )
     parser.model.add_argument('--network', help="module of the network (default: the baseline's)")
-    parser.data.add_argument('--infer_list', default='voc12/train.txt', help='list of the images')
-    parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
-    parser.data.add_argument(
-        '--cls_labels', default='voc12/cls_labels.npy', help='file of the image-level labels'
-    )
-    parser.output.add_argument('--out_cam', help='output folder of the CAMs (.npy)')
-    parser.output.add_argument('--out_cam_pred', help='output folder of the CAM masks (.png)')
+
+
+def add_method_flags(parser: command_line.Parser) -> None:
     parser.method.add_argument(
         '--out_cam_pred_alpha',
         type=command_line.number(float, 0, 1),
         help="background score of the masks and of the CRF's labels (default: seam 0.26, eps 0.22)",
-    )
-    parser.output.add_argument(
-        '--out_crf', help='output folder of the masks after dense CRF (.png)'
     )
     parser.method.add_argument(
         '--crf_iters',
@@ -82,7 +93,6 @@ def parse_args() -> argparse.Namespace:
         default=10,
         help='mean-field iterations of the CRF',
     )
-    command_line.add_crf_backend_flag(parser)
     parser.method.add_argument(
         '--scales',
         type=command_line.number(float, 0.1, 8),
@@ -90,6 +100,31 @@ def parse_args() -> argparse.Namespace:
         default=[0.5, 1.0, 1.5, 2.0],
         help='factors on the image size; each scale is run with its mirror image',
     )
+
+
+def add_output_flags(parser: command_line.Parser) -> None:
+    parser.output.add_argument('--out_cam', help='output folder of the CAMs (.npy)')
+    parser.output.add_argument('--out_cam_pred', help='output folder of the CAM masks (.png)')
+    parser.output.add_argument(
+        '--out_crf', help='output folder of the masks after dense CRF (.png)'
+    )
+    parser.output.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace the output of other weights or settings',
+    )
+
+
+def add_run_flags(parser: command_line.Parser) -> None:
+    command_line.add_crf_backend_flag(parser)
+    command_line.add_workers_flag(parser)
+    command_line.add_amp_flag(parser)
+    command_line.add_device_flag(parser)
+    command_line.add_jobs_flag(parser, 'writing and the CRF')
+
+
+def add_addition_flags(parser: command_line.Parser) -> None:
+    """The flags of docs/method.md §10 that only this stage has."""
     parser.additions.add_argument(
         '--gate_pcm',
         action='store_true',
@@ -102,16 +137,6 @@ def parse_args() -> argparse.Namespace:
         help='SEAM: infer a class of the image label again if its seed would be 0 everywhere, from '
         'its class map raised until the least value is 0',
     )
-    command_line.add_workers_flag(parser)
-    command_line.add_amp_flag(parser)
-    command_line.add_device_flag(parser)
-    command_line.add_jobs_flag(parser, 'writing and the CRF')
-    parser.output.add_argument(
-        '--overwrite',
-        action='store_true',
-        help='replace the output of other weights or settings',
-    )
-    return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
