@@ -111,8 +111,8 @@ def add_optimisation_flags(parser: command_line.Parser) -> None:
     parser.optimisation.add_argument(
         '--max_iters',
         type=command_line.number(int, 1),
-        help='end the training after this many steps of the schedule (default: seam all steps, '
-        'eps 20000)',
+        help='end the training after this many steps; steps beyond the schedule keep its last '
+        'learning rate (default: seam all steps of the schedule, eps 20000)',
     )
 
 
@@ -132,7 +132,7 @@ def add_method_flags(parser: command_line.Parser) -> None:
         type=command_line.number(float, 0, 1),
         default=0.4,
         help='EPS: a class is foreground in a picture if more than this share of its area is '
-        'salient, else it counts as background',
+        'salient, else it counts as background (τ_s, not the temperature of the contrast)',
     )
 
 

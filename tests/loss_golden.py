@@ -11,7 +11,7 @@ CLOSE = {'rtol': 1e-4, 'atol': 1e-5}
 
 
 def leaves(tag, n=4):
-    """cam, cam_rv and f_proj of both views, as golden/README.md makes them."""
+    """cam, cam_rv and f_proj of both views, as docs/contributing.md says."""
     made = {}
     for view, side in ((1, 12), (2, 16)):
         made[f'cam{view}'] = normal(f'{tag}.cam{view}', n, 21, side, side)

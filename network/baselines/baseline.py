@@ -218,7 +218,7 @@ class Baseline:
         raise NotImplementedError
 
     def finish(self, maps: torch.Tensor) -> torch.Tensor:
-        """Seeds, [K', H, W] in [0, 1], from maps summed over scales (docs/method.md §5)."""
+        """Seeds, [K', H, W] of at most 1, from maps summed over scales (docs/method.md §5)."""
         raise NotImplementedError
 
 

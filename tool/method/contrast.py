@@ -1,6 +1,6 @@
 """The pixel-to-prototype contrast of the paper, and nothing else (docs/method.md §3.3).
 
-`contrast_loss` is the whole of it. It is made of the functions above it, in the paper's order:
+`contrast_loss`, at the end, is the whole of it. It is made of these functions:
 
     features_and_scores    f, s    features and scores of a view
     pseudo_labels          ŷ       the class of every pixel
@@ -25,7 +25,8 @@ import torch.nn.functional as F
 
 from tool.method.maps import resize, scale_scores, spatial_size, with_background
 
-Labels = TypeVar('Labels')  # pseudo labels: [M] here
+# The type of a view's pseudo labels: a tensor [M] here. Label-aware prototypes have another.
+Labels = TypeVar('Labels')
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,7 @@ def contrast_scores(cam_rv: torch.Tensor, bg_index: int, bg_threshold: float) ->
         a = ReLU(m̂)        a' = a where a ≥ min a + ε, else 0
         s = (a' − min a − ε) / (max a − min a + ε)        s_b = β_bg
 
-    Minimum and maximum are those of one map of one image. The floor of a map is slightly negative,
-    as published.
+    Minimum and maximum are those of one map of one image; see `scale_scores` for the floor.
 
     Args:
         cam_rv: m̂, refined maps [N, C, h, w].
@@ -328,8 +328,8 @@ def contrast_terms(
     view2: View[Labels],
     random_keys: torch.Tensor,
     options: ContrastOptions,
-    nce: Callable[[torch.Tensor, Labels], torch.Tensor],
-    intra_view_loss: Callable[..., torch.Tensor],
+    nce_of: Callable[[torch.Tensor, Labels], torch.Tensor],
+    intra_view_loss_of: Callable[..., torch.Tensor],
 ) -> dict[str, torch.Tensor]:
     """The three terms of the paper and their sum (docs/method.md §3.3, paper §3.2–3.3).
 
@@ -341,7 +341,8 @@ def contrast_terms(
         view1, view2: q, ŷ and P of the views.
         random_keys: [2, M]; see `mean_of_sampled_pixels`.
         options: α, τ and which terms are on; a term that is off is 0.
-        nce, intra_view_loss: those of this file, or others that take the views' labels.
+        nce_of, intra_view_loss_of: `nce` and `intra_view_loss`, or others that take the labels of
+            the views.
     Returns:
         'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view', and 'loss_nce', their sum.
     """
@@ -349,19 +350,23 @@ def contrast_terms(
     logits_22 = view2.pixels @ view2.prototypes.T / options.temperature
     half_weight = options.weight / 2
     off = logits_11.new_zeros(())
-    cross_prototype, cross_cam, intra_view = off, off, off
+    cross_prototype = off
+    cross_cam = off
+    intra_view = off
     if options.cross_prototype:
         logits_12 = view1.pixels @ view2.prototypes.T / options.temperature
         logits_21 = view2.pixels @ view1.prototypes.T / options.temperature
         cross_prototype = half_weight * (
-            nce(logits_12, view1.labels) + nce(logits_21, view2.labels)
+            nce_of(logits_12, view1.labels) + nce_of(logits_21, view2.labels)
         )
     if options.cross_cam:
-        cross_cam = half_weight * (nce(logits_11, view2.labels) + nce(logits_22, view1.labels))
+        cross_cam = half_weight * (
+            nce_of(logits_11, view2.labels) + nce_of(logits_22, view1.labels)
+        )
     if options.intra_view:
         mining = {'semi_hard': options.semi_hard, 'hard_pixels': options.hard_pixels}
-        intra1 = intra_view_loss(logits_11, view1.labels, random_keys[0], **mining)
-        intra2 = intra_view_loss(logits_22, view2.labels, random_keys[1], **mining)
+        intra1 = intra_view_loss_of(logits_11, view1.labels, random_keys[0], **mining)
+        intra2 = intra_view_loss_of(logits_22, view2.labels, random_keys[1], **mining)
         intra_view = half_weight * (intra1 + intra2)
     return {
         'loss_cross_prototype': cross_prototype,

@@ -73,7 +73,8 @@ def channels_that_take_part(
 def own_pseudo_labels(scores: torch.Tensor, label: torch.Tensor, bg_index: int) -> torch.Tensor:
     """Pseudo labels ŷ, [M]: the background or a class that the image holds (docs/method.md §10.1).
 
-    The paper's rule lets another class win where it ties with the background.
+    The published rule gives an absent class the score 0. With a background score of 0 it could tie
+    with the background and win.
 
     Args:
         scores: s, [N, C, h, w].

@@ -34,11 +34,12 @@ def preset(run: RunSettings) -> Preset:
 
 
 def small_training(run: RunSettings) -> Stages:
-    """The stages of the preset seam with small networks that learn from scratch in a few steps."""
+    """The stages of the preset seam for small networks and few steps; a warm-up comes first."""
     work = run.work
     stages = seam.preset(run).stages
 
-    # Without ImageNet weights the backbone first learns to classify, BatchNorm included.
+    # Without ImageNet weights the backbone first learns to classify, BatchNorm included. The stage
+    # has all flags of 'train' that are set further below, and these on top.
     warmup = Stage(
         'warmup',
         like='train',
@@ -69,9 +70,9 @@ def small_training(run: RunSettings) -> Stages:
         optimizer='adamw',
         lr='5e-4',
         lr_new_factor=4,
-        # In so few steps it helps to have no dropout, and prototypes made only of pictures that
-        # hold the class: of the published ones' pixels 22 % are of their class after the warm-up,
-        # of these 71 %.
+        # In so few steps it helps to have no dropout, and prototypes that are made only of pictures
+        # that hold the class. After the warm-up 71 % of their pixels are of their class; of the
+        # pixels of the published prototypes 22 % are.
         dropout=0,
         prototypes='label_aware',
         contrast_weight=0.3,
