@@ -7,7 +7,8 @@ Reads  classes.txt (where there is none, the classes are VOC's),
        Annotations/*.xml. A picture without an annotation is labelled with the classes of its mask.
 Writes into --out_dir the lists {train,val,test,train_aug}.txt, one name a line, and cls_labels.npy,
        a dict {name: float32 [K]} over the K foreground classes. train_aug has every picture that
-       has a SegmentationClassAug mask and is not in val.
+       has a SegmentationClassAug mask and is not in val. trainaug.txt is the same list: the
+       published README has both spellings.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def find_lists(root: str) -> tuple[dict[str, list[str]], dict[str, str]]:
     folder = os.path.join(root, MASKS[0])
     if not os.path.isdir(folder):
         skipped['train_aug'] = (
-            f'there is no {folder} (the augmented masks are a download of their own)'
+            f'there is no {folder} (python -m voc12.prepare makes the augmented masks)'
         )
     elif 'val' not in lists:
         skipped['train_aug'] = 'it must leave out the pictures of val, and there is no val list'
@@ -140,24 +141,45 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     root = need_folder(args.voc12_root, 'give the VOC2012 folder of the devkit as --voc12_root')
+    make(root, args.out_dir, args.jobs)
+
+
+def make(
+    root: str, out_dir: str, jobs: int
+) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+    """Write the lists and the labels of a devkit folder, and print how many pictures they have.
+
+    Args:
+        root: the folder.
+        out_dir: folder for the lists and cls_labels.npy.
+        jobs: number of processes that read annotations and masks.
+    Returns:
+        {list: picture names} and {picture name: label}.
+    Raises:
+        UserError: no list can be made, or an annotation or a mask is damaged.
+    """
     lists, skipped = find_lists(root)
     to_label = _names_to_label(lists)
     if not to_label:
         reasons = '; '.join(f'{name}: {why}' for name, why in skipped.items())
         raise UserError(f'{root}: no list can be made; {reasons}')
     classes = class_set(root)
-    results = pool_map(partial(image_label, root, classes=classes), to_label, args.jobs)
+    results = pool_map(partial(image_label, root, classes=classes), to_label, jobs)
     found = list(progress(results, total=len(to_label), desc='labels'))
 
     for name, names in lists.items():
-        write_text(os.path.join(args.out_dir, f'{name}.txt'), '\n'.join(names) + '\n')
+        write_text(os.path.join(out_dir, f'{name}.txt'), '\n'.join(names) + '\n')
+    if 'train_aug' in lists:
+        text = '\n'.join(lists['train_aug']) + '\n'
+        write_text(os.path.join(out_dir, 'trainaug.txt'), text)
     label_of = {name: label for name, label, _ in found}
     labels = {name: label_of[name] for name in sorted(label_of)}
-    write_npy(os.path.join(args.out_dir, 'cls_labels.npy'), labels)
+    write_npy(os.path.join(out_dir, 'cls_labels.npy'), labels)
 
     report_lists(lists, skipped, classes)
     report_labels(found)
-    print(f'written to {args.out_dir}')
+    print(f'written to {out_dir}')
+    return lists, labels
 
 
 def _names_to_label(lists: dict[str, list[str]]) -> list[str]:
