@@ -26,6 +26,7 @@ def progress(
     unit: str = 'image',
     initial: int = 0,
     quiet: bool = False,
+    scale: bool = False,
 ) -> tqdm:
     """A progress bar on stderr with rate and remaining time.
 
@@ -38,12 +39,19 @@ def progress(
         unit: what is counted.
         initial: items that were done before.
         quiet: show nothing.
+        scale: write large counts with k, M and G, as for bytes.
     """
     if quiet:
         return tqdm(iterable, disable=True)
     if sys.stderr.isatty():
         return tqdm(
-            iterable, total=total, desc=desc, unit=unit, initial=initial, dynamic_ncols=True
+            iterable,
+            total=total,
+            desc=desc,
+            unit=unit,
+            initial=initial,
+            unit_scale=scale,
+            dynamic_ncols=True,
         )
     return _Lines(
         iterable,
@@ -51,6 +59,7 @@ def progress(
         desc=desc,
         unit=unit,
         initial=initial,
+        unit_scale=scale,
         mininterval=30,
         maxinterval=60,
         ncols=100,
