@@ -30,6 +30,7 @@ MODULES = [
     'tool.contact_sheet',
     'voc12.make_lists',
     'voc12.make_saliency',
+    'voc12.prepare',
     'voc12.synth',
 ]
 FOLDERS = ('tool', 'network', 'voc12', 'tests', 'segmentation', 'docs', '.ci')

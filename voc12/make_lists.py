@@ -58,7 +58,7 @@ def find_lists(root: str) -> tuple[dict[str, list[str]], dict[str, str]]:
     elif 'val' not in lists:
         skipped['train_aug'] = 'it must leave out the pictures of val, and there is no val list'
     else:
-        names = sorted(_mask_names(folder) - set(lists['val']))
+        names = sorted(mask_names(folder) - set(lists['val']))
         if names:
             lists['train_aug'] = names
         else:
@@ -66,7 +66,7 @@ def find_lists(root: str) -> tuple[dict[str, list[str]], dict[str, str]]:
     return lists, skipped
 
 
-def _mask_names(folder: str) -> set[str]:
+def mask_names(folder: str) -> set[str]:
     """Names of the pictures that have a mask in a folder."""
     files = [file for file in os.listdir(folder) if not file.startswith('.')]
     return {file.removesuffix('.png') for file in files if file.endswith('.png')}
@@ -144,9 +144,7 @@ def main(args: argparse.Namespace) -> None:
     make(root, args.out_dir, args.jobs)
 
 
-def make(
-    root: str, out_dir: str, jobs: int
-) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+def make(root: str, out_dir: str, jobs: int) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
     """Write the lists and the labels of a devkit folder, and print how many pictures they have.
 
     Args:
