@@ -69,8 +69,8 @@ def read_table(path: str, separator: str) -> tuple[list[Row], list[str]]:
     """
     need_file(path, 'give the table of labels as --labels')
     try:
-        with open(path, encoding='utf-8-sig', newline='') as file:
-            reader = csv.reader(file, strict=True)
+        with open(path, encoding='utf-8-sig', newline='') as table:
+            reader = csv.reader(table, strict=True)
             lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f'{path}: not a readable CSV file in UTF-8 ({error})') from None
@@ -315,7 +315,8 @@ def main(args: argparse.Namespace) -> None:
     if not files:
         raise UserError(f'{args.images}: holds no picture ({", ".join(ENDINGS)}); check --images')
     if args.by_folder:
-        rows, columns = rows_of_folders(files), []
+        rows = rows_of_folders(files)
+        columns: list[str] = []
     else:
         rows, columns = read_table(args.labels, args.separator)
     classes = class_set_of(rows, columns, args.classes_txt)

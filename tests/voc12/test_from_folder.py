@@ -92,7 +92,8 @@ def test_by_folder(photos, run, jobs):
 
 def test_a_table_of_labels(photos, table, run):
     path = table(
-        '\ufefffile,labels,remark\n1.jpg,tabby cat;sofa,"a, b"\ndog/5,dog,\n9.jpg,,\n7,background,\n'
+        '\ufefffile,labels,remark\n1.jpg,tabby cat;sofa,"a, b"\ndog/5,dog,\n'
+        '9.jpg,,\n7,background,\n'
     )
     code, out, _ = run(COMMAND, *flags(photos, '--labels', path, '--val', 0))
     assert code == 0
