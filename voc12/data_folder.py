@@ -184,7 +184,9 @@ def digest(value) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def check_claim(out: str, settings: dict, files: Iterable[str], overwrite: bool) -> set[str]:
+def check_claim(
+    out: str, settings: dict, files: Iterable[str], overwrite: bool, sources: Iterable[str] = ()
+) -> set[str]:
     """Check that files may be written into a data folder.
 
     Args:
@@ -192,11 +194,12 @@ def check_claim(out: str, settings: dict, files: Iterable[str], overwrite: bool)
         settings: JSON values that decide the files.
         files: paths of the files below the folder.
         overwrite: replace what was written with other settings.
+        sources: pictures and masks that the files are made from.
     Returns:
         Paths below the folder that the manifest names: what an earlier run wrote.
     Raises:
-        UserError: the folder was made with other settings, or it holds one of the files and no run
-            wrote it.
+        UserError: the folder was made with other settings, it holds one of the files and no run
+            wrote it, or a source is itself one of the files.
     """
     before, written = _read_manifest(out)
     if before is not None and not overwrite:
@@ -206,11 +209,20 @@ def check_claim(out: str, settings: dict, files: Iterable[str], overwrite: bool)
                     f'{out}: was made with {key} = {before.get(key)}, now {key} = '
                     f'{settings.get(key)}; use --overwrite to replace it or another --out'
                 )
+    files = list(files)
     for file in files:
         path = os.path.join(out, file)
         if file not in written and os.path.lexists(path):
             raise UserError(
                 f'{path}: exists and was not written by this command; choose another --out'
+            )
+    root = os.path.realpath(out)
+    own = {os.path.join(root, file) for file in (*written, *files)}
+    for source in sources:
+        if os.path.realpath(source) in own:
+            raise UserError(
+                f'{source}: is a file that this command writes in {out}, and cannot be its own '
+                'source; choose another --out'
             )
     return written
 
@@ -218,7 +230,7 @@ def check_claim(out: str, settings: dict, files: Iterable[str], overwrite: bool)
 def claim(out: str, settings: dict, files: Iterable[str], overwrite: bool) -> None:
     """Make a data folder the output of this run, and remove what an earlier run wrote too many.
 
-    Arguments and errors are those of `check_claim`. `finish` ends the claim.
+    Arguments and errors are those of `check_claim`, which has been called. `finish` ends the claim.
     """
     now = set(files)
     written = check_claim(out, settings, now, overwrite)

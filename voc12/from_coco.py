@@ -290,7 +290,8 @@ def main(args: argparse.Namespace) -> None:
     settings = settings_of(args)
     # before the pictures are read, which takes long
     picture_files = [picture.file for picture in pictures]
-    data_folder.check_claim(args.out, settings, picture_files, args.overwrite)
+    sources = [picture.source for picture in pictures]
+    data_folder.check_claim(args.out, settings, picture_files, args.overwrite, sources)
 
     bad: dict[str, str] = {}
     results = pool_map(check, items, args.jobs)

@@ -205,8 +205,8 @@ def match(
 ) -> tuple[list[Picture], list[str], list[str]]:
     """Find the picture of every row.
 
-    A row names a path below the folder, with or without the extension, or only the name of a
-    picture, which may lie in any folder.
+    A row names a path, below the folder or absolute, with or without the extension, or only the
+    name of a picture, which may lie in any folder.
 
     Returns:
         The labelled pictures, the problems of rows without one picture, and the paths below the
@@ -222,7 +222,10 @@ def match(
     pictures: list[Picture] = []
     problems: list[str] = []
     for row in rows:
-        found = [row.file] if row.file in exact else paths_of.get(row.file, [])
+        file = row.file
+        if os.path.isabs(file):
+            file = os.path.relpath(file, os.path.abspath(root))
+        found = [file] if file in exact else paths_of.get(file, [])
         if len(found) > 1:
             problems.append(
                 f'{row.file}: has a label, and several pictures are of this name '
@@ -326,7 +329,8 @@ def main(args: argparse.Namespace) -> None:
     settings = settings_of(args, classes, rows, unlabelled)
     # before the pictures are read, which takes long
     picture_files = [picture.file for picture in pictures]
-    data_folder.check_claim(args.out, settings, picture_files, args.overwrite)
+    sources = [picture.source for picture in pictures]
+    data_folder.check_claim(args.out, settings, picture_files, args.overwrite, sources)
     bad, bad_masks = check_all(args, pictures, classes)
     problems += [problem for problem in (*bad.values(), *bad_masks.values()) if problem]
     good = [picture for picture in pictures if picture.name not in bad]
@@ -335,7 +339,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError('the list train would be empty; label more pictures or use a lower --val')
     masks = masks_of(args.masks, good, bad_masks)
     outputs = outputs_of(good, masks, train, val, unlabelled)
-    data_folder.check_claim(args.out, settings, outputs, args.overwrite)
+    data_folder.check_claim(args.out, settings, outputs, args.overwrite, masks.values())
     data_folder.report_bad(args.out, problems, args.skip_bad)
     if not train:
         raise UserError('no picture is left for the list train; see bad_files.txt')

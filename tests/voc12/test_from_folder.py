@@ -8,6 +8,7 @@ from PIL import Image
 
 from tool.files.lists import read_labels, read_list
 from tool.files.pictures import read_mask, write_mask
+from voc12 import data_folder
 from voc12.data_folder import Picture, split
 from voc12.from_folder import find_pictures, read_table
 from voc12.layout import check_images, class_set, image_path
@@ -235,6 +236,44 @@ def test_files_that_the_command_did_not_write_are_kept(photos, refused):
         refused(COMMAND, flags(photos, '--by_folder', *more), 'classes.txt', 'not written by')
     assert (data / 'classes.txt').read_text() == 'mine'
     assert [path.name for path in data.iterdir()] == ['classes.txt']
+
+
+def test_a_run_after_a_stop_knows_what_both_runs_wrote(photos, table, run, monkeypatch):
+    data = photos.parent / 'data'
+    first = table('file,labels\n1.jpg,a\n2.jpg,b\n', 'first.csv')
+    second = table('file,labels\n1.jpg,a\n3.jpg,c\n', 'second.csv')
+    assert run(COMMAND, *flags(photos, '--labels', first))[0] == 0
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data_folder, 'write_lists', stop)
+        assert run(COMMAND, *flags(photos, '--labels', second, '--overwrite'))[0] == 130
+    assert run(COMMAND, *flags(photos, '--labels', second))[0] == 0
+    after_stop = everything(data)
+    assert run(COMMAND, *flags(photos, '--labels', first, '--overwrite'))[0] == 0
+    assert run(COMMAND, *flags(photos, '--labels', second, '--overwrite'))[0] == 0
+    assert everything(data) == after_stop
+
+
+def test_a_file_of_the_data_folder_is_no_source_of_it(photos, tmp_path, run, refused):
+    data = photos.parent / 'data'
+    assert run(COMMAND, *flags(photos, '--by_folder', '--copy'))[0] == 0
+    others = tmp_path / 'others'
+    (others / 'cat').mkdir(parents=True)
+    (others / 'cat' / '1.jpg').symlink_to(data / 'JPEGImages' / '1.jpg')
+    (others / 'cat' / '2.jpg').symlink_to(photos / 'cat' / '2.jpg')
+    before = everything(data)
+    more = ('--images', others, '--out', data, '--by_folder', '--overwrite', '--jobs', 0)
+    refused(COMMAND, more, '1.jpg: is a file that this command writes')
+    assert everything(data) == before
+
+
+def test_a_table_may_name_full_paths(photos, table, run):
+    path = table(f'file,labels\n{photos}/cat/1.jpg,a\n{photos}/dog/5.jpg,b\n')
+    assert run(COMMAND, *flags(photos, '--labels', path))[0] == 0
+    assert set(labels_in(photos.parent / 'data')) == {'1', '5'}
 
 
 def test_two_files_of_one_name_and_wrong_folders(photos, tmp_path, refused):
