@@ -8,7 +8,7 @@ Reads  <predict_dir>/<name>.png (class ids), or with --type npy the CAMs <predic
        pixel of a CAM belongs to the background where no class scores more than the background
        score --t. --curve scores the 60 background scores 0.00 … 0.59 in one pass over the files.
        The classes are those of the classes.txt of the folder that --gt_dir lies in, or VOC's where
-       there is none.
+       there is none. Where this folder has a masks.json, the result names the rule of the masks.
 Writes the IoU of every class and the mIoU to the terminal, and where asked for to --logfile
        (appended), --json and --plot.
 
@@ -46,7 +46,7 @@ from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share, shard_index
-from voc12.layout import check_files, class_set_beside
+from voc12.layout import check_files, class_set_beside, mask_rule_beside
 
 CHUNK = 8  # pictures that a process of the pool counts in one call
 OCCURRING = 'occurring'  # a value of --classes
@@ -270,6 +270,9 @@ def summary(
     averaged = averaged_classes(args, classes, pixels)
     result = describe_inputs(args, images, averaged)
     lines = [headline(args, images, averaged)]
+    rule = mask_rule_beside(args.gt_dir)
+    if rule:
+        lines.append(f'ground truth {rule}')
     best = 0
     if args.curve:
         indices = [classes.names.index(name) for name in averaged]

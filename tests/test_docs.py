@@ -28,6 +28,8 @@ MODULES = [
     'tool.seed_masks',
     'tool.make_pseudo_masks',
     'tool.contact_sheet',
+    'voc12.from_coco',
+    'voc12.from_folder',
     'voc12.make_lists',
     'voc12.make_saliency',
     'voc12.prepare',

@@ -4,6 +4,7 @@ This module does not import torch, so that the CPU stages and their worker proce
 """
 
 import functools
+import json
 import os
 from collections import Counter
 
@@ -19,6 +20,7 @@ from tool.run.shard import is_first
 from voc12.classes import VOC
 
 PICTURES = 'JPEGImages'
+MASK_RULE = 'masks.json'  # file of a data folder that says by which rule its masks were made
 
 
 def class_set(root: str) -> ClassSet:
@@ -29,6 +31,25 @@ def class_set(root: str) -> ClassSet:
 def class_set_beside(folder: str) -> ClassSet:
     """The classes of the data folder that a folder of masks lies in."""
     return class_set(os.path.dirname(os.path.abspath(folder)))
+
+
+def mask_rule_beside(folder: str) -> str:
+    """The rule in words by which the masks of a folder were made.
+
+    It is that of the masks.json of the data folder that the folder lies in; '' where there is none.
+    """
+    path = os.path.join(os.path.dirname(os.path.abspath(folder)), MASK_RULE)
+    if not os.path.exists(path):
+        return ''
+    try:
+        with open(path, encoding='utf-8') as file:
+            rule = json.load(file)['rule']
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f'{path}: not the rule of masks that voc12.from_coco writes ({error!r}); '
+            'make it again or remove it'
+        ) from None
+    return ' '.join(str(rule).split())
 
 
 def pictures(root: str) -> dict[str, str]:

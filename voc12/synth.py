@@ -37,7 +37,7 @@ import cv2
 import imageio.v3 as iio
 import numpy as np
 
-from tool.files.atomic import atomic, write_text
+from tool.files.atomic import atomic
 from tool.files.class_sets import FILE as CLASS_FILE
 from tool.files.class_sets import write_classes
 from tool.files.manifest import claim_all, fingerprint, missing
@@ -49,10 +49,10 @@ from tool.run.pool import pool_map
 from tool.run.progress import progress
 from voc12 import make_lists
 from voc12.classes import IGNORE, NUM_FOREGROUND
+from voc12.data_folder import MASKS, write_image_sets
 
 VERSION = 5  # version of the pictures, a part of the manifest: raise it when pictures change
 SPLITS = ('train', 'val')
-MASKS = ('SegmentationClass', 'SegmentationClassAug')
 # folders with a file for every picture, and the extension of these files
 OUTPUTS = (
     ('JPEGImages', '.jpg'),
@@ -520,17 +520,6 @@ def refuse_devkit(out: str) -> None:
         raise UserError(
             f'{masks}: holds files that voc12.synth did not write; choose another folder as --out'
         )
-
-
-def write_image_sets(out: str, train_names: list[str], val_names: list[str]) -> None:
-    """Write ImageSets/Segmentation: train, val, and train again as the augmented list.
-
-    Code in the field reads the augmented list under both spellings, train_aug and trainaug.
-    """
-    folder = os.path.join(out, 'ImageSets', 'Segmentation')
-    for name in ('train', 'train_aug', 'trainaug'):
-        write_text(os.path.join(folder, f'{name}.txt'), '\n'.join(train_names) + '\n')
-    write_text(os.path.join(folder, 'val.txt'), '\n'.join(val_names) + '\n')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,433 @@
+"""A data folder in VOC 2012's layout from your own pictures and image-level labels.
+
+    python -m voc12.from_folder --images photos --labels labels.csv --out data
+    python -m voc12.from_folder --images photos --by_folder --masks masks --out data
+
+Reads  the pictures below --images, and their labels from a table (--labels) or from the names of
+       the folders directly in --images (--by_folder). The table has the columns file and labels,
+       where ; separates labels, or the column file and one column of 0 and 1 for each class. An
+       empty label, and the label background, mean that a picture shows none of the classes.
+       --masks are ground truth <name>.png for scoring; training does not read them.
+Writes into --out classes.txt, links to the pictures (JPEGImages) and masks (SegmentationClass,
+       SegmentationClassAug), the image lists (ImageSets/Segmentation and lists), the labels
+       lists/cls_labels.npy, unlabelled.txt with the pictures that have no label, and
+       bad_files.txt with the files that cannot be used.
+
+All files are checked before anything is written. A picture whose EXIF orientation turns it counts
+as one that cannot be used, because all stages read pictures as they are stored.
+"""
+
+import argparse
+import csv
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tool.files.atomic import need_file, need_folder, write_text
+from tool.files.class_sets import read_classes
+from tool.files.lists import ENDINGS, picture_name
+from tool.files.pictures import check_size, image_size, read_mask
+from tool.method.class_set import BACKGROUND, ClassSet
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.pool import pool_map
+from tool.run.progress import progress
+from voc12 import data_folder
+from voc12.data_folder import Picture
+
+UNLABELLED = 'unlabelled.txt'
+# what a cell of a class's column may hold, in lower case
+YES = ('1', '1.0', 'true', 'yes')
+NO = ('0', '0.0', 'false', 'no', '')
+
+
+@dataclass(frozen=True)
+class Row:
+    """The label of one file."""
+
+    # the file as the user wrote it: a path below --images, or a name
+    file: str
+    # names of its classes
+    labels: tuple[str, ...]
+
+
+# ---------------------------------------------------------------- labels
+
+
+def read_table(path: str, separator: str) -> tuple[list[Row], list[str]]:
+    """The rows of a table of labels.
+
+    Args:
+        path: a CSV file in UTF-8, with or without a byte-order mark.
+        separator: what separates the labels in the column labels.
+    Returns:
+        The rows, and the classes in the order of their columns; no classes where the table has a
+        column labels.
+    Raises:
+        UserError: it is no such table, or it names a file twice.
+    """
+    need_file(path, 'give the table of labels as --labels')
+    try:
+        with open(path, encoding='utf-8-sig', newline='') as table:
+            reader = csv.reader(table, strict=True)
+            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f'{path}: not a readable CSV file in UTF-8 ({error})') from None
+    lines = [(number, cells) for number, cells in lines if any(cells)]
+    header = lines[0][1] if lines else []
+    columns = [name for name in header if name not in ('file', '')]
+    if 'file' not in header or not columns:
+        raise UserError(
+            f'{path}: its first line must name the columns file and labels, or file and the '
+            f'classes, with commas between them; it names {", ".join(header) or "none"}'
+        )
+    if len(set(columns)) < len(columns):
+        raise UserError(f'{path}: two columns have the same name; rename one of them')
+    has_labels = 'labels' in columns
+    rows: list[Row] = []
+    line_of: dict[str, int] = {}
+    for number, cells in lines[1:]:
+        if len(cells) != len(header):
+            raise UserError(
+                f'{path}: line {number} has {len(cells)} cells, the first line {len(header)}; '
+                'put a cell that holds a comma in double quotes'
+            )
+        cell_of = dict(zip(header, cells))
+        file = os.path.normpath(cell_of['file']) if cell_of['file'] else ''
+        if not file:
+            raise UserError(f'{path}: line {number} names no file; add it or remove the line')
+        if file in line_of:
+            raise UserError(
+                f'{path}: {file} stands in line {line_of[file]} and in line {number}; '
+                'remove one of them'
+            )
+        line_of[file] = number
+        if has_labels:
+            words = [word.strip() for word in cell_of['labels'].split(separator)]
+            labels = [word for word in words if word]
+        else:
+            labels = [name for name in columns if _is_set(cell_of[name], path, number, name)]
+        rows.append(Row(file, tuple(labels)))
+    if not rows:
+        raise UserError(f'{path}: has no line besides the first; one line a picture is expected')
+    return rows, [] if has_labels else columns
+
+
+def _is_set(cell: str, path: str, number: int, column: str) -> bool:
+    """True for a cell that says that a picture shows the class of a column."""
+    if cell.lower() in YES:
+        return True
+    if cell.lower() in NO:
+        return False
+    raise UserError(
+        f'{path}: line {number} has {cell!r} in the column {column}; 1 or 0 is expected, so decide '
+        'or remove the line (or name the column of labels "labels")'
+    )
+
+
+def rows_of_folders(files: list[str]) -> list[Row]:
+    """The rows that the folders of pictures stand for; a picture in no folder has none.
+
+    Args:
+        files: paths below --images.
+    """
+    rows = []
+    for file in files:
+        parts = file.split(os.sep)
+        if len(parts) > 1:
+            rows.append(Row(file, (parts[0],)))
+    return rows
+
+
+def class_set_of(rows: list[Row], columns: list[str], classes_txt: str | None) -> ClassSet:
+    """The classes: of --classes_txt, or of the table's columns, or those of the rows, sorted.
+
+    Raises:
+        UserError: a row has another class than those of --classes_txt, or there is no class.
+    """
+    used: set[str] = set()
+    for row in rows:
+        used.update(row.labels)
+    used.discard(BACKGROUND)
+    if not classes_txt:
+        names = columns or sorted(used)
+        return data_folder.make_class_set(
+            [name for name in names if name != BACKGROUND], 'the labels'
+        )
+    classes = read_classes(classes_txt)
+    unknown = sorted(used - set(classes.foreground))
+    if unknown:
+        raise UserError(
+            f'{classes_txt}: has no class {unknown[0]!r}, which is a label; add it or mend the '
+            'label'
+        )
+    return classes
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def find_pictures(root: str) -> list[str]:
+    """Sorted paths below a folder of all pictures in it; linked folders are followed."""
+    return sorted(_walk(root, '', frozenset()))
+
+
+def _walk(root: str, below: str, parents: frozenset[str]) -> Iterator[str]:
+    """The pictures of a folder; `parents` are the real paths of the folders above it."""
+    folder = os.path.join(root, below)
+    real = os.path.realpath(folder)
+    if real in parents:  # a link to a folder that it lies in
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise UserError(f'{folder}: cannot be read ({error.strerror})') from None
+    for entry in entries:
+        if entry.name.startswith('.'):
+            continue
+        path = os.path.join(below, entry.name)
+        if entry.is_dir():
+            yield from _walk(root, path, parents | {real})
+        elif entry.name.lower().endswith(ENDINGS):
+            yield path
+
+
+def is_below(folder: str, root: str, file: str) -> bool:
+    """True if a file below `root` lies in `folder`."""
+    inner = os.path.realpath(os.path.dirname(os.path.join(root, file)))
+    outer = os.path.realpath(folder)
+    return os.path.commonpath([inner, outer]) == outer
+
+
+def match(
+    rows: list[Row], files: list[str], root: str, classes: ClassSet
+) -> tuple[list[Picture], list[str], list[str]]:
+    """Find the picture of every row.
+
+    A row names a path, below the folder or absolute, with or without the extension, or only the
+    name of a picture, which may lie in any folder.
+
+    Returns:
+        The labelled pictures, the problems of rows without one picture, and the paths below the
+        folder of pictures without a row.
+    """
+    paths_of: dict[str, list[str]] = {}
+    for file in files:
+        name = picture_name(file)
+        for key in {file, os.path.join(os.path.dirname(file), name), os.path.basename(file), name}:
+            paths_of.setdefault(key, []).append(file)
+    exact = set(files)
+    taken: dict[str, Row] = {}
+    pictures: list[Picture] = []
+    problems: list[str] = []
+    for row in rows:
+        file = row.file
+        if os.path.isabs(file):
+            file = os.path.relpath(file, os.path.abspath(root))
+        found = [file] if file in exact else paths_of.get(file, [])
+        if len(found) > 1:
+            problems.append(
+                f'{row.file}: has a label, and several pictures are of this name '
+                f'({found[0]}, {found[1]}); name its path below {root}'
+            )
+        elif not found:
+            problems.append(
+                f'{row.file}: has a label, but there is no such picture below {root}; '
+                'mend the name or remove the line'
+            )
+        elif found[0] in taken:
+            problems.append(
+                f'{row.file}: has two labels, the other as {taken[found[0]].file}; '
+                'remove one of the lines'
+            )
+        else:
+            taken[found[0]] = row
+            source = os.path.join(root, found[0])
+            indices = {
+                classes.foreground.index(label) for label in row.labels if label != BACKGROUND
+            }
+            pictures.append(Picture(picture_name(source), source, tuple(sorted(indices))))
+    unlabelled = [file for file in files if file not in taken]
+    return pictures, problems, unlabelled
+
+
+def check(picture: Picture, masks: str | None, classes: ClassSet) -> tuple[str, str, str]:
+    """Read a picture and its mask.
+
+    Returns:
+        The name of the picture, why it cannot be used, and why its mask cannot; '' if they can.
+    """
+    problem = data_folder.picture_problem(picture.source)
+    if problem or not masks:
+        return picture.name, problem, ''
+    path = mask_path(masks, picture.name)
+    if not os.path.exists(path):
+        return picture.name, '', ''
+    try:
+        mask = read_mask(path, classes)
+        check_size(path, mask.shape, image_size(picture.source))
+    except UserError as error:
+        return picture.name, '', str(error)
+    return picture.name, '', ''
+
+
+def mask_path(masks: str, name: str) -> str:
+    """Path of a mask in --masks."""
+    return os.path.join(masks, f'{name}.png')
+
+
+# ---------------------------------------------------------------- the command
+
+
+def parse_args() -> argparse.Namespace:
+    parser = command_line.Parser(__doc__)
+    parser.data.add_argument('--images', required=True, help='folder of the pictures')
+    labels = parser.data.add_mutually_exclusive_group(required=True)
+    labels.add_argument('--labels', metavar='FILE.csv', help='table of labels')
+    labels.add_argument(
+        '--by_folder',
+        action='store_true',
+        help='the label of a picture is the name of its folder in --images',
+    )
+    parser.data.add_argument(
+        '--separator', default=';', help='what separates the labels of a picture in the table'
+    )
+    parser.data.add_argument(
+        '--classes_txt',
+        metavar='FILE',
+        help='file with the classes, one a line, which decides their order (default: the order of '
+        "the table's columns, or the alphabet)",
+    )
+    parser.data.add_argument('--masks', help='folder of ground-truth masks, for scoring only')
+    data_folder.add_flags(parser)
+    args = parser.parse_args()
+    if not args.separator.strip():
+        parser.error('--separator must not be empty')
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    need_folder(args.images, 'give the folder of your pictures as --images')
+    data_folder.refuse_inside(args.out, args.images)
+    if args.masks:
+        need_folder(args.masks, 'give the folder of the masks as --masks, or leave it out')
+    files = find_pictures(args.images)
+    if args.masks:
+        files = [file for file in files if not is_below(args.masks, args.images, file)]
+    if not files:
+        raise UserError(f'{args.images}: holds no picture ({", ".join(ENDINGS)}); check --images')
+    if args.by_folder:
+        rows = rows_of_folders(files)
+        columns: list[str] = []
+    else:
+        rows, columns = read_table(args.labels, args.separator)
+    classes = class_set_of(rows, columns, args.classes_txt)
+    pictures, problems, unlabelled = match(rows, files, args.images, classes)
+    data_folder.refuse_same_names(pictures)
+
+    settings = settings_of(args, classes, rows, unlabelled)
+    # before the pictures are read, which takes long
+    picture_files = [picture.file for picture in pictures]
+    sources = [picture.source for picture in pictures]
+    data_folder.check_claim(args.out, settings, picture_files, args.overwrite, sources)
+    bad, bad_masks = check_all(args, pictures, classes)
+    problems += [problem for problem in (*bad.values(), *bad_masks.values()) if problem]
+    good = [picture for picture in pictures if picture.name not in bad]
+    train, val = data_folder.split(good, args.val, args.seed)
+    if not train and not problems:
+        raise UserError('the list train would be empty; label more pictures or use a lower --val')
+    masks = masks_of(args.masks, good, bad_masks)
+    outputs = outputs_of(good, masks, train, val, unlabelled)
+    data_folder.check_claim(args.out, settings, outputs, args.overwrite, masks.values())
+    data_folder.report_bad(args.out, problems, args.skip_bad)
+    if not train:
+        raise UserError('no picture is left for the list train; see bad_files.txt')
+
+    data_folder.claim(args.out, settings, outputs, args.overwrite)
+    for picture in progress(good, desc='copy' if args.copy else 'link'):
+        data_folder.place(picture.source, os.path.join(args.out, picture.file), args.copy)
+    for file, source in masks.items():
+        data_folder.place(source, os.path.join(args.out, file), args.copy)
+    data_folder.write_lists(args.out, classes, good, train, val)
+    if unlabelled:
+        text = '\n'.join(unlabelled) + '\n'
+        text = text.encode('utf-8', 'backslashreplace').decode('utf-8')
+        write_text(os.path.join(args.out, UNLABELLED), text)
+    data_folder.finish(args.out, settings, outputs)
+
+    data_folder.report(classes, good, train, val, args.out)
+    report_rest(args, len(good), len(masks) // len(data_folder.MASKS), unlabelled)
+
+
+def settings_of(
+    args: argparse.Namespace, classes: ClassSet, rows: list[Row], unlabelled: list[str]
+) -> dict:
+    """The settings in the manifest."""
+    settings = data_folder.common_settings(args, 'from_folder')
+    settings['masks'] = os.path.abspath(args.masks) if args.masks else None
+    settings['classes'] = list(classes.foreground)
+    labels = sorted([row.file, *sorted(row.labels)] for row in rows)
+    settings['labels'] = data_folder.digest([labels, unlabelled])
+    return settings
+
+
+def check_all(
+    args: argparse.Namespace, pictures: list[Picture], classes: ClassSet
+) -> tuple[dict[str, str], dict[str, str]]:
+    """{name: problem} of the pictures that cannot be used, and of the masks."""
+    function = functools.partial(check, masks=args.masks, classes=classes)
+    results = pool_map(function, pictures, args.jobs)
+    bad: dict[str, str] = {}
+    bad_masks: dict[str, str] = {}
+    for name, problem, mask_problem in progress(results, total=len(pictures), desc='check'):
+        if problem:
+            bad[name] = problem
+        if mask_problem:
+            bad_masks[name] = mask_problem
+    return bad, bad_masks
+
+
+def masks_of(
+    masks: str | None, pictures: list[Picture], bad_masks: dict[str, str]
+) -> dict[str, str]:
+    """{path below the data folder: its source} of all masks."""
+    if not masks:
+        return {}
+    sources: dict[str, str] = {}
+    for picture in pictures:
+        source = mask_path(masks, picture.name)
+        if picture.name not in bad_masks and os.path.exists(source):
+            for folder in data_folder.MASKS:
+                sources[f'{folder}/{picture.name}.png'] = source
+    return sources
+
+
+def outputs_of(
+    pictures: list[Picture],
+    masks: dict[str, str],
+    train: list[str],
+    val: list[str],
+    unlabelled: list[str],
+) -> list[str]:
+    """Paths below the data folder of all files that are to be written."""
+    outputs = [picture.file for picture in pictures]
+    outputs += [*masks, *data_folder.text_files(train, val)]
+    if unlabelled:
+        outputs.append(UNLABELLED)
+    return outputs
+
+
+def report_rest(args: argparse.Namespace, pictures: int, masks: int, unlabelled: list[str]) -> None:
+    """Print what the table of classes does not say."""
+    if args.masks:
+        print(f'{masks} of {pictures} pictures have a mask')
+    if unlabelled:
+        print(
+            f'{len(unlabelled)} pictures without a label were left out: '
+            f'see {os.path.join(args.out, UNLABELLED)}'
+        )
+
+
+if __name__ == '__main__':
+    command_line.run(main, parse_args)
