@@ -127,7 +127,7 @@ def wanted_outputs(args: argparse.Namespace, folders: dict[str, float]) -> list[
 
 @dataclass(frozen=True)
 class MapOptions:
-    """How the maps of a picture are made, the same for all pictures."""
+    """Settings that the maps of a picture are made with, the same for all pictures."""
 
     # what the CRF's unary term is made of: 'labels' or 'probs'
     unary: str

@@ -30,7 +30,7 @@ from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import processes, set_up
 from tool.train.engine import TrainingRun, steps_of
-from tool.train.optimiser import chosen_optimizer, poly, warm_up
+from tool.train.optimiser import chosen_optimizer, poly_after_warm_up
 from tool.train.precision import resolved
 from tool.train.states import run_settings
 from voc12.aff_data import AffinityTrainSet
@@ -117,16 +117,13 @@ def main(args: argparse.Namespace) -> None:
         background, foreground, negative = pair_labels(batch['label'])
         return affinity_loss(affinities, background, foreground, negative, batch['counts'])
 
-    def lr_factor(step: int) -> float:
-        return warm_up(step, args.warmup_steps) * poly(step, steps)
-
     set_up.train(
         TrainingRun(
             net=net,
             optimizer=chosen_optimizer(net, args),
             losses=losses,
             dataset=dataset,
-            lr_factor=lr_factor,
+            lr_factor=poly_after_warm_up(steps, args.warmup_steps),
             device=device,
             options=options,
             settings=settings,
@@ -151,7 +148,7 @@ def make_net(args: argparse.Namespace, classes: ClassSet, notes: list[str]) -> B
 
 
 def mean_counts(batch: dict) -> dict[str, torch.Tensor]:
-    """How many pairs of each kind the batch of all processes has, divided by the processes.
+    """Pairs of each kind in the batch of all processes, divided by the number of processes.
 
     The loss of every process divides by these numbers, so that the mean over processes is the loss
     of the whole batch.

@@ -235,7 +235,7 @@ def check_pcm_flags(args: argparse.Namespace, baseline: Baseline) -> None:
 
 
 def seed_outputs(args: argparse.Namespace, baseline: Baseline, classes: ClassSet) -> SeedOutputs:
-    """What is written of each picture, from the command line."""
+    """The files that the command line asks for of each picture."""
     if args.out_cam_pred_alpha is None:
         threshold = baseline.png_threshold
     else:

@@ -38,7 +38,7 @@ from tool.run.errors import UserError
 from tool.train import processes, set_up
 from tool.train.engine import TrainingRun, steps_of
 from tool.train.layer_types import DROPOUTS
-from tool.train.optimiser import chosen_optimizer, poly, warm_up
+from tool.train.optimiser import chosen_optimizer, poly_after_warm_up
 from tool.train.precision import resolved
 from tool.train.random_numbers import mixed_seed
 from tool.train.states import run_settings
@@ -231,16 +231,13 @@ def main(args: argparse.Namespace) -> None:
         'schedule_steps': schedule,
     }
 
-    def lr_factor(step: int) -> float:
-        return warm_up(step, args.warmup_steps) * poly(min(step, schedule - 1), schedule)
-
     set_up.train(
         TrainingRun(
             net=net,
             optimizer=chosen_optimizer(net, args),
             losses=losses,
             dataset=dataset,
-            lr_factor=lr_factor,
+            lr_factor=poly_after_warm_up(schedule, args.warmup_steps),
             device=device,
             options=options,
             settings=settings,
@@ -268,7 +265,7 @@ def read_inputs(
 
 
 def count_steps(args: argparse.Namespace, baseline: Baseline, images: int) -> tuple[int, int]:
-    """How long training takes; a run may end before its schedule does.
+    """The length of training in steps; a run may end before its schedule does.
 
     Args:
         args: the command line.

@@ -68,7 +68,7 @@ RESULT_KEYS = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """What pictures are scored from, and how."""
+    """The files that pictures are scored from, and the way they are read."""
 
     predict_dir: str
     gt_dir: str

@@ -113,7 +113,7 @@ def read_state(weights: str) -> dict:
 
 
 def weights_fingerprint(weights: str) -> str:
-    """What identifies --weights among the settings of a run.
+    """The value that identifies --weights among the settings of a run.
 
     It is a fingerprint of the file; 'scratch' and 'imagenet', which name no file, stay as they are.
     """

@@ -23,7 +23,7 @@ from tool.files.atomic import atomic, write_text
 from tool.files.class_sets import FILE as CLASS_FILE
 from tool.files.class_sets import write_classes
 from tool.files.lists import picture_name
-from tool.files.manifest import MANIFEST
+from tool.files.manifest import MANIFEST, first_difference
 from tool.files.npy import write_npy
 from tool.files.pictures import image_size, read_image
 from tool.method.class_set import ClassSet
@@ -203,12 +203,11 @@ def check_claim(
     """
     before, written = _read_manifest(out)
     if before is not None and not overwrite:
-        for key in {**before, **settings}:
-            if before.get(key) != settings.get(key):
-                raise UserError(
-                    f'{out}: was made with {key} = {before.get(key)}, now {key} = '
-                    f'{settings.get(key)}; use --overwrite to replace it or another --out'
-                )
+        difference = first_difference(before, settings)
+        if difference is not None:
+            raise UserError(
+                f'{out}: was made with {difference}; use --overwrite to replace it or another --out'
+            )
     files = list(files)
     for file in files:
         path = os.path.join(out, file)

@@ -78,12 +78,25 @@ def _check(folder: str, settings: dict) -> None:
             f'{folder}: holds {len(outputs)} files that this stage did not write; '
             'use --overwrite to replace them or another folder'
         )
+    difference = first_difference(before, now)
+    if difference is not None:
+        raise UserError(
+            f'{folder}: was made with {difference}; use --overwrite to replace it or another folder'
+        )
+
+
+def first_difference(before: dict, now: dict) -> str | None:
+    """The first setting that is not what it was, in words for a message; None where all are.
+
+    A setting that one side lacks counts as None there.
+
+    Returns:
+        For example 'alpha = 4, now alpha = 8'.
+    """
     for key in {**before, **now}:
         if before.get(key) != now.get(key):
-            raise UserError(
-                f'{folder}: was made with {key} = {before.get(key)}, now {key} = {now.get(key)}; '
-                'use --overwrite to replace it or another folder'
-            )
+            return f'{key} = {before.get(key)}, now {key} = {now.get(key)}'
+    return None
 
 
 def _as_json(settings: dict) -> dict:

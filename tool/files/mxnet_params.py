@@ -163,7 +163,7 @@ def _norm(ours: str, theirs: str) -> dict[str, tuple[str, ...]]:
 
 
 def resnet38_names() -> dict[str, tuple[str, ...]]:
-    """How the 191 tensors of ResNet-38 are called in MXNet.
+    """The names of the 191 tensors of ResNet-38 in MXNet.
 
     Returns:
         {key of the backbone's state dict: its possible names in MXNet}, in the order of the state

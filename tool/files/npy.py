@@ -51,7 +51,7 @@ def numeric_array(file: BinaryIO) -> np.ndarray:
 
 
 class _Dtype:
-    """What a pickle says about a dtype: its name, e.g. 'f4', or '<f4' once the state is known."""
+    """A dtype as a pickle describes it: its name, e.g. 'f4', or '<f4' once the state is known."""
 
     def __init__(self, name: str):
         self.name = name
@@ -61,7 +61,7 @@ class _Dtype:
 
 
 class _Array:
-    """What a pickle says about an array.
+    """An array as a pickle describes it.
 
     numpy's own unpickling trusts the pickle: a dtype with forged flags makes numpy take bytes for
     addresses of objects. So this class only collects what the pickle says, and numpy is given plain
@@ -98,7 +98,9 @@ class _NumpyOnly(pickle.Unpickler):
     """Unpickler that knows arrays and builtin containers, and nothing that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name in the pickle; UnpicklingError for a name that is not data.
+        """The function or class that stands for a name in the pickle.
+
+        A name that is not data raises UnpicklingError.
 
         The functions are made anew in each call, because a pickle can set attributes of what it is
         given.

@@ -1,4 +1,4 @@
-"""What all stages that make files for pictures have in common.
+"""The common part of all stages that make files for pictures.
 
 They share out the pictures of a list over processes, skip the files that exist, make the others in
 a pool of worker processes, and report.

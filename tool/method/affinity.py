@@ -138,7 +138,7 @@ def pair_labels(
 
 
 def pair_counts(label: torch.Tensor) -> torch.Tensor:
-    """How many background, equal foreground and negative pairs labels [N, h, w] have: int64 [3]."""
+    """Numbers of background, equal foreground and negative pairs of labels [N, h, w]: int64 [3]."""
     return torch.stack([mask.sum() for mask in pair_labels(label)])
 
 

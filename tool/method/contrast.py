@@ -58,7 +58,7 @@ class ContrastOptions:
 
 @dataclass(frozen=True)
 class View(Generic[Labels]):
-    """What the contrast knows of one view v."""
+    """One view v as the contrast sees it."""
 
     # q: projected features of length 1, [M, D]
     pixels: torch.Tensor
@@ -69,7 +69,7 @@ class View(Generic[Labels]):
 
 
 def itself(part: torch.Tensor) -> torch.Tensor:
-    """What `gather` is in a single process, whose part of the batch is all of it."""
+    """`gather` for a single process, whose part of the batch is all of it."""
     return part
 
 

@@ -150,7 +150,7 @@ def _pydensecrf(
 
 
 def _features(image: np.ndarray, preset: CrfPreset) -> tuple[np.ndarray, np.ndarray]:
-    """What the kernels compare pixels by: positions and colours, divided by their sigma.
+    """The kernels' view of each pixel: its position and colour, divided by their sigma.
 
     Returns:
         Features float32 of the Gaussian kernel [2, H·W] and of the bilateral kernel [5, H·W].

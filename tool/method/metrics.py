@@ -34,7 +34,7 @@ def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np
 
 
 def curve_histogram(cam: dict[int, np.ndarray], truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """What the threshold curve needs to know of one picture.
+    """The histogram of one picture from which the threshold curve is computed.
 
     The strongest foreground class of a pixel does not depend on the background threshold; the
     threshold only decides whether that class beats the background. So one histogram serves all
@@ -157,7 +157,7 @@ def mean_iou(values: dict[str, float], classes: Sequence[str]) -> float:
 
 
 def table(result: dict[str, float]) -> str:
-    """What `scores` returns, as text: two classes on each line, the mIoU last."""
+    """The result of `scores` as text: two classes on each line, the mIoU last."""
     width = max(12, *map(len, result))
     cells = [f'{name:>{width}} {value:6.2f}' for name, value in result.items()]
     lines = ['  '.join(cells[first : first + 2]) for first in range(0, len(cells), 2)]

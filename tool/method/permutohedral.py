@@ -100,8 +100,8 @@ def embedding_scales(dimensions: int) -> tuple[np.float32, ...]:
 
 
 def _key_layout(features: np.ndarray, scales: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """How the first d coordinates of a vertex become one number: (lowest int64 [d], strides uint64
-    [d]).
+    """The layout of the key of a vertex, one number for its first d coordinates: (lowest int64 [d],
+    strides uint64 [d]).
 
     The key of coordinates c is sum_i (c_i - lowest_i) · stride_i. The bounds follow from those of
     the features, because a vertex lies within two steps of d + 1 of its pixel, and its neighbours

@@ -1,4 +1,4 @@
-"""How many processes share a stage, and the command that starts them."""
+"""The number of processes that share a stage, and the command that starts them."""
 
 import functools
 
@@ -7,7 +7,7 @@ from tool.run import command_line
 
 
 def process_count(stage: Stage, device: str | None) -> int:
-    """How many processes share a stage on this machine."""
+    """The number of processes that share a stage on this machine."""
     if stage.processes == 1:
         return 1
     return min(stage.processes, most_processes(device))

@@ -1,7 +1,7 @@
 """Optimisers, learning-rate schedules and the published parameter groups (docs/method.md §4)."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -113,6 +113,21 @@ def warm_up(step: int, steps: int) -> float:
     if steps == 0:
         return 1.0
     return min(1.0, (step + 1) / steps)
+
+
+def poly_after_warm_up(schedule: int, warmup_steps: int) -> Callable[[int], float]:
+    """The factor on every learning rate as a function of the step: `warm_up` times `poly`.
+
+    Args:
+        schedule: steps after which poly would reach 0. A run may be longer; its steps beyond the
+            schedule have poly's last value above 0.
+        warmup_steps: see `warm_up`.
+    """
+
+    def factor(step: int) -> float:
+        return warm_up(step, warmup_steps) * poly(min(step, schedule - 1), schedule)
+
+    return factor
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tool.files.atomic import atomic
+from tool.files.manifest import first_difference
 from tool.run.errors import UserError
 from tool.train import processes
 
@@ -86,13 +87,12 @@ class States:
             raise UserError(
                 f'{path}: damaged training state ({str(error)[:100]}); delete it or use --no_resume'
             ) from None
-        for key in {**before, **self.settings}:
-            if before.get(key) != self.settings.get(key):
-                raise UserError(
-                    f'{path}: is of a run with {key} = {before.get(key)}, now {key} = '
-                    f'{self.settings.get(key)}; use --no_resume to start over, or another session '
-                    'name'
-                )
+        difference = first_difference(before, self.settings)
+        if difference is not None:
+            raise UserError(
+                f'{path}: is of a run with {difference}; use --no_resume to start over, or another '
+                'session name'
+            )
         return state
 
     def resume(
