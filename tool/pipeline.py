@@ -23,7 +23,7 @@ from tool.presets.load import NAMES, load_preset, parse_override, preset_name
 from tool.presets.lock import exclusive
 from tool.presets.processes import launched, process_count
 from tool.presets.runner import Runner
-from tool.presets.stages import ROOT, FromScores, Preset, RunSettings
+from tool.presets.stages import CHOICES, ROOT, FromScores, Preset, RunSettings
 from tool.run import command_line
 from tool.run.errors import UserError
 from voc12.classes import VOC
@@ -49,7 +49,16 @@ def parse_args() -> argparse.Namespace:
         'option of the preset, e.g. preset.imagenet=FILE',
     )
     parser.data.add_argument(
-        '--voc12_root', help="the devkit's VOC2012 folder (default: the preset's choice)"
+        '--voc12_root',
+        help="the devkit's VOC2012 folder, or a data folder of your own pictures (default: the "
+        "preset's choice)",
+    )
+    parser.method.add_argument(
+        '--choose',
+        choices=CHOICES,
+        help='what chooses the background score and the masks that DeepLab learns from: image '
+        'labels alone (tool.agreement), or ground-truth masks (default: masks where the pictures '
+        'to score have them, else labels; the preset own always takes labels)',
     )
     parser.output.add_argument(
         '--work_dir', help='folder of everything the run writes (default: runs/<preset>)'
@@ -75,8 +84,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     run = run_settings(args)
     overrides = [parse_override(text) for text in args.set]
-    classes = class_set(run.voc) if run.voc else VOC
-    preset = load_preset(args.preset, overrides, run, classes.names)
+    preset = load_preset(args.preset, overrides, run, run.classes or VOC.names)
     chosen = chosen_stages(preset, args.first, args.last)
     if args.show:
         show_commands(preset, chosen, run.device)
@@ -95,11 +103,14 @@ def main(args: argparse.Namespace) -> None:
 def run_settings(args: argparse.Namespace) -> RunSettings:
     """The settings that the command line gives the preset."""
     default_work = os.path.join(ROOT, 'runs', preset_name(args.preset))
+    root = os.path.abspath(args.voc12_root) if args.voc12_root else None
     return RunSettings(
         work=os.path.abspath(args.work_dir or default_work),
         seed=args.seed,
         device=args.device or None,
-        voc=os.path.abspath(args.voc12_root) if args.voc12_root else None,
+        voc=root,
+        classes=class_set(root).names if root else None,
+        choose=args.choose,
     )
 
 

@@ -132,10 +132,3 @@ def test_a_faulty_set_names_what_exists(load, word, message):
 def test_an_unknown_preset_names_those_that_exist(name):
     with pytest.raises(UserError, match='no such preset; there are smoke, quickstart.*preset'):
         load_preset(name, [], RunSettings('/work'), CLASSES)
-
-
-@pytest.mark.parametrize('name', ['smoke', 'quickstart'])
-def test_generated_pictures_take_no_root_of_the_user(name):
-    run = RunSettings('/work', voc='/real/VOC2012')
-    with pytest.raises(UserError, match='^--voc12_root: this preset generates its own pictures'):
-        load_preset(name, [], run, CLASSES)

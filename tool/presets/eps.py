@@ -8,7 +8,8 @@ What is not changed here is as in the preset seam.
 """
 
 from tool.presets import seam
-from tool.presets.stages import Preset, RunSettings, Stage
+from tool.presets.folders import with_folders
+from tool.presets.stages import BY_MASKS, Preset, RunSettings, Stage
 
 
 def preset(
@@ -18,7 +19,7 @@ def preset(
     resnet101: str = 'resnet101.pth',  # ImageNet weights, torchvision's or a deep-stem one
 ) -> Preset:
     run = run.defaults(experiment='segmentation/experiment/EPS_deeplabv2_resnet101')
-    run = seam.with_folders(run)
+    run = with_folders(run)
     work = run.work
     stages = seam.preset(run, imagenet).stages
 
@@ -26,38 +27,39 @@ def preset(
 
     # For EPS the maps after the CRF are the pseudo masks: there is no AffinityNet.
     stages.drop('aff_train', 'walk', 'score_walk', 'score_walk_crf')
+    stages.drop('agree_walk', 'agree_walk_crf')
     stages.set_flags('aff_prepare', unary='probs', alpha=8, crf_iters=5)
-    stages.insert_after(
-        'aff_prepare',
-        Stage(
-            'masks',
-            script='tool.make_pseudo_masks',
-            flags=dict(
-                crf_dir=f'{work}/aff_crf/8.00',
-                voc12_root=run.voc,
-                list=run.mask_list,
-                out_dir=f'{work}/masks',
-            ),
-            makes=['masks'],
+    masks = Stage(
+        'masks',
+        script='tool.make_pseudo_masks',
+        flags=dict(
+            crf_dir=f'{work}/aff_crf/8.00',
+            voc12_root=run.voc,
+            list=run.mask_list,
+            out_dir=f'{work}/masks',
         ),
-        Stage(
-            'score_masks',
-            like='score_crf',
-            flags=dict(predict_dir=f'{work}/masks', json=f'{work}/scores/masks.json'),
-            row='pseudo masks (CRF of scores)',
-            masks=f'{work}/masks',
-            makes=['scores/masks.json'],
-        ),
+        makes=['masks'],
     )
+    score_masks = Stage(
+        'score_masks',
+        like='score_crf',
+        flags=dict(predict_dir=f'{work}/masks', json=f'{work}/scores/masks.json'),
+        row='pseudo masks (CRF of scores)',
+        masks=f'{work}/masks',
+        makes=['scores/masks.json'],
+        decides=run.choose == BY_MASKS,
+        enabled=bool(run.has_truth),
+    )
+    agree_masks = seam.agreement_stage('agree_masks', score_masks, run)
+    stages.insert_after('aff_prepare', masks, score_masks, agree_masks)
 
     stages.set_config('deeplab_train', MODEL_BACKBONE_PRETRAIN=resnet101)
-    stages.set_flags(
-        'sheet',
-        column=[
-            f'seed={work}/seed',
-            f'pseudo mask={work}/masks',
-            f'DeepLab={work}/deeplab_train',
-            f'ground truth={run.gt}',
-        ],
-    )
+    columns = [
+        f'seed={work}/seed',
+        f'pseudo mask={work}/masks',
+        f'DeepLab={work}/deeplab_train',
+    ]
+    if run.has_truth:
+        columns.append(f'ground truth={run.gt}')
+    stages.set_flags('sheet', column=columns)
     return Preset("the paper's settings, EPS baseline", stages, run.core or ())

@@ -23,7 +23,13 @@ def read_scores(path: str) -> dict:
         ) from None
 
 
-def ladder_row(title: str, scores: dict, core: list[str], seconds: float) -> dict:
+def ladder_row(
+    title: str,
+    scores: dict,
+    core: list[str],
+    seconds: float,
+    before: dict | None = None,
+) -> dict:
     """One row of the ladder.
 
     Args:
@@ -31,20 +37,29 @@ def ladder_row(title: str, scores: dict, core: list[str], seconds: float) -> dic
         scores: what `read_scores` returns.
         core: the core classes of the preset, or none.
         seconds: time from the row above to this one.
+        before: the row as another scoring stage has made it; its entries are kept.
     Returns:
         The mean IoU over all classes, what it was scored on and the time; with core classes also
-        the means over these and over the classes that occur.
+        the means over these and over the classes that occur. Of a result of tool.agreement, the
+        agreement and what it was measured on.
     """
-    every_class = list(scores['pixels'])
-    row = {'row': title, 'mIoU': mean_iou(scores, every_class)}
-    if core:
-        row['core'] = mean_iou(scores, core)
-        row['occurring'] = mean_iou(scores, occurring(scores['pixels']))
-    for key in ('t', 'list', 'images', 'gt_dir', 'predict_dir'):
+    before = before or {}
+    row: dict = {'row': title}
+    if 'agreement' in scores:
+        row['agreement'] = scores['agreement']
+        keys = ['predict_dir']
+        if 'mIoU' not in before:
+            keys += ['t', 'list', 'images']
+    else:
+        row['mIoU'] = mean_iou(scores, list(scores['pixels']))
+        if core:
+            row['core'] = mean_iou(scores, core)
+            row['occurring'] = mean_iou(scores, occurring(scores['pixels']))
+        keys = ['t', 'list', 'images', 'gt_dir', 'predict_dir']
+    for key in keys:
         if key in scores:
             row[key] = scores[key]
-    row['seconds'] = round(seconds, 1)
-    return row
+    return {**before, **row, 'seconds': round(before.get('seconds', 0.0) + seconds, 1)}
 
 
 def ladder_table(rows: list[dict], total: float) -> str:
@@ -57,7 +72,10 @@ def ladder_table(rows: list[dict], total: float) -> str:
         rows: the rows, as `ladder_row` makes them.
         total: time of all stages in seconds, for the last line.
     """
-    means = [key for key in ('mIoU', 'core', 'occurring') if key in rows[0]]
+    means = []
+    for key in ('mIoU', 'core', 'occurring', 'agreement'):
+        if any(key in row for row in rows):
+            means.append(key)
     head = ['', *means, 'scored on', 'pictures', 'against', 'time']
     lines = [head]
     for row in rows:
@@ -71,9 +89,9 @@ def ladder_table(rows: list[dict], total: float) -> str:
 
 
 def _cells(row: dict, means: list[str]) -> list[str]:
-    """The cells of a row as text."""
-    folder = os.path.basename(row['gt_dir'].rstrip('/'))
-    values = [f'{row[key]:.1f}' for key in means]
+    """The cells of a row as text; '–' for a mean that the row does not have."""
+    folder = os.path.basename(row['gt_dir'].rstrip('/')) if 'gt_dir' in row else '–'
+    values = [f'{row[key]:.1f}' if key in row else '–' for key in means]
     images = str(row['images'])
     return [row['row'], *values, _stem(row['list']), images, folder, clock(row['seconds'])]
 

@@ -14,6 +14,13 @@ from typing import Any, NoReturn
 
 from tool.files.atomic import write_text
 from tool.presets.child import last_line, run_script
+from tool.presets.choices import (
+    Scored,
+    best_masks,
+    best_threshold,
+    describe_choices,
+    measure_of,
+)
 from tool.presets.ladder import clock, ladder_row, ladder_table, read_scores, write_ladder
 from tool.presets.processes import launched, process_count
 from tool.presets.stages import BEST_MASKS, BEST_THRESHOLD, FromScores, Preset, Stage
@@ -138,7 +145,9 @@ class Runner:
         """The end of a stage's line: the score, if it is a scoring stage and has completed."""
         if not (stage.row and self._is_done(stage)):
             return ''
-        return f', mIoU {read_scores(self.scores_path(stage))["mIoU"]:.2f}'
+        scores = read_scores(self.scores_path(stage))
+        measure = measure_of(scores)
+        return f', {measure} {scores[measure]:.2f}'
 
     def outputs(self, stage: Stage) -> list[list[str]]:
         """The paths that exist of each of the things a stage makes."""
@@ -194,17 +203,13 @@ class Runner:
         if not wanted:
             return {}
         known: dict[FromScores, str] = {}
-        best_score = None
-        for earlier in self.stages[:index]:
-            if not earlier.row:
-                continue
-            scores = read_scores(self.scores_path(earlier))
-            if 'curve_t' in scores:
-                known[BEST_THRESHOLD] = f'{scores["t"]:.2f}'
-            best_so_far = best_score is None or scores['mIoU'] >= best_score
-            if earlier.masks and best_so_far:
-                best_score = scores['mIoU']
-                known[BEST_MASKS] = earlier.masks
+        deciding = [earlier for earlier in self.scored(index) if earlier.stage.decides]
+        threshold = best_threshold(deciding)
+        if threshold is not None:
+            known[BEST_THRESHOLD] = f'{threshold:.2f}'
+        best = best_masks(deciding)
+        if best is not None:
+            known[BEST_MASKS] = best.stage.masks
         for value in FromScores:
             if value in wanted and value not in known:
                 raise UserError(
@@ -212,12 +217,21 @@ class Runner:
                 )
         return known
 
+    def scored(self, end: int | None = None) -> list[Scored]:
+        """The complete scoring stages among the first `end`, in their order, with their scores."""
+        found = []
+        for stage in self.stages[:end]:
+            if stage.row and self._is_done(stage):
+                found.append(Scored(stage, read_scores(self.scores_path(stage))))
+        return found
+
     def show_ladder(self, seed: int) -> None:
         """Print the rows whose stages are complete and write ladder.json.
 
-        The time of a row is that of all stages since the row before.
+        The time of a row is that of all stages since the row before. Stages of the same row share
+        one.
         """
-        rows = []
+        rows: dict[str, dict] = {}
         since_last_row = 0.0
         total = 0.0
         for stage in self.stages:
@@ -227,12 +241,25 @@ class Runner:
             if stage.row and self._is_done(stage):
                 scores = read_scores(self.scores_path(stage))
                 core = list(self.preset.core)
-                rows.append(ladder_row(stage.row, scores, core, since_last_row))
+                before = rows.get(stage.row, {})
+                rows[stage.row] = ladder_row(stage.row, scores, core, since_last_row, before)
                 since_last_row = 0.0
         if rows:
             path = os.path.join(self.work, 'ladder.json')
-            write_ladder(path, rows, total, preset=self.preset.name, seed=seed, commit=commit())
-            print(f'\n{ladder_table(rows, total)}\n\nladder: {path}')
+            choices = describe_choices(self.scored())
+            write_ladder(
+                path,
+                list(rows.values()),
+                total,
+                preset=self.preset.name,
+                seed=seed,
+                commit=commit(),
+                choices=choices,
+            )
+            print(f'\n{ladder_table(list(rows.values()), total)}\n')
+            for line in choices:
+                print(line)
+            print(f'ladder: {path}')
         sheet = os.path.join(self.work, 'contact_sheet.png')
         if os.path.exists(sheet):
             print(f'pictures: {sheet}')

@@ -6,9 +6,18 @@
 A flag that is not given here has the published value, which is the default of its script.
 """
 
-import os
-
-from tool.presets.stages import BEST_MASKS, BEST_THRESHOLD, ROOT, Preset, RunSettings, Stage, Stages
+from tool.presets.folders import with_folders
+from tool.presets.stages import (
+    BEST_MASKS,
+    BEST_THRESHOLD,
+    BY_LABELS,
+    BY_MASKS,
+    Preset,
+    RunSettings,
+    Stage,
+    Stages,
+    Value,
+)
 
 
 def preset(
@@ -17,12 +26,17 @@ def preset(
 ) -> Preset:
     run = with_folders(run)
     work = run.work
+    # Without ground truth there is nothing to score against it.
+    has_truth = bool(run.has_truth)
+    # Where image labels choose, the stages of tool.agreement decide in place of those of eval.py.
+    by_masks = run.choose == BY_MASKS
 
     lists_and_labels = Stage(
         'data',
         script='voc12.make_lists',
         flags=dict(voc12_root=run.voc, out_dir=run.lists),
         makes=['lists'],
+        enabled=bool(run.makes_lists),
     )
 
     train = Stage(
@@ -60,7 +74,7 @@ def preset(
         'score_seeds',
         script='eval.py',
         flags=dict(
-            list=f'{run.lists}/train.txt',  # 1,464 pictures
+            list=run.score_list,  # train: 1,464 pictures
             gt_dir=run.gt,
             predict_dir=f'{work}/cam',
             type='npy',
@@ -71,7 +85,11 @@ def preset(
         row='seeds, best threshold',
         masks=f'{work}/seed',
         makes=['scores/seeds.json'],
+        decides=by_masks,
+        enabled=has_truth,
     )
+
+    agree_seeds = agreement_stage('agree_seeds', score_seeds, run, type='npy', curve=True)
 
     seed_masks = Stage(
         'seed_masks',
@@ -91,7 +109,7 @@ def preset(
         'score_crf',
         script='eval.py',
         flags=dict(
-            list=f'{run.lists}/train.txt',
+            list=run.score_list,
             gt_dir=run.gt,
             predict_dir=f'{work}/seed_crf',
             json=f'{work}/scores/seed_crf.json',
@@ -99,7 +117,11 @@ def preset(
         row='seeds + CRF',
         masks=f'{work}/seed_crf',
         makes=['scores/seed_crf.json'],
+        decides=by_masks,
+        enabled=has_truth,
     )
+
+    agree_crf = agreement_stage('agree_crf', score_crf, run)
 
     aff_prepare = Stage(
         'aff_prepare',
@@ -152,7 +174,11 @@ def preset(
         row='seeds + random walk',
         masks=f'{work}/walk',
         makes=['scores/walk.json'],
+        decides=by_masks,
+        enabled=has_truth,
     )
+
+    agree_walk = agreement_stage('agree_walk', score_walk, run)
 
     score_walk_crf = Stage(
         'score_walk_crf',
@@ -161,7 +187,11 @@ def preset(
         row='seeds + random walk + CRF',
         masks=f'{work}/walk_crf',
         makes=['scores/walk_crf.json'],
+        decides=by_masks,
+        enabled=has_truth,
     )
+
+    agree_walk_crf = agreement_stage('agree_walk_crf', score_walk_crf, run)
 
     # DeepLab learns from the best of the four kinds of masks above, and sees no image labels.
     deeplab_train = Stage(
@@ -186,9 +216,10 @@ def preset(
         script=f'{run.experiment}/test.py',
         flags=dict(
             device=run.device,
-            list=f'{run.lists}/val.txt',
+            list=run.val_list,
             out_dir=f'{work}/deeplab_val_crf',
             out_no_crf=f'{work}/deeplab_val',
+            split=None if has_truth else 'test',  # the test split needs no ground truth
         ),
         config=dict(DATA_PSEUDO_GT='', TEST_CRF='deeplab'),
         makes=['deeplab_val', 'deeplab_val_crf'],
@@ -198,12 +229,13 @@ def preset(
         'score_deeplab',
         like='score_crf',
         flags=dict(
-            list=f'{run.lists}/val.txt',
+            list=run.val_list,
             predict_dir=f'{work}/deeplab_val',
             json=f'{work}/scores/deeplab.json',
         ),
         row='DeepLab, without CRF',
         makes=['scores/deeplab.json'],
+        enabled=has_truth,
     )
 
     score_deeplab_crf = Stage(
@@ -212,13 +244,18 @@ def preset(
         flags=dict(predict_dir=f'{work}/deeplab_val_crf', json=f'{work}/scores/deeplab_crf.json'),
         row='DeepLab + CRF',
         makes=['scores/deeplab_crf.json'],
+        enabled=has_truth,
     )
 
     # The contact sheet shows eight pictures, for which DeepLab predicts masks too.
     sheet_list = Stage(
         'sheet_list',
         script='tool.contact_sheet',
-        flags=dict(list=f'{run.lists}/train.txt', rows=8, out_list=f'{work}/sheet.txt'),
+        flags=dict(
+            list=run.score_list if has_truth else run.mask_list,
+            rows=8,
+            out_list=f'{work}/sheet.txt',
+        ),
         makes=['sheet.txt'],
     )
 
@@ -226,7 +263,7 @@ def preset(
         'deeplab_sheet',
         like='deeplab_test',
         flags=dict(
-            split='train',
+            split='train' if has_truth else 'test',
             list=f'{work}/sheet.txt',
             out_dir=f'{work}/deeplab_train',
             out_no_crf=None,
@@ -235,6 +272,18 @@ def preset(
         makes=['deeplab_train'],
     )
 
+    columns = [
+        f'seed={work}/seed',
+        f'random walk={work}/walk',
+        f'DeepLab={work}/deeplab_train',
+    ]
+    note = 'Pictures of the training list. DeepLab has learned from masks of these.'
+    if has_truth:
+        columns.append(f'ground truth={run.gt}')
+        note = (
+            'Pictures of the training list. DeepLab has learned from masks of these, not from the '
+            'ground truth.'
+        )
     sheet = Stage(
         'sheet',
         script='tool.contact_sheet',
@@ -242,14 +291,8 @@ def preset(
             list=f'{work}/sheet.txt',
             voc12_root=run.voc,
             cam_dir=f'{work}/cam',
-            column=[
-                f'seed={work}/seed',
-                f'random walk={work}/walk',
-                f'DeepLab={work}/deeplab_train',
-                f'ground truth={run.gt}',
-            ],
-            note='Pictures of the training list. DeepLab has learned from masks of these, not from '
-            'the ground truth.',
+            column=columns,
+            note=note,
             out=f'{work}/contact_sheet.png',
         ),
         makes=['contact_sheet.png'],
@@ -261,13 +304,17 @@ def preset(
             train,
             infer,
             score_seeds,
+            agree_seeds,
             seed_masks,
             score_crf,
+            agree_crf,
             aff_prepare,
             aff_train,
             walk,
             score_walk,
+            agree_walk,
             score_walk_crf,
+            agree_walk_crf,
             deeplab_train,
             deeplab_test,
             score_deeplab,
@@ -280,14 +327,27 @@ def preset(
     return Preset("the paper's settings, SEAM baseline", stages, run.core or ())
 
 
-def with_folders(run: RunSettings) -> RunSettings:
-    """The settings of a run with all folders and lists, where it does not name its own."""
-    run = run.defaults(
-        voc=os.path.join(ROOT, 'VOC2012'),
-        lists=f'{run.work}/lists',
-        experiment='segmentation/experiment/SEAM_deeplabv1_resnet38',
-    )
-    return run.defaults(
-        mask_list=f'{run.lists}/train_aug.txt',
-        gt=f'{run.voc}/SegmentationClass',
+def agreement_stage(name: str, score: Stage, run: RunSettings, **flags: Value) -> Stage:
+    """The stage that scores, from image labels alone, what the stage `score` scores against masks.
+
+    Args:
+        name: name of the stage.
+        score: a stage of eval.py.
+        run: the settings of the run. The stage is enabled if image labels choose.
+        flags: more flags of tool.agreement.
+    """
+    return Stage(
+        name,
+        script='tool.agreement',
+        flags=dict(
+            list=run.mask_list,
+            voc12_root=run.voc,
+            predict_dir=score.flags['predict_dir'],
+            json=f'{run.work}/scores/{name}.json',
+            **flags,
+        ),
+        row=score.row,
+        masks=score.masks,
+        makes=[f'scores/{name}.json'],
+        enabled=run.choose == BY_LABELS,
     )

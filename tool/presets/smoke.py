@@ -13,7 +13,8 @@ def preset(run: RunSettings) -> Preset:
     base = quickstart.preset(run)
     stages = base.stages
 
-    stages.set_flags('data', images=24, val=6)
+    if run.voc is None:
+        stages.set_flags('data', images=24, val=6)
     stages.set_flags(
         'warmup',
         width=0.0625,
@@ -40,5 +41,6 @@ def preset(run: RunSettings) -> Preset:
     for name in ('warmup', 'train', 'infer', 'aff_train', 'deeplab_test'):
         stages.set_fields(name, processes=1)
 
-    about = '24 + 6 generated pictures, width 1/16, a few steps: does everything run?'
+    pictures = '24 + 6 generated pictures' if run.voc is None else f'the pictures of {run.voc}'
+    about = f'{pictures}, width 1/16, a few steps: does everything run?'
     return Preset(about, stages, base.core)

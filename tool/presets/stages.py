@@ -27,17 +27,23 @@ class FromScores(enum.Enum):
     """A value that is only known once earlier stages have been scored.
 
     The pipeline puts the value in its place when the stage's turn comes. The text is what `--show`
-    prints instead, and `--set` takes it too.
+    prints instead, and `--set` takes it too. Only scoring stages that decide (`Stage.decides`)
+    count.
     """
 
     BEST_THRESHOLD = '{best_t}'
     BEST_MASKS = '{best_masks}'
 
 
-# The background score with the highest mIoU of the last curve of `eval.py --curve`.
+# The background score that the last curve of a scoring stage found best.
 BEST_THRESHOLD = FromScores.BEST_THRESHOLD
-# The folder of masks (`Stage.masks`) whose mIoU is the highest of all stages before.
+# The folder of masks (`Stage.masks`) whose score is the highest of all stages before.
 BEST_MASKS = FromScores.BEST_MASKS
+
+# What the best threshold and the best masks may be chosen by, the values of --choose.
+BY_LABELS = 'labels'  # image labels and pictures alone
+BY_MASKS = 'masks'  # ground-truth masks
+CHOICES = (BY_LABELS, BY_MASKS)
 
 Word = str | int | float | FromScores
 Value = Word | bool | None | Sequence[Word]
@@ -54,9 +60,16 @@ class RunSettings:
         seed: number that decides every random choice of the stages.
         device: where networks run, e.g. 'cuda'; None leaves the choice to the stages.
         voc: folder with the layout of the devkit's VOC2012.
+        classes: names of all classes of that folder; None where the user named no folder.
         lists: folder of the image lists and of the image-level labels.
+        makes_lists: the run makes `lists`; otherwise they are there before it.
         mask_list: list of the pictures that get masks, which AffinityNet and DeepLab learn from.
+        score_list: list of the pictures whose seeds and masks are scored.
+        val_list: list of the pictures that DeepLab is tested on.
         gt: folder of the ground-truth masks that scores are computed against.
+        has_truth: `gt` has a mask of every picture of `score_list` and `val_list`; otherwise
+            nothing is scored against ground truth.
+        choose: one of CHOICES, what the best threshold and the best masks are chosen by.
         core: classes that the ladder of scores shows an extra mean over.
         experiment: folder of the scripts that train and test DeepLab.
     """
@@ -65,9 +78,15 @@ class RunSettings:
     seed: int = 0
     device: str | None = None
     voc: str | None = None
+    classes: Sequence[str] | None = None
     lists: str | None = None
+    makes_lists: bool | None = None
     mask_list: str | None = None
+    score_list: str | None = None
+    val_list: str | None = None
     gt: str | None = None
+    has_truth: bool | None = None
+    choose: str | None = None
     core: Sequence[str] | None = None
     experiment: str | None = None
 
@@ -95,8 +114,12 @@ class Stage:
         makes: files and folders that the stage writes, relative to the work folder; wildcards are
             allowed. They are removed before a changed stage is done anew, and a stage whose files
             are missing is not complete.
-        row: title of the row that a scoring stage (eval.py with json) has in the ladder.
+        row: title of the row that a scoring stage has in the ladder. It is eval.py or
+            tool.agreement, with json; two stages may share a row.
         masks: folder of the masks that a scoring stage scores, a candidate for BEST_MASKS.
+        decides: the score of a scoring stage counts for BEST_THRESHOLD and BEST_MASKS.
+        enabled: False leaves the stage out of the run. Presets that build on this one may still
+            change it, so they need not know whether it is part of the run.
         processes: number of processes that torchrun starts, but never more than there are GPUs, or
             cores of the processor on a machine without a GPU.
         like: name of another stage, whose flags and config this one has too unless it sets its
@@ -112,6 +135,8 @@ class Stage:
     makes: Sequence[str] = ()
     row: str = ''
     masks: str = ''
+    decides: bool = True
+    enabled: bool = True
     processes: int = 1
     like: str = ''
 
@@ -242,13 +267,13 @@ class Stages:
             self._stages.remove(dropped)
 
     def resolved(self) -> list[Stage]:
-        """The stages, each with the flags and the config of the stage it is like.
+        """The enabled stages, each with the flags and the config of the stage it is like.
 
         Raises:
             UserError: a stage has no script, or it is like a stage that does not exist or that is
                 like itself.
         """
-        return [self._resolve(stage, ()) for stage in self._stages]
+        return [self._resolve(stage, ()) for stage in self._stages if stage.enabled]
 
     def _resolve(self, stage: Stage, asked: tuple[str, ...]) -> Stage:
         if stage.like:
