@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tool.files.atomic import atomic, write_text
-from tool.files.lists import read_list
+from tool.files.lists import read_list, spaced
 from tool.files.maps import read_cam
 from tool.files.pictures import check_size, read_image, read_mask
 from tool.method.class_set import IGNORE, ClassSet
@@ -116,14 +116,6 @@ def check_inputs(args: argparse.Namespace, names: list[str], columns: dict[str, 
         check_files(folder, names, '.png', fix)
     if args.cam_dir:
         check_files(args.cam_dir, names, '.npy', fix)
-
-
-def spaced(names: list[str], count: int) -> list[str]:
-    """`count` of the names, evenly spaced; all names if there are no more than that."""
-    count = min(count, len(names))
-    # the middles of `count` equal parts of the list
-    indices = [(2 * part + 1) * len(names) // (2 * count) for part in range(count)]
-    return [names[index] for index in indices]
 
 
 def picture_cells(

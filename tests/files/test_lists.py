@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tool.files.lists import labels_of, read_labels, read_list
+from tool.files.lists import labels_of, read_labels, read_list, spaced
 from tool.files.npy import write_npy
 from tool.run.errors import UserError
 from voc12.classes import VOC
@@ -107,3 +107,13 @@ def test_bad_labels(path):
     write_npy(path, np.zeros((3, 20)))
     with pytest.raises(UserError, match='holds a plain array'):
         read_labels(path, VOC)
+
+
+def test_pictures_are_evenly_spaced():
+    names = [str(i) for i in range(10)]
+    assert (
+        spaced(names, 3) == ['1', '5', '8']
+        and spaced(names, 20) == names
+        and spaced(names, 1) == ['5']
+    )
+    assert spaced(names, 10) == names

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mini import make_voc
-from tool.contact_sheet import GAP, TITLE, WIDTH, heat_map, spaced
+from tool.contact_sheet import GAP, TITLE, WIDTH, heat_map
 from tool.files.lists import read_list
 from tool.files.npy import write_npy
 from tool.files.pictures import read_image, read_mask, write_mask
@@ -35,16 +35,6 @@ def flags(folder, *more):
         folder / 'sheet.png',
         *more,
     )
-
-
-def test_pictures_are_evenly_spaced():
-    names = [str(i) for i in range(10)]
-    assert (
-        spaced(names, 3) == ['1', '5', '8']
-        and spaced(names, 20) == names
-        and spaced(names, 1) == ['5']
-    )
-    assert spaced(names, 10) == names
 
 
 def test_heat_map_runs_from_blue_to_red():

@@ -62,6 +62,14 @@ def read_list(path: str) -> list[str]:
     return list(line_of)
 
 
+def spaced(names: list[str], count: int) -> list[str]:
+    """`count` of the names, evenly spaced; all names if there are no more than that."""
+    count = min(count, len(names))
+    # the middles of `count` equal parts of the list
+    indices = [(2 * part + 1) * len(names) // (2 * count) for part in range(count)]
+    return [names[index] for index in indices]
+
+
 def read_labels(path: str, classes: ClassSet) -> dict[str, np.ndarray]:
     """Read the image-level labels of a `cls_labels.npy`; `labels_of` looks them up.
 
