@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -319,3 +320,50 @@ def test_smoke(tmp_path, monkeypatch):
         and ' runs' not in second.stdout
     )
     assert (tmp_path / 'pipeline.json').read_text() == before
+
+
+@pytest.mark.slow
+def test_smoke_on_own_pictures_without_masks(tmp_path, run, monkeypatch):
+    """Pictures and a table of labels through all stages: nothing is scored against ground truth,
+    and image labels choose the background score and the masks."""
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    voc = tmp_path / 'synth'
+    assert run('voc12.synth', '--out', voc, '--images', 20, '--val', 1, '--classes', 3)[0] == 0
+    labels = np.load(voc / 'lists' / 'cls_labels.npy', allow_pickle=True).item()
+    class_names = (voc / 'classes.txt').read_text().split()
+    lines = ['file,labels']
+    for name, label in labels.items():
+        shown = [class_names[index] for index in np.flatnonzero(label)]
+        lines.append(f'{name},{";".join(shown)}')
+    (tmp_path / 'labels.csv').write_text('\n'.join(lines))
+    data = tmp_path / 'my data'
+    flags = ('--images', voc / 'JPEGImages', '--labels', tmp_path / 'labels.csv', '--out', data)
+    assert run('voc12.from_folder', *flags)[0] == 0
+
+    work = tmp_path / 'work'
+    flags = ('--preset', 'smoke', '--voc12_root', data, '--work_dir', work, '--device', 'cpu')
+    code, out, err = run('tool.pipeline', *flags)
+    assert code == 0, err
+    ladder = json.loads((work / 'ladder.json').read_text())
+    titles = [row['row'] for row in ladder['rows']]
+    assert titles == [
+        'seeds, best threshold',
+        'seeds + CRF',
+        'seeds + random walk',
+        'seeds + random walk + CRF',
+    ]
+    for row in ladder['rows']:
+        assert 0 < row['agreement'] <= 100 and 'mIoU' not in row
+    threshold, masks = ladder['choices']
+    assert threshold.startswith('background score 0.') and 'image labels alone' in threshold
+    assert 'image labels alone' in masks and threshold in out and masks in out
+    records = json.loads((work / 'pipeline.json').read_text())['stages']
+    best = max(ladder['rows'], key=agreement_of)
+    assert f'DATA_PSEUDO_GT={best["predict_dir"]}' in records['deeplab_train']['command']
+    predicted = sorted(path.stem for path in (work / 'deeplab_val').glob('*.png'))
+    assert predicted == (data / 'lists' / 'val.txt').read_text().split()
+    assert run('tool.pipeline', *flags)[1].count(' complete (') == len(records)
+
+
+def agreement_of(row):
+    return row['agreement']
