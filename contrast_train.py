@@ -42,7 +42,7 @@ from tool.train.optimiser import chosen_optimizer, poly_after_warm_up
 from tool.train.precision import resolved
 from tool.train.random_numbers import mixed_seed
 from tool.train.states import run_settings
-from voc12.data import TrainSet, check_saliency, pick_labels
+from voc12.data import Crops, TrainSet, check_saliency, pick_labels
 from voc12.layout import check_images, class_set
 
 # Ablations: what each flag --no_<name> does, {name: effect}.
@@ -76,7 +76,11 @@ def parse_args() -> argparse.Namespace:
     parser.output.add_argument(
         '--tblog_dir', default='runs/tensorboard', help="TensorBoard folder; '' for none"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.long_side and args.long_side[0] > args.long_side[1]:
+        shortest, longest = args.long_side
+        parser.error(f'--long_side {shortest} {longest}: MIN must not be larger than MAX')
+    return args
 
 
 def add_data_flags(parser: command_line.Parser) -> None:
@@ -88,6 +92,15 @@ def add_data_flags(parser: command_line.Parser) -> None:
     )
     parser.data.add_argument(
         '--saliency_root', default='SALImages', help='folder of saliency PNGs (EPS only)'
+    )
+    parser.data.add_argument(
+        '--long_side',
+        type=command_line.number(int, 32),
+        nargs=2,
+        metavar=('MIN', 'MAX'),
+        help='limits in pixels of the random long side that a picture is resized to before it is '
+        'cropped; where a side is shorter than the crop, the crop is padded with zeros (default: '
+        'the crop size and 768/448 of it, which are 448 and 768 as published)',
     )
 
 
@@ -212,15 +225,9 @@ def main(args: argparse.Namespace) -> None:
     net, forward = set_up.place(net, device, options)
     losses = make_losses(args, baseline, labels, forward, device, steps)
     saliency_root = args.saliency_root if baseline.saliency else None
-    dataset = TrainSet(
-        args.voc12_root,
-        names,
-        labels,
-        args.crop_size,
-        args.seed,
-        saliency_root,
-        net.normalisation,
-    )
+    long_side = tuple(args.long_side) if args.long_side else None
+    crops = Crops(args.crop_size, args.seed, long_side)
+    dataset = TrainSet(args.voc12_root, names, labels, crops, saliency_root, net.normalisation)
     settings = run_settings(
         args, baseline=baseline.name, steps=steps, weights=weights_fingerprint(args.weights)
     )

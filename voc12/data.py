@@ -4,6 +4,7 @@ A training sample is one augmented crop; a sample for inference is a picture at 
 """
 
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -75,21 +76,38 @@ def check_saliency(saliency_root: str, voc12_root: str, names: list[str]) -> Non
         check_size(path, size, picture_size, what='saliency map is')
 
 
+@dataclass(frozen=True)
+class Crops:
+    """How training crops are drawn from the pictures."""
+
+    # side of the crops in pixels
+    size: int
+    # seed of the random choices
+    seed: int
+    # (smallest, largest) long side that a picture is resized to, in pixels. None: from the size of
+    # the crops to 768/448 of it, which at 448 are the published limits
+    long_side: tuple[int, int] | None = None
+
+    def long_side_limits(self) -> tuple[int, int]:
+        """The smallest and the largest long side of a resized picture, in pixels."""
+        if self.long_side is not None:
+            return self.long_side
+        return self.size, round(self.size * 768 / 448)
+
+
 class TrainSet(Dataset):
     """Training crops of the CAM network (docs/method.md §4, contrast).
 
     The long side of a picture is resized to a random length. The picture is then mirrored half the
     time, its colours are jittered, it is normalised, and a random crop of it is placed on a canvas
-    of zeros. A sample is indexed by (epoch, index). Together with the seed they decide every random
-    choice.
+    of zeros. A sample is indexed by (epoch, index). Together with the seed of the crops they decide
+    every random choice.
 
     Args:
         voc12_root: the VOC2012 folder.
         names: names of the pictures.
         labels: image-level labels, float32 [len(names), K].
-        crop_size: side of the crops in pixels. The long side is drawn from crop_size to
-            crop_size · 768/448, which at 448 are the published limits.
-        seed: seed of the random choices.
+        crops: how the crops are drawn.
         saliency_root: folder of saliency maps; None for samples without them.
         normalisation: (mean, std) of the network's inputs.
     """
@@ -99,16 +117,14 @@ class TrainSet(Dataset):
         voc12_root: str,
         names: list[str],
         labels: np.ndarray,
-        crop_size: int,
-        seed: int,
+        crops: Crops,
         saliency_root: str | None = None,
         normalisation: Normalisation = IMAGENET,
     ):
         self.root = voc12_root
         self.names = names
         self.labels = labels
-        self.crop_size = crop_size
-        self.seed = seed
+        self.crops = crops
         self.saliency_root = saliency_root
         self.normalisation = normalisation
 
@@ -123,11 +139,12 @@ class TrainSet(Dataset):
             [1, crop, crop] in [0, 1].
         """
         epoch, index = key
-        rng = sample_rng(self.seed, epoch, index)
-        crop = self.crop_size
+        rng = sample_rng(self.crops.seed, epoch, index)
+        crop = self.crops.size
         name = self.names[index]
         picture = read_image(image_path(self.root, name))
-        size = random_long_side(picture.size, crop, round(crop * 768 / 448), rng)
+        shortest, longest = self.crops.long_side_limits()
+        size = random_long_side(picture.size, shortest, longest, rng)
         mirrored = rng.random() < 0.5
 
         def resize_and_mirror(picture: Image.Image, filter: Image.Resampling) -> Image.Image:

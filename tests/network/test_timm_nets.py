@@ -30,7 +30,7 @@ from tool.files.pictures import read_mask
 from tool.run.errors import UserError
 from tool.train.layer_types import BATCH_NORMS
 from voc12.classes import VOC
-from voc12.data import MultiScaleSet, TrainSet
+from voc12.data import Crops, MultiScaleSet, TrainSet
 from voc12.transforms import IMAGENET, normalise, to_tensor
 
 TINY = 'test_resnet'  # timm's networks for tests, a few 100,000 parameters each
@@ -460,7 +460,7 @@ def test_data_sets_take_the_networks_normalisation(tmp_path):
     own = (tuple(mean.tolist()), tuple(std.tolist()))
     for make, key in (
         (lambda *n: MultiScaleSet(str(tmp_path), names, labels, [1.0], *n), 0),
-        (lambda *n: TrainSet(str(tmp_path), names, labels, 32, 0, None, *n), (0, 0)),
+        (lambda *n: TrainSet(str(tmp_path), names, labels, Crops(32, seed=0), None, *n), (0, 0)),
     ):
         default, changed = ({**make()[key]}, {**make(own)[key]})
         default, changed = (

@@ -178,7 +178,7 @@ def test_training_writes_weights_and_every_term(trained):
     assert os.listdir(session.parent / 'tb') and not list(session.parent.glob('*.state-*'))
 
 
-def test_training_continues_to_the_same_weights(data, trained, tmp_path, run, monkeypatch):
+def test_training_continues_to_the_same_weights(data, trained, tmp_path, run, refused, monkeypatch):
     baseline, session = trained
     if baseline == 'eps':
         pytest.skip('the same loop as seam')
@@ -196,6 +196,12 @@ def test_training_continues_to_the_same_weights(data, trained, tmp_path, run, mo
     assert run('contrast_train', *flags)[0] == 130
     assert (tmp_path / 'run.state-2.pth').exists() and not (tmp_path / 'run.pth').exists()
     monkeypatch.setattr(engine, '_report', report)
+    refused(
+        'contrast_train',
+        (*flags, '--long_side', 48, 80),
+        'run.state-2.pth',
+        'long_side = None, now long_side = [48, 80]',
+    )
     code, out, _ = run('contrast_train', *flags)
     assert code == 0 and 'steps: 2 … 4' in out
     whole, continued = (
@@ -265,6 +271,18 @@ def test_contrast_ablations(data, weights, tmp_path, run, off, term):
             assert records[1][name] != records[0][name] != 0
         else:
             assert records[1][name] == records[0][name]
+
+
+def test_training_on_pictures_smaller_than_the_crop(data, tmp_path, run):
+    """Sizes in the proportions of the preset coco; its crop of 321 is no multiple of 8 either."""
+    flags = ['--baseline', 'eps', '--crop_size', 81, '--long_side', 64, 112]
+    assert run('contrast_train', *train_flags(data, tmp_path / 'run', *flags))[0] == 0
+    records = [json.loads(line) for line in open(tmp_path / 'run.jsonl')]
+    assert len(records) == 4
+    for record in records:
+        assert np.isfinite(record['loss']) and record['loss_sal'] > 0
+    log = (tmp_path / 'run.log').read_text()
+    assert 'long_side' in log and '112' in log
 
 
 def test_options_of_this_project(data, weights, tmp_path, run, refused):
@@ -388,6 +406,9 @@ def test_training_refuses_bad_input(data, weights, tmp_path, refused):
     )
     check('--batch_size 9 is more than the 4 images', flags=['--batch_size', 9])
     check('none.pth', weights=tmp_path / 'none.pth')
+    check('--long_side 96 80: MIN must not be larger than MAX', flags=['--long_side', 96, 80])
+    check('--long_side: 31 is out of range: at least 32', flags=['--long_side', 31, 80])
+    check('--long_side: expected 2 arguments', flags=['--long_side', 80])
     check('--width 0.3', 'multiple of 1/32', flags=['--width', 0.3])
     check('is of width 0.0625', weights=weights, flags=['--width', 0.5])
     check('--network network.nothing', flags=['--network', 'network.nothing'])

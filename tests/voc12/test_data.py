@@ -10,7 +10,7 @@ from tool.files.lists import read_labels
 from tool.files.pictures import read_mask
 from tool.run.errors import UserError
 from voc12.classes import VOC
-from voc12.data import MultiScaleSet, TrainSet, check_saliency, pick_labels
+from voc12.data import Crops, MultiScaleSet, TrainSet, check_saliency, pick_labels
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def voc(tmp_path):
 
 def test_sample_depends_on_seed_epoch_and_index_alone(voc):
     root, names, labels = voc
-    sets = [TrainSet(root, names, labels, 64, seed) for seed in (0, 0, 1)]
+    sets = [TrainSet(root, names, labels, Crops(64, seed)) for seed in (0, 0, 1)]
     assert torch.equal(sets[0][3, 1]['image'], sets[1][3, 1]['image'])
     assert not torch.equal(sets[0][3, 1]['image'], sets[0][4, 1]['image'])
     assert not torch.equal(sets[0][3, 1]['image'], sets[2][3, 1]['image'])
@@ -43,7 +43,7 @@ def test_saliency_follows_its_picture(voc):
         Image.fromarray(np.repeat((mask > 0)[..., None] * 255, 3, 2).astype(np.uint8)).save(
             f'{root}/JPEGImages/{name}.jpg', quality=95
         )
-    dataset, seen = TrainSet(root, names, labels, 64, 0, f'{root}/SALImages'), 0
+    dataset, seen = TrainSet(root, names, labels, Crops(64, 0), f'{root}/SALImages'), 0
     for epoch in range(6):
         for index in range(len(names)):
             sample = dataset[epoch, index]
@@ -56,6 +56,42 @@ def test_saliency_follows_its_picture(voc):
                 assert (bright == saliency).float().mean() > 0.97
                 seen += 1
     assert seen > 12
+
+
+def test_long_side_follows_the_crop_size_unless_given():
+    assert Crops(448, seed=0).long_side_limits() == (448, 768)
+    assert Crops(321, seed=0).long_side_limits() == (321, 550)
+    assert Crops(321, seed=0, long_side=(256, 448)).long_side_limits() == (256, 448)
+
+
+def test_a_picture_smaller_than_the_crop_lies_whole_on_zeros(voc):
+    """Pictures whose long side is resized to 40 pixels, in crops of 64."""
+    root, names, labels = voc
+    crops = Crops(64, seed=0, long_side=(40, 40))
+    dataset = TrainSet(root, names, labels, crops, f'{root}/SALImages')
+    corners = set()
+    for epoch in range(8):
+        sample = dataset[epoch, 0]  # the picture has 101×80 pixels, resized 40×32
+        is_picture = (sample['image'] != 0).any(0)
+        rows = is_picture.any(1).nonzero()[:, 0]
+        columns = is_picture.any(0).nonzero()[:, 0]
+        assert sample['image'].shape == (3, 64, 64)
+        assert len(rows) == rows[-1] - rows[0] + 1 == 32
+        assert len(columns) == columns[-1] - columns[0] + 1 == 40
+        assert sample['saliency'].max() > 0.9
+        assert (sample['saliency'][0][~is_picture] == 0).all()
+        corners.add((rows[0].item(), columns[0].item()))
+    assert len(corners) > 4
+
+
+def test_long_side_decides_the_size_of_the_picture_in_the_crop(voc):
+    root, names, labels = voc
+    dataset = TrainSet(root, names, labels, Crops(64, seed=0, long_side=(33, 48)))
+    widths = []
+    for epoch in range(60):
+        is_picture = (dataset[epoch, 0]['image'] != 0).any(0)
+        widths.append(is_picture.any(0).sum().item())
+    assert min(widths) == 33 and max(widths) == 48
 
 
 def test_saliency_is_checked_before_training(voc):
