@@ -3,7 +3,7 @@
 A file there holds several runs of the pipeline with --show. A line that starts with `$ ` gives the
 flags of the run; the lines below it are what the pipeline prints. WORK stands for the work folder,
 ROOT for the repository, SHARED for the folder of data beside it. The presets wrote these files when
-they were still INI files.
+they were still INI files; `coco`, which came later, wrote its own.
 """
 
 import contextlib

@@ -54,7 +54,7 @@ def check_flags(stage, monkeypatch):
 
 
 def test_there_are_presets():
-    assert set(NAMES) == {'smoke', 'quickstart', 'laptop', 'own', 'seam', 'eps'}
+    assert set(NAMES) == {'smoke', 'quickstart', 'laptop', 'own', 'seam', 'eps', 'coco'}
 
 
 @pytest.mark.parametrize('name', NAMES)

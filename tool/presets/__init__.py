@@ -1,1 +1,1 @@
-"""The pipeline's presets (seam, eps, quickstart, laptop, smoke) and what runs them."""
+"""The pipeline's presets (seam, eps, coco, quickstart, laptop, smoke) and what runs them."""
