@@ -1,5 +1,6 @@
 """tool/presets/coco.py: the schedule is EPS's, and what the preset changes of the preset eps."""
 
+import dataclasses
 import sys
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 import contrast_train
 from network.baselines import BASELINES
 from tool.presets import coco, eps
-from tool.presets.stages import FromScores, Preset, RunSettings
+from tool.presets.stages import FromScores, RunSettings
 from tool.train.engine import steps_of
 from voc12.data import Crops
 
@@ -46,10 +47,16 @@ def test_the_folders_are_those_of_from_coco():
 
 def test_all_else_is_as_in_the_preset_eps():
     of_coco = {stage.name: stage for stage in coco.preset(RUN).stages}
-    of_eps = {stage.name: stage for stage in eps.preset(RUN).stages}
-    assert set(of_eps) - set(of_coco) == {'data'}
+    run = dataclasses.replace(RUN, makes_lists=False)
+    of_eps = {stage.name: stage for stage in eps.preset(run).stages}
+    assert [name for name, stage in of_coco.items() if not stage.enabled] == [
+        'data',
+        'agree_seeds',
+        'agree_crf',
+        'agree_masks',
+    ]
     changed = {name for name, stage in of_coco.items() if stage != of_eps[name]}
-    assert changed == {'train', 'score_seeds', 'seed_masks'}
+    assert changed == {'train', 'score_seeds', 'agree_seeds', 'seed_masks'}
 
 
 def test_no_threshold_is_chosen_on_ground_truth():
@@ -57,17 +64,3 @@ def test_no_threshold_is_chosen_on_ground_truth():
     for stage in stages:
         assert FromScores.BEST_THRESHOLD not in stage.from_scores()
     assert stages['seed_masks'].flags['t'] == stages['score_seeds'].flags['t'] == 0.2
-
-
-def test_a_preset_eps_without_the_stage_data_will_do(monkeypatch):
-    """As where the folder that eps is given has its lists already."""
-    preset_of_eps = eps.preset
-
-    def without_data(*arguments) -> Preset:
-        preset = preset_of_eps(*arguments)
-        preset.stages.drop('data')
-        return preset
-
-    expected = coco.preset(RUN).stages.names()
-    monkeypatch.setattr(eps, 'preset', without_data)
-    assert coco.preset(RUN).stages.names() == expected

@@ -211,6 +211,9 @@ def test_bad_flags(toy, refused, tmp_path):
         ('--preset', tmp_path / 'net.py', '--set', 'net.TRAIN_LRR=1'),
         'no key TRAIN_LRR',
     )
+    # a key that the experiment's config.py leaves at its default
+    keys = ('--preset', tmp_path / 'net.py', '--set', 'net.TRAIN_LR=1', 'net.TRAIN_AMP=maybe')
+    refused('tool.pipeline', (*keys, '--work_dir', tmp_path / 'net'), 'TRAIN_AMP')
     (toy.folder / 'pipeline.json').write_text('[')
     refused('tool.pipeline', preset, 'pipeline.json: unreadable')
     assert not (toy.folder / 'one.txt').exists()

@@ -28,12 +28,9 @@ def preset(
     resnet101: str = 'resnet101.pth',  # ImageNet weights, torchvision's or a deep-stem one
 ) -> Preset:
     run = run.defaults(voc=os.path.join(ROOT, 'coco'))
-    run = run.defaults(lists=f'{run.voc}/lists')
-    stages = eps.preset(run, imagenet, saliency, resnet101).stages
-
     # voc12.from_coco has made the lists and the labels.
-    if 'data' in stages.names():
-        stages.drop('data')
+    run = run.defaults(lists=f'{run.voc}/lists', makes_lists=False)
+    stages = eps.preset(run, imagenet, saliency, resnet101).stages
 
     stages.set_flags(
         'train',
@@ -53,7 +50,9 @@ def preset(
     stages.set_flags('seed_masks', t=MASK_THRESHOLD)
     # The seeds are scored at the same threshold, because the best masks are chosen by the scores.
     stages.set_flags('score_seeds', curve=None, plot=None, t=MASK_THRESHOLD)
+    stages.set_flags('agree_seeds', curve=None, t=MASK_THRESHOLD)
     stages.set_fields('score_seeds', row='seeds')
+    stages.set_fields('agree_seeds', row='seeds')
 
     about = "EPS's settings for MS COCO 2014, not published for this method"
     return Preset(about, stages, run.core or ())

@@ -65,7 +65,8 @@ def tested_list(run: RunSettings) -> str:
     """The list of the pictures that DeepLab is tested on, where the run does not name one."""
     assert run.score_list is not None and run.mask_list is not None
     val_list = f'{run.lists}/val.txt'
-    if run.makes_lists or os.path.exists(val_list):
+    cannot_look = run.makes_lists or not os.path.isdir(run.voc or '')
+    if cannot_look or os.path.exists(val_list):
         return val_list
     return run.score_list if os.path.exists(run.score_list) else run.mask_list
 
@@ -73,10 +74,14 @@ def tested_list(run: RunSettings) -> str:
 def lacking_truth(run: RunSettings) -> str:
     """What ground truth a run lacks to be scored, in words for a message; '' if it has all.
 
+    A data folder that does not exist counts as one that has all: the stages will refuse it.
+
     Args:
         run: its lists exist before the run.
     """
     assert run.score_list is not None and run.val_list is not None and run.gt is not None
+    if not os.path.isdir(run.voc or ''):
+        return ''
     for path in (run.score_list, run.val_list):
         if not os.path.exists(path):
             return f'there is no list {path} of pictures to score'
