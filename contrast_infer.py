@@ -5,7 +5,8 @@ The inference is described in docs/method.md §5, the dense CRF in §6.
     python contrast_infer.py --weights runs/seam.pth --infer_list voc12/train.txt \\
         --voc12_root VOC2012 --out_cam cam --out_cam_pred cam_png --out_crf cam_crf
 
-Reads  the pictures of --infer_list and their image-level labels.
+Reads  the pictures of --infer_list and their image-level labels; with --cls_labels predicted the
+       network itself gives the classes of a picture, and no label file is read.
 Writes one or more of these. What is already there from the same weights and settings is skipped.
        <out_cam>/<name>.npy: the CAMs, {class 0…K−1: float32 [H, W]}
        <out_cam_pred>/<name>.png: masks; the background's score is --out_cam_pred_alpha
@@ -14,6 +15,7 @@ Writes one or more of these. What is already there from the same weights and set
 
 import argparse
 import functools
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,14 +29,15 @@ from network.device import to_device
 from network.pcm_additions import ChangeMaps
 from network.weights import net_from_checkpoint
 from tool.files.checkpoints import load_checkpoint
-from tool.files.lists import read_labels, read_list
+from tool.files.lists import labels_of, read_labels, read_list
 from tool.files.manifest import fingerprint
 from tool.files.picture_stage import Output, PictureStage
 from tool.files.stage_outputs import SeedOutputs, write_seed
 from tool.method.class_set import ClassSet
+from tool.method.metrics import class_agreement, class_table
 from tool.run import command_line
 from tool.run.errors import UserError
-from tool.run.shard import is_first
+from tool.run.shard import is_first, shard_index
 from tool.train.memory import return_freed_memory
 from tool.train.precision import amp_dtype, hold_convolutions, resolved
 from voc12.data import MultiScaleSet, pick_labels
@@ -48,6 +51,35 @@ WIDE = 30_000_000
 # Flags of additions to the PCM. A baseline whose seeds the PCM does not make refuses them; for the
 # others they are part of the manifest.
 PCM_FLAGS = ('gate_pcm', 'fill_empty')
+
+# The value of --cls_labels that stands for the network's own classes, and its threshold.
+PREDICTED = 'predicted'
+CLASS_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class PredictedLabels:
+    """The network in place of a label file (docs/method.md §10.9)."""
+
+    # a picture has the classes whose probability is at least this
+    threshold: float
+
+    def __str__(self) -> str:
+        """The value of --cls_labels that means this."""
+        return f'{PREDICTED}:{self.threshold}'
+
+
+def label_source(text: str) -> str | PredictedLabels:
+    """Argument type of --cls_labels: the path of a label file, or predicted[:threshold]."""
+    word, colon, threshold = text.partition(':')
+    if word != PREDICTED:
+        return text
+    if not colon:
+        return PredictedLabels(CLASS_THRESHOLD)
+    try:
+        return PredictedLabels(command_line.number(float, 0, 1)(threshold))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f'{text}: the threshold {error}') from None
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,7 +97,21 @@ def add_data_flags(parser: command_line.Parser) -> None:
     parser.data.add_argument('--infer_list', default='voc12/train.txt', help='list of the images')
     parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
     parser.data.add_argument(
-        '--cls_labels', default='voc12/cls_labels.npy', help='file of the image-level labels'
+        '--cls_labels',
+        type=label_source,
+        default='voc12/cls_labels.npy',
+        metavar='FILE|predicted[:THRESHOLD]',
+        help='file of the image-level labels; or predicted, for pictures without labels: the '
+        'network runs once more, at the scale nearest to 1, and gives a picture the classes whose '
+        f'probability is at least THRESHOLD, by default {CLASS_THRESHOLD}. A file of that name is '
+        './predicted',
+    )
+    parser.data.add_argument(
+        '--known_labels',
+        metavar='FILE',
+        help='with --cls_labels predicted: file of image-level labels that the predicted classes '
+        'of the pictures made in this run are compared with; a table of precision and recall is '
+        'printed',
     )
 
 
@@ -142,11 +188,18 @@ def add_addition_flags(parser: command_line.Parser) -> None:
 def main(args: argparse.Namespace) -> None:
     if not (args.out_cam or args.out_cam_pred or args.out_crf):
         raise UserError('nothing to write: give --out_cam, --out_cam_pred or --out_crf')
+    predicts = isinstance(args.cls_labels, PredictedLabels)
+    if args.known_labels and not predicts:
+        raise UserError(
+            f'--known_labels {args.known_labels}: is compared with predicted classes; add '
+            '--cls_labels predicted, or leave it out'
+        )
     device = command_line.pick_device(args.device)
     args.amp = resolved(args.amp, device)
     dtype = amp_dtype(args.amp, device)
     classes = class_set(args.voc12_root)
     names, labels = read_inputs(args, classes)
+    known = read_known_labels(args, classes, names)
     stage = PictureStage('infer', names, args.overwrite)
     net, baseline, why = make_net(args, classes, device, dtype)
     outputs = seed_outputs(args, baseline, classes)
@@ -168,24 +221,55 @@ def main(args: argparse.Namespace) -> None:
         num_workers=args.num_workers,
         pin_memory=device.type == 'cuda',
     )
+    predicted: dict[str, list[int]] = {}
     with stage.writers(args.jobs) as submit:
         for item in loader:
+            if predicts:
+                view = item['views'][nearest_to_1(args.scales)].to(device, non_blocking=True)
+                threshold = args.cls_labels.threshold
+                item['classes'] = predicted_classes(net, baseline, view, threshold, dtype)
+                predicted[item['name']] = item['classes']
             cam = seeds(net, baseline, item, device, dtype, args.gate_pcm, args.fill_empty)
             path = image_path(args.voc12_root, item['name'])
             submit(write_seed, item['name'], cam, item['size'], path, outputs)
     stage.report(f' ({args.infer_list})')
+    if args.known_labels and is_first():
+        print_agreement(args, stage, predicted, known, classes)
 
 
-def read_inputs(args: argparse.Namespace, classes: ClassSet) -> tuple[list[str], np.ndarray]:
+def read_inputs(args: argparse.Namespace, classes: ClassSet) -> tuple[list[str], np.ndarray | None]:
     """Read the lists, and check that every image is there.
 
     Returns:
-        The names of the images, and their labels, [N, K].
+        The names of the images, and their labels, [N, K]; None in place of labels that the network
+        predicts.
     """
     names = read_list(args.infer_list)
-    labels = pick_labels(read_labels(args.cls_labels, classes), names, args.cls_labels)
+    labels = None
+    if not isinstance(args.cls_labels, PredictedLabels):
+        labels = pick_labels(read_labels(args.cls_labels, classes), names, args.cls_labels)
     check_images(args.voc12_root, names)
     return names, labels
+
+
+def read_known_labels(
+    args: argparse.Namespace, classes: ClassSet, names: list[str]
+) -> dict[str, np.ndarray]:
+    """The labels of --known_labels, {name: float32 [K]}, for those of the images that have one.
+
+    Raises:
+        UserError: the file cannot be read, or none of the images has a label in it.
+    """
+    if not args.known_labels:
+        return {}
+    labels = labels_of(read_labels(args.known_labels, classes), names)
+    known = {name: label for name, label in zip(names, labels) if label is not None}
+    if not known:
+        raise UserError(
+            f'{args.known_labels}: no label for any image of {args.infer_list}; give '
+            '--known_labels the file that has them, or leave it out'
+        )
+    return known
 
 
 def make_net(
@@ -262,10 +346,40 @@ def wanted_outputs(args: argparse.Namespace, outputs: SeedOutputs) -> list[Outpu
         settings['amp'] = args.amp
     if args.channels_last:
         settings['channels_last'] = True
+    if isinstance(args.cls_labels, PredictedLabels):
+        settings['cls_labels'] = str(args.cls_labels)
     for flag in PCM_FLAGS:
         if getattr(args, flag):
             settings[flag] = True
     return outputs.wanted(settings, {**settings, 'alpha': outputs.threshold})
+
+
+def nearest_to_1(scales: list[float]) -> int:
+    """The index of the scale that is nearest to 1; of two equally near ones, the first."""
+    distances = [abs(scale - 1) for scale in scales]
+    return distances.index(min(distances))
+
+
+@torch.inference_mode()
+def predicted_classes(
+    net: Backbone,
+    baseline: Baseline,
+    view: torch.Tensor,
+    threshold: float,
+    dtype: torch.dtype | None = None,
+) -> list[int]:
+    """The classes 0…K−1 that the network sees in a picture (docs/method.md §10.9).
+
+    Args:
+        net: the network.
+        baseline: the one that the network belongs to.
+        view: the picture and its mirror image at one scale, on the network's device, [2, 3, h, w].
+        threshold: the least probability of a class that is seen.
+        dtype: what the network computes in; None is float32.
+    """
+    with torch.autocast(view.device.type, dtype, enabled=dtype is not None):
+        probabilities = baseline.class_probabilities(net, view)
+    return torch.nonzero(probabilities >= threshold).flatten().tolist()
 
 
 @torch.inference_mode()
@@ -283,12 +397,12 @@ def seeds(
     Args:
         net: the network.
         baseline: the one that the network belongs to.
-        item: an item of MultiScaleSet.
+        item: an item of MultiScaleSet, with its classes.
         device: where the network runs.
         dtype: what it computes in; None is float32.
         gate_pcm, fill_empty: additions of this project, see network/pcm_additions.py.
     Returns:
-        {class 0…K−1: float32 [H, W] in [0, 1]}, for the classes of the picture's label.
+        {class 0…K−1: float32 [H, W] in [0, 1]}, for the picture's classes.
     """
     classes = item['classes']
     if not classes:
@@ -312,6 +426,42 @@ def seeds(
             maps = pcm_additions.fill_empty(maps, channels, fused_maps)
     seed_maps = baseline.finish(maps).cpu().numpy()
     return dict(zip(classes, seed_maps))
+
+
+def print_agreement(
+    args: argparse.Namespace,
+    stage: PictureStage,
+    predicted: dict[str, list[int]],
+    known: dict[str, np.ndarray],
+    classes: ClassSet,
+) -> None:
+    """Print precision and recall of the classes that this process has predicted.
+
+    Args:
+        args: the command line.
+        stage: the stage, at its end.
+        predicted: the predicted classes 0…K−1 of each picture made, {name: classes}.
+        known: the known labels, {name: float32 [K]}, which may lack pictures.
+        classes: those of the data.
+    """
+    compared = [name for name in predicted if name in known]
+    _, processes = shard_index()
+    share = f', by the first of {processes} processes' if processes > 1 else ''
+    complete = len(stage.names) - len(stage.todo)
+    unknown = len(predicted) - len(compared)
+    print(
+        f'classes ({args.cls_labels}) against {args.known_labels}, over {len(compared)} pictures '
+        f'made in this run{share}; not among them: {complete} already complete, {unknown} without '
+        'a known label'
+    )
+    if not compared:
+        return
+    is_predicted = np.zeros((len(compared), classes.num_foreground), bool)
+    is_known = np.zeros_like(is_predicted)
+    for row, name in enumerate(compared):
+        is_predicted[row, predicted[name]] = True
+        is_known[row] = known[name] > 0
+    print(class_table(class_agreement(is_predicted, is_known), classes.foreground))
 
 
 if __name__ == '__main__':

@@ -174,7 +174,7 @@ class MultiScaleSet(Dataset):
     Args:
         voc12_root: the VOC2012 folder.
         names: names of the pictures.
-        labels: image-level labels, float32 [len(names), K].
+        labels: image-level labels, float32 [len(names), K]; None for pictures without labels.
         scales: factors on the size of a picture.
         normalisation: (mean, std) of the network's inputs.
     """
@@ -183,7 +183,7 @@ class MultiScaleSet(Dataset):
         self,
         voc12_root: str,
         names: list[str],
-        labels: np.ndarray,
+        labels: np.ndarray | None,
         scales: list[float],
         normalisation: Normalisation = IMAGENET,
     ):
@@ -200,9 +200,9 @@ class MultiScaleSet(Dataset):
         """All views of one picture.
 
         Returns:
-            'name'; 'size', (H, W); 'classes', indices 0…K−1 of the foreground classes in the
-            picture; and 'views', a tensor [2, 3, h, w] for every scale: the picture and its mirror
-            image.
+            'name'; 'size', (H, W); 'views', a tensor [2, 3, h, w] for every scale: the picture and
+            its mirror image; and, with labels, 'classes', indices 0…K−1 of the foreground classes
+            in the picture.
         """
         image = read_image(image_path(self.root, self.names[index]))
         width, height = image.size
@@ -212,9 +212,7 @@ class MultiScaleSet(Dataset):
             resized = image.resize(size, Image.Resampling.BICUBIC)
             view = to_tensor(normalise(resized, *self.normalisation))
             views.append(torch.stack([view, view.flip(2)]))
-        return {
-            'name': self.names[index],
-            'size': (height, width),
-            'views': views,
-            'classes': np.flatnonzero(self.labels[index]).tolist(),
-        }
+        item = {'name': self.names[index], 'size': (height, width), 'views': views}
+        if self.labels is not None:
+            item['classes'] = np.flatnonzero(self.labels[index]).tolist()
+        return item

@@ -185,13 +185,8 @@ class Baseline:
                 published.
         """
         channels = self.channels(classes, view.device)
-        if view.device.type == 'cpu':
-            # two passes are as fast as a batch of two, whose peak memory was half as high again
-            passes = list(view.split(1))
-        else:
-            passes = [view]
         maps_of_passes = []
-        for part in passes:
+        for part in passes(view):
             maps_of_passes.append(self.pass_maps(net, part, channels, change_maps).float())
         maps = torch.cat(maps_of_passes)  # [2, K', h', w']
         maps = F.interpolate(maps, size, mode='bilinear', align_corners=False)
@@ -220,6 +215,41 @@ class Baseline:
     def finish(self, maps: torch.Tensor) -> torch.Tensor:
         """Seeds, [K', H, W] of at most 1, from maps summed over scales (docs/method.md §5)."""
         raise NotImplementedError
+
+    def class_probabilities(self, net: Any, view: torch.Tensor) -> torch.Tensor:
+        """How probable each foreground class is in a picture, float32 [K] (docs/method.md §10.9).
+
+            probability_k = σ(mean of x_k over the picture and its mirror image)
+
+        x_k is the class score that the classification loss trains, the spatial mean of the class
+        map m_k. The mean is one of scores, before σ.
+
+        Args:
+            net: the network.
+            view: the picture and its mirror image at one scale, [2, 3, h, w].
+        """
+        scores_of_passes = []
+        for part in passes(view):
+            scores_of_passes.append(self.pass_scores(net, part).float())
+        scores = torch.cat(scores_of_passes)  # [2, K]
+        return scores.mean(0).sigmoid()
+
+    def pass_scores(self, net: Any, view: torch.Tensor) -> torch.Tensor:
+        """x, the scores of the foreground classes from one pass of the network, [n, K].
+
+        Args:
+            net: the network.
+            view: one or two images, [n, 3, h, w].
+        """
+        raise NotImplementedError
+
+
+def passes(view: torch.Tensor) -> list[torch.Tensor]:
+    """The parts of a view, [2, 3, h, w], that inference gives the network one after the other."""
+    if view.device.type == 'cpu':
+        # two passes are as fast as a batch of two, whose peak memory was half as high again
+        return list(view.split(1))
+    return [view]
 
 
 def total_of(terms: dict[str, torch.Tensor]) -> torch.Tensor:

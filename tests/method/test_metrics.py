@@ -69,3 +69,38 @@ def test_counts_never_overflow():
     )
     assert matrix.dtype == np.int64 and matrix[0, 0] == 375 * 500 * 10582 * 10
     assert metrics.iou(matrix)[0] == 100
+
+
+def test_agreement_of_classes_by_hand():
+    """Four pictures and five classes: found twice of three times and once too often, found always,
+    never predicted, never shown, neither."""
+    known = np.array([[1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 0, 0, 0, 0], [0, 1, 0, 0, 0]], bool)
+    predicted = np.array([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0]], bool)
+    agreement = metrics.class_agreement(predicted, known)
+    assert agreement.known.tolist() == [3, 2, 1, 0, 0]
+    assert agreement.predicted.tolist() == [3, 2, 0, 1, 0]
+    nan = np.nan
+    np.testing.assert_allclose(agreement.precision, [200 / 3, 100, nan, 0, nan])
+    np.testing.assert_allclose(agreement.recall, [200 / 3, 100, 0, nan, nan])
+    assert agreement.macro_precision == pytest.approx((200 / 3 + 100) / 2)
+    assert agreement.macro_recall == pytest.approx((200 / 3 + 100 + 0) / 3)
+    assert agreement.micro_precision == pytest.approx(100 * 4 / 6)
+    assert agreement.micro_recall == pytest.approx(100 * 4 / 6)
+    lines = metrics.class_table(agreement, ['cat', 'dog', 'traffic light', 'cow', 'bus']).split(
+        '\n'
+    )
+    assert [len(line) for line in lines[:6]] == [len(lines[0])] * 6
+    assert lines[0].split() == ['class', 'known', 'predicted', 'precision', 'recall']
+    assert lines[1].split() == ['cat', '3', '3', '66.67', '66.67']
+    assert lines[3].split() == ['traffic', 'light', '1', '0', '-', '0.00']
+    assert lines[4].split() == ['cow', '0', '1', '0.00', '-']
+    assert lines[5].split() == ['bus', '0', '0', '-', '-']
+    assert lines[6].split() == ['mean', 'of', 'classes', '(macro)', '83.33', '55.56']
+    assert lines[7].split() == ['all', 'decisions', '(micro)', '6', '6', '66.67', '66.67']
+
+
+def test_agreement_of_classes_that_are_never_predicted():
+    known = np.array([[True, False]])
+    agreement = metrics.class_agreement(np.zeros_like(known), known)
+    assert np.isnan([agreement.macro_precision, agreement.micro_precision]).all()
+    assert agreement.macro_recall == agreement.micro_recall == 0

@@ -64,6 +64,33 @@ def test_mirrored_pass_is_put_back(name):
     torch.testing.assert_close(maps, mirrored.flip(2), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('name, foreground', [('seam', slice(1, 21)), ('eps', slice(0, 20))])
+def test_class_probabilities_are_those_of_the_networks_own_scores(name, foreground):
+    """σ of the mean over a picture and its mirror image, without the background."""
+    baseline = BASELINES[name]
+    net = fill(find_net(baseline.network)(SMALL)).eval()
+    image = normal('view', 3, 40, 56)
+    view = torch.stack([image, image.flip(2)])
+    with torch.no_grad():
+        probabilities = baseline.class_probabilities(net, view)
+        scores = net(view, classify=True) if name == 'seam' else net(view)[0]
+    mean = scores[:, foreground].mean(0)
+    assert probabilities.shape == (20,) and probabilities.dtype == torch.float32
+    torch.testing.assert_close(probabilities, 1 / (1 + torch.exp(-mean)), rtol=1e-4, atol=1e-5)
+    assert probabilities.min() < 0.3 and probabilities.max() > 0.7
+
+
+def test_class_probabilities_of_other_class_counts():
+    """With 3 classes the background of EPS is channel 3."""
+    baseline = BASELINES['eps'].for_classes(4)
+    net = fill(find_net(baseline.network)(SMALL, num_classes=4)).eval()
+    view = normal('view', 2, 3, 40, 48)
+    with torch.no_grad():
+        expected = net(view)[0][:, :3].mean(0).sigmoid()
+        probabilities = baseline.class_probabilities(net, view)
+    torch.testing.assert_close(probabilities, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_contrast_options_are_the_papers_for_the_baseline():
     seam, eps = (BASELINES[name].contrast_options() for name in ('seam', 'eps'))
     assert seam == ContrastOptions()

@@ -120,6 +120,14 @@ def test_multi_scale_views(voc):
     assert torch.equal(item['views'][1][0], item['views'][1][1].flip(2))
 
 
+def test_views_without_labels(voc):
+    root, names, labels = voc
+    with_labels = MultiScaleSet(root, names, labels, [1.0])[2]
+    item = MultiScaleSet(root, names, None, [1.0])[2]
+    assert set(with_labels) - set(item) == {'classes'}
+    assert (item['views'][0] == with_labels['views'][0]).all()
+
+
 def test_name_without_a_label_is_named():
     with pytest.raises(UserError, match='cls_labels.npy: no label for b'):
         pick_labels({'a': np.zeros(20, np.float32)}, ['a', 'b'], 'cls_labels.npy')

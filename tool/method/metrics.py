@@ -1,9 +1,12 @@
 """Mean IoU of masks, and of CAMs at every background threshold (docs/method.md §9).
 
+Also precision and recall of predicted image-level classes (docs/method.md §10.9).
+
 C is the number of classes with the background, K = C − 1 without it (VOC: 21 and 20).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -162,3 +165,111 @@ def table(result: dict[str, float]) -> str:
     cells = [f'{name:>{width}} {value:6.2f}' for name, value in result.items()]
     lines = ['  '.join(cells[first : first + 2]) for first in range(0, len(cells), 2)]
     return '\n'.join(lines)
+
+
+@dataclass(frozen=True)
+class ClassAgreement:
+    """How predicted image-level classes agree with known ones. Precision and recall are in percent.
+
+    A number that does not exist is nan: the precision of a class that is never predicted, the
+    recall of one that no picture shows, a mean of nothing.
+    """
+
+    # number of pictures that show each class, int64 [K]
+    known: np.ndarray
+    # number of pictures for which each class is predicted, int64 [K]
+    predicted: np.ndarray
+    # precision of each class, float64 [K]
+    precision: np.ndarray
+    # recall of each class, float64 [K]
+    recall: np.ndarray
+    # means over the classes that occur; that of the precision leaves out those never predicted
+    macro_precision: float
+    macro_recall: float
+    # of all decisions together
+    micro_precision: float
+    micro_recall: float
+
+
+def class_agreement(predicted: np.ndarray, known: np.ndarray) -> ClassAgreement:
+    """Precision and recall of predicted image-level classes (docs/method.md §10.9).
+
+        precision_k = 100 · Σ_n p_{n,k} y_{n,k} / Σ_n p_{n,k}
+        recall_k = 100 · Σ_n p_{n,k} y_{n,k} / Σ_n y_{n,k}
+
+    macro: their means over the classes k that occur (Σ_n y_{n,k} > 0).
+    micro: the same ratios with sums over n and k, all N · K decisions as if of one class.
+
+    Args:
+        predicted: p, bool [N, K], the predicted classes of N pictures.
+        known: y, bool [N, K], the classes that the pictures show.
+    """
+    hits = (predicted & known).sum(0)  # [K]
+    num_predicted = predicted.sum(0)
+    num_known = known.sum(0)
+    precision = _percent(hits, num_predicted)
+    recall = _percent(hits, num_known)
+    occurs = num_known > 0
+    return ClassAgreement(
+        known=num_known,
+        predicted=num_predicted,
+        precision=precision,
+        recall=recall,
+        macro_precision=_mean_of_numbers(precision[occurs]),
+        macro_recall=_mean_of_numbers(recall[occurs]),
+        micro_precision=float(_percent(hits.sum(), num_predicted.sum())),
+        micro_recall=float(_percent(hits.sum(), num_known.sum())),
+    )
+
+
+def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """100 · part / whole, float64; nan where the whole is 0."""
+    percent = np.full(np.shape(part), np.nan)
+    np.divide(100 * part, whole, out=percent, where=whole > 0)
+    return percent
+
+
+def _mean_of_numbers(values: np.ndarray) -> float:
+    """The mean of the values that are not nan; nan if there is none."""
+    numbers = values[~np.isnan(values)]
+    if len(numbers) == 0:
+        return float('nan')
+    return float(numbers.mean())
+
+
+def class_table(agreement: ClassAgreement, names: Sequence[str]) -> str:
+    """A `ClassAgreement` as text: a line for each class, then macro and micro means.
+
+    Args:
+        agreement: the result of `class_agreement`.
+        names: the names of the K foreground classes.
+    Returns:
+        The lines; '-' stands for a number that does not exist.
+    """
+    of_classes = zip(
+        names, agreement.known, agreement.predicted, agreement.precision, agreement.recall
+    )
+    rows = [('class', 'known', 'predicted', 'precision', 'recall')]
+    for name, known, predicted, precision, recall in of_classes:
+        rows.append((name, str(known), str(predicted), _decimals(precision), _decimals(recall)))
+    macro_precision = _decimals(agreement.macro_precision)
+    macro_recall = _decimals(agreement.macro_recall)
+    rows.append(('mean of classes (macro)', '', '', macro_precision, macro_recall))
+    all_known = str(agreement.known.sum())
+    all_predicted = str(agreement.predicted.sum())
+    micro_precision = _decimals(agreement.micro_precision)
+    micro_recall = _decimals(agreement.micro_recall)
+    rows.append(('all decisions (micro)', all_known, all_predicted, micro_precision, micro_recall))
+    width = max(len(name) for name, *_ in rows)
+    lines = []
+    for name, *cells in rows:
+        numbers = [f'{cell:>9}' for cell in cells]
+        lines.append(' '.join([f'{name:>{width}}', *numbers]))
+    return '\n'.join(lines)
+
+
+def _decimals(percent: float) -> str:
+    """A percentage with two decimals; '-' for nan."""
+    if np.isnan(percent):
+        return '-'
+    return f'{percent:.2f}'
