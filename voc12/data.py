@@ -15,6 +15,8 @@ from tool.files.atomic import need_folder
 from tool.files.lists import labels_of
 from tool.files.pictures import check_size, image_size, read_gray, read_image
 from tool.run.errors import UserError
+from tool.run.progress import progress
+from tool.run.shard import is_first
 from tool.train.random_numbers import sample_rng
 from voc12.layout import image_path
 from voc12.transforms import (
@@ -69,7 +71,8 @@ def check_saliency(saliency_root: str, voc12_root: str, names: list[str]) -> Non
         saliency_root,
         'set --saliency_root to the folder of saliency PNGs (the EPS baseline needs them)',
     )
-    for name in names:
+    desc = f'checking {saliency_root}'
+    for name in progress(names, desc=desc, unit='file', quiet=not is_first()):
         path = saliency_path(saliency_root, name)
         size = image_size(path, 'check --saliency_root', gray=True)
         picture_size = image_size(image_path(voc12_root, name))

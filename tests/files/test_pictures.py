@@ -4,9 +4,16 @@ import random
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from tool.files.pictures import check_size, image_size, read_image, read_mask, write_mask
+from tool.files.pictures import (
+    check_size,
+    image_size,
+    read_image,
+    read_mask,
+    stored_size,
+    write_mask,
+)
 from tool.run.errors import UserError
 from voc12.classes import PALETTE, VOC
 
@@ -55,6 +62,87 @@ def test_damaged_pictures_raise_nothing_but_a_user_error(tmp_path):
                 except UserError:
                     refused += 1
     assert refused > 100
+
+
+def exif(orientation):
+    data = Image.Exif()
+    data[0x0112] = orientation
+    return data
+
+
+def turned(pixels, orientation):
+    """The plain formulation: [H, W, 3] as stored, turned as EXIF defines its orientations."""
+    rows_are_columns = orientation in (5, 6, 7, 8)
+    first_row_is_at_the_bottom_or_right = orientation in (3, 4, 6, 7)
+    first_column_is_at_the_right_or_bottom = orientation in (2, 3, 7, 8)
+    if first_row_is_at_the_bottom_or_right:
+        pixels = pixels[::-1]
+    if first_column_is_at_the_right_or_bottom:
+        pixels = pixels[:, ::-1]
+    return pixels.swapaxes(0, 1) if rows_are_columns else pixels
+
+
+@pytest.mark.parametrize('extension', ['jpg', 'png', 'tif', 'webp'])
+@pytest.mark.parametrize('orientation', range(10))
+def test_pictures_are_turned_by_their_exif_orientation(
+    tmp_path, monkeypatch, extension, orientation
+):
+    path = str(tmp_path / f'a.{extension}')
+    options = {'lossless': True} if extension == 'webp' else {}
+    picture().save(path, **options)
+    stored = np.asarray(read_image(path))
+    picture().save(path, exif=exif(orientation), **options)
+    pixels = np.asarray(read_image(path))
+    np.testing.assert_array_equal(pixels, turned(stored, orientation))
+
+    def decode(*_):
+        raise AssertionError('the size is read without decoding the picture')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFile.ImageFile, 'load', decode)
+        assert image_size(path) == pixels.shape[:2]
+        assert stored_size(path) == (30, 40)
+
+
+def test_masks_are_read_as_stored(tmp_path):
+    path = str(tmp_path / 'm.png')
+    mask = np.array([[0, 1, 2], [3, 4, 5]], np.uint8)
+    Image.fromarray(mask).save(path, exif=exif(6))
+    assert image_size(path, gray=True) == (2, 3) and image_size(path) == (3, 2)
+    assert read_mask(path, VOC).tolist() == mask.tolist()
+
+
+def test_exif_behind_the_pixels_of_a_png_does_not_count(tmp_path):
+    path = tmp_path / 'a.png'
+    picture().save(path, exif=exif(6))
+    data = path.read_bytes()
+    start = data.index(b'eXIf') - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], 'big')
+    last = data.index(b'IEND') - 4
+    path.write_bytes(data[:start] + data[end:last] + data[start:end] + data[last:])
+    assert image_size(str(path)) == (30, 40)
+    np.testing.assert_array_equal(np.asarray(read_image(str(path))), np.asarray(picture()))
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+@pytest.mark.parametrize('extension', ['jpg', 'png', 'webp'])
+def test_damaged_exif_data_stop_no_picture(tmp_path, extension):
+    rng = random.Random(0)
+    path = tmp_path / f'a.{extension}'
+    data = exif(6)
+    data[0x010F] = 'a maker'
+    data[0x011A] = 72.0
+    whole = data.tobytes()
+    sizes = set()
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice([1, 3, 9])):
+            damaged[rng.randrange(6, len(damaged))] = rng.randrange(256)
+        picture(0, (8, 5)).save(path, exif=bytes(damaged[: rng.randrange(10, 2 * len(damaged))]))
+        size = image_size(str(path))
+        assert read_image(str(path)).size == size[::-1]
+        sizes.add(size)
+    assert sizes == {(5, 8), (8, 5)}
 
 
 def test_masks_palette_grey_and_colour(tmp_path):

@@ -1,7 +1,12 @@
-"""Reading pictures and masks, and writing masks."""
+"""Reading pictures and masks, and writing masks.
+
+A picture is turned as its EXIF orientation says, here and for all stages: `read_image` turns the
+pixels, `image_size` the size. Masks, saliency maps and predictions are files that belong to the
+turned picture. They are read as they are stored, whatever their EXIF data say.
+"""
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tool.files.atomic import atomic, need_file
 from tool.method.class_set import IGNORE, ClassSet, colour_map
@@ -18,54 +23,119 @@ _DAMAGED = (
 _PALETTE = colour_map()
 # PIL's names of the 8-bit modes with one channel: palette and grey.
 _GRAY = ('P', 'L')
+# What turns a picture upright, by its EXIF orientation; 1 is upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# The orientations that make the height of the stored picture its width.
+_SWAPS_SIDES = (5, 6, 7, 8)
 
 
-def _decode(path: str, fix: str) -> Image.Image:
-    """Read a picture in the mode of its file; UserError if it is missing or damaged."""
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation 1…8 of a picture that is open and not yet decoded.
+
+    This is the one place that decides how a picture is turned, so that its size and its pixels
+    always agree. A picture is 1, used as it is stored, where it has no orientation, or one that is
+    not 1…8, or EXIF data that are damaged. Only what stands before the pixels counts: a PNG with
+    its EXIF data behind them is 1 too, so that its size is known without decoding it.
+    """
+    try:
+        # not image.getexif(), which decodes a PNG to look for EXIF data behind the pixels
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        return int(value) if value in _TURNS else 1
+    except Exception:  # damaged EXIF data can raise anything
+        return 1
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """(H, W) of a picture that is open and not yet decoded, before it is turned."""
+    if image.format == 'TIFF':
+        # what Pillow gives as the size of a TIFF is turned since Pillow 11
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        return int(tags[ExifTags.Base.ImageLength]), int(tags[ExifTags.Base.ImageWidth])
+    return image.height, image.width
+
+
+def _decode(path: str, fix: str, turn: bool = False) -> Image.Image:
+    """Read a picture in the mode of its file.
+
+    Args:
+        path: the file.
+        fix: the end of the message where the file is missing: what the user can do.
+        turn: turn it by its EXIF orientation.
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     need_file(path, fix)
     try:
         image = Image.open(path)
+        orientation = _orientation(image) if turn else 1
         image.load()
-        return image
     except _DAMAGED as error:
         raise UserError(
             f'{path}: damaged or not a picture ({error}); copy the file again'
         ) from None
+    # Pillow itself turns a TIFF when it decodes it
+    if orientation == 1 or image.format == 'TIFF':
+        return image
+    return image.transpose(_TURNS[orientation])
 
 
 def read_image(path: str) -> Image.Image:
-    """Read a picture as RGB. All stages read pictures through this function.
+    """Read a picture as RGB, turned by its EXIF orientation.
+
+    All stages read pictures through this function.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    return _decode(path, 'check --voc12_root and the image list').convert('RGB')
+    return _decode(path, 'check --voc12_root and the image list', turn=True).convert('RGB')
 
 
 def image_size(
     path: str, fix: str = 'check --voc12_root and the image list', gray: bool = False
 ) -> tuple[int, int]:
-    """(H, W) of a picture, from the header of its file.
+    """(H, W) of a picture as `read_image` gives it, from the header of its file.
 
     Args:
         path: the file.
         fix: the end of the message where the file is missing: what the user can do.
-        gray: refuse a picture that is not an 8-bit palette or grey one.
+        gray: the file is a mask or a saliency map: give its size as it is stored, and refuse it
+            unless it is an 8-bit palette or grey picture.
     Raises:
         UserError: the file is missing or damaged, or it is not grey.
     """
+    size, orientation, mode = _read_header(path, fix)
+    if gray and mode not in _GRAY:
+        raise UserError(f'{path}: must be an 8-bit grey or palette PNG, this one is {mode}')
+    if not gray and orientation in _SWAPS_SIDES:
+        height, width = size
+        return width, height
+    return size
+
+
+def stored_size(path: str) -> tuple[int, int]:
+    """(H, W) of a picture before it is turned by its EXIF orientation; errors as `image_size`."""
+    size, _, _ = _read_header(path, 'check --voc12_root and the image list')
+    return size
+
+
+def _read_header(path: str, fix: str) -> tuple[tuple[int, int], int, str]:
+    """The stored size (H, W), the EXIF orientation and the mode of a picture."""
     need_file(path, fix)
     try:
         with Image.open(path) as image:
-            size = (image.height, image.width)
-            mode = image.mode
-    except _DAMAGED as error:
+            return _stored_size(image), _orientation(image), image.mode
+    except (*_DAMAGED, KeyError) as error:
         raise UserError(
             f'{path}: damaged or not a picture ({error}); copy the file again'
         ) from None
-    if gray and mode not in _GRAY:
-        raise UserError(f'{path}: must be an 8-bit grey or palette PNG, this one is {mode}')
-    return size
 
 
 def check_size(

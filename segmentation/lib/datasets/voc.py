@@ -10,6 +10,8 @@ from torch.utils.data import Dataset
 from tool.files.atomic import need_folder
 from tool.files.pictures import check_size, image_size, read_image, read_mask
 from tool.run.errors import UserError
+from tool.run.progress import progress
+from tool.run.shard import is_first
 from tool.train.random_numbers import sample_rng
 from utils.keys import with_defaults
 from voc12.classes import IGNORE
@@ -52,9 +54,10 @@ class VOCDataset(Dataset):
         need_folder(
             config['DATA_PSEUDO_GT'], 'set DATA_PSEUDO_GT to the folder of pseudo masks (PNG)'
         )
-        for name in names:
+        desc = f'checking {config["DATA_PSEUDO_GT"]}'
+        for name in progress(names, desc=desc, unit='file', quiet=not is_first()):
             path = self.mask_path(name)
-            mask_size = image_size(path, 'check DATA_PSEUDO_GT and the image list')
+            mask_size = image_size(path, 'check DATA_PSEUDO_GT and the image list', gray=True)
             picture_size = image_size(image_path(config['DATA_ROOT'], name))
             check_size(path, mask_size, picture_size, what='the mask is')
 

@@ -66,6 +66,7 @@ def check_submission(path: str, root: str, names: list[str]) -> None:
                 )
         for member, name in wanted.items():
             content = archive.extractfile(member).read()
+            # a mask, so it is read as it is stored
             image = Image.open(io.BytesIO(content))
             mask = np.array(image)
             picture_size = image_size(image_path(root, name))
