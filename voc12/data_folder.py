@@ -17,15 +17,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from tool.files.atomic import atomic, write_text
 from tool.files.class_sets import FILE as CLASS_FILE
 from tool.files.class_sets import write_classes
-from tool.files.lists import picture_name
 from tool.files.manifest import MANIFEST, first_difference
 from tool.files.npy import write_npy
-from tool.files.pictures import image_size, read_image
+from tool.files.pictures import read_image
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -36,24 +34,47 @@ IMAGE_SETS = 'ImageSets/Segmentation'
 BAD_FILES = 'bad_files.txt'
 # The first line of bad_files.txt, by which a later run knows that it may replace the file.
 _BAD_HEADER = '# Files that cannot be used, and why, one a line'
-_EXIF_ORIENTATION = 0x0112
+# Bytes that the name of a picture may have in UTF-8. A file name may have 255; the rest is for the
+# extension and for what a file is called while it is written.
+_LONGEST_NAME = 230
 
 
 @dataclass(frozen=True)
 class Picture:
     """One labelled picture."""
 
-    # file name without folder and extension
+    # file name without folder and extension; see path_as_name for pictures named by their path
     name: str
     # path of the picture
     source: str
     # foreground classes that the picture shows, 0…K−1; empty: it shows none of them
     classes: tuple[int, ...]
+    # the path, below the folder of pictures, that the name is made of; '': the name is that of the
+    # file alone
+    named_by: str = ''
 
     @property
     def file(self) -> str:
         """Path below the data folder."""
-        return f'{PICTURES}/{os.path.basename(self.source)}'
+        file = path_as_name(self.named_by) if self.named_by else os.path.basename(self.source)
+        return f'{PICTURES}/{file}'
+
+
+def path_as_name(path: str) -> str:
+    """A path with its separators replaced, e.g. cat_001.jpg of cat/001.jpg."""
+    return path.replace(os.sep, '_')
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The image lists of a data folder: sorted names of pictures."""
+
+    # pictures to train on that are scored, too
+    train: list[str]
+    # pictures that are scored and not trained on
+    val: list[str]
+    # all pictures to train on
+    train_aug: list[str]
 
 
 # ---------------------------------------------------------------- command line
@@ -101,47 +122,38 @@ def refuse_inside(out: str, images: str, flag: str = '--images') -> None:
         raise UserError(f'{out}: lies in {images}, the folder of {flag}; choose another --out')
 
 
-def refuse_same_names(pictures: Iterable[Picture]) -> None:
-    """UserError if two files have the same picture name."""
+def refuse_same_names(pictures: Iterable[Picture], fix: str = 'rename one of them') -> None:
+    """UserError if two files have the same picture name.
+
+    Args:
+        pictures: all pictures.
+        fix: the end of the message: what the user can do.
+    """
     source_of: dict[str, str] = {}
     for picture in pictures:
         other = source_of.setdefault(picture.name, picture.source)
         if other != picture.source:
             raise UserError(
-                f'{other} and {picture.source} are both of the name {picture.name}; '
-                'rename one of them'
+                f'{other} and {picture.source} are both of the name {picture.name}; {fix}'
             )
 
 
-def picture_problem(path: str, turned: bool = False) -> str:
-    """Why a picture cannot be used, with the fix; '' if it can.
-
-    Args:
-        path: the file.
-        turned: accept a picture with an EXIF orientation.
-    """
-    name = picture_name(path)
+def picture_problem(picture: Picture) -> str:
+    """Why a picture cannot be used, with the fix; '' if it can."""
+    path, name = picture.source, picture.name
     try:
-        name.encode('utf-8')
+        length = len(name.encode('utf-8'))
     except UnicodeEncodeError:
         return f'{path}: the name is not UTF-8; rename the file'
     # a line of an image list loses its outer spaces
     if not name or name != name.strip() or '\n' in name or '\r' in name:
         return f'{path}: the name begins or ends with a space, or has a line break; rename the file'
+    if length > _LONGEST_NAME:
+        return f'{path}: the name has {length} bytes, more than {_LONGEST_NAME}; rename the file'
     try:
-        image_size(path)
-        with Image.open(path) as image:
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
         read_image(path)
     except UserError as error:
         return str(error)
-    except (OSError, SyntaxError, ValueError) as error:
-        return f'{path}: its EXIF data are damaged ({error}); save the file again'
-    if orientation in range(2, 9) and not turned:
-        return (
-            f'{path}: has EXIF orientation {orientation}, and pictures are read as they are '
-            'stored; turn the pixels, e.g. with mogrify -auto-orient or jpegtran'
-        )
     return ''
 
 
@@ -337,33 +349,51 @@ def _classes(picture: Picture) -> tuple[int, ...]:
     return picture.classes
 
 
-def list_files(train: list[str], val: list[str]) -> dict[str, list[str]]:
+def draw_lists(pictures: list[Picture], scored: set[str], share: float, seed: int) -> Lists:
+    """Draw the lists of a data folder.
+
+    As in VOC, `train` and `val` are for scoring, so they hold only pictures that can be scored:
+    those with a mask. `train_aug` is for training and holds every picture that is not in `val`.
+
+    Args:
+        pictures: all pictures.
+        scored: names of the pictures with a mask. Without any, train and val are drawn of all
+            pictures.
+        share: share of val among the pictures that it is drawn from, 0…1.
+        seed: decides the random order, see `split`.
+    """
+    to_draw = [picture for picture in pictures if picture.name in scored] or pictures
+    train, val = split(to_draw, share, seed)
+    in_val = set(val)
+    train_aug = sorted(picture.name for picture in pictures if picture.name not in in_val)
+    return Lists(train, val, train_aug)
+
+
+def list_files(lists: Lists) -> dict[str, list[str]]:
     """{path below the data folder: names} of all image lists; an empty list is not written.
 
     Code in the field reads the augmented list under both spellings, train_aug and trainaug.
     """
-    names_of = {'train': train, 'train_aug': train, 'val': val}
+    names_of = {'train': lists.train, 'train_aug': lists.train_aug, 'val': lists.val}
     files = {f'lists/{name}.txt': names for name, names in names_of.items()}
-    for name, names in {**names_of, 'trainaug': train}.items():
+    for name, names in {**names_of, 'trainaug': lists.train_aug}.items():
         files[f'{IMAGE_SETS}/{name}.txt'] = names
     return {file: names for file, names in files.items() if names}
 
 
-def write_image_sets(out: str, train: list[str], val: list[str]) -> None:
+def write_image_sets(out: str, lists: Lists) -> None:
     """Write the lists of the devkit, ImageSets/Segmentation/*.txt."""
-    for file, names in list_files(train, val).items():
+    for file, names in list_files(lists).items():
         if file.startswith(IMAGE_SETS):
             write_text(os.path.join(out, file), '\n'.join(names) + '\n')
 
 
-def text_files(train: list[str], val: list[str]) -> list[str]:
+def text_files(lists: Lists) -> list[str]:
     """Paths below the data folder of what `write_lists` writes."""
-    return [CLASS_FILE, 'lists/cls_labels.npy', *list_files(train, val)]
+    return [CLASS_FILE, 'lists/cls_labels.npy', *list_files(lists)]
 
 
-def write_lists(
-    out: str, classes: ClassSet, pictures: list[Picture], train: list[str], val: list[str]
-) -> None:
+def write_lists(out: str, classes: ClassSet, pictures: list[Picture], lists: Lists) -> None:
     """Write classes.txt, the image lists and the image-level labels."""
     write_classes(os.path.join(out, CLASS_FILE), classes)
     labels: dict[str, np.ndarray] = {}
@@ -372,7 +402,7 @@ def write_lists(
         label[list(picture.classes)] = 1
         labels[picture.name] = label
     write_npy(os.path.join(out, 'lists', 'cls_labels.npy'), labels)
-    for file, names in list_files(train, val).items():
+    for file, names in list_files(lists).items():
         write_text(os.path.join(out, file), '\n'.join(names) + '\n')
 
 
@@ -384,21 +414,25 @@ def make_class_set(names: Iterable[str], source: str) -> ClassSet:
         raise UserError(f'{source}: {error}; mend the names of the classes') from None
 
 
-def report(
-    classes: ClassSet, pictures: list[Picture], train: list[str], val: list[str], out: str
-) -> None:
-    """Print how many pictures of train and of val show each class."""
-    in_val = set(val)
+def report(classes: ClassSet, pictures: list[Picture], lists: Lists, out: str) -> None:
+    """Print how many pictures to train on and of val show each class."""
+    in_val = set(lists.val)
     counts: dict[bool, Counter[int]] = {False: Counter(), True: Counter()}
     none = 0
     for picture in pictures:
         counts[picture.name in in_val].update(picture.classes)
         none += not picture.classes
     width = max(map(len, classes.foreground))
-    print(f'{"class":{width}}  {"train":>7}  {"val":>7}')
+    header = 'train' if lists.train == lists.train_aug else 'train_aug'
+    print(f'{"class":{width}}  {header:>9}  {"val":>7}')
     for index, name in enumerate(classes.foreground):
-        print(f'{name:{width}}  {counts[False][index]:7}  {counts[True][index]:7}')
-    print(f'{"pictures":{width}}  {len(train):7}  {len(val):7}')
+        print(f'{name:{width}}  {counts[False][index]:9}  {counts[True][index]:7}')
+    print(f'{"pictures":{width}}  {len(lists.train_aug):9}  {len(lists.val):7}')
+    if lists.train != lists.train_aug:
+        print(
+            f'of these, only pictures with a mask are in train ({len(lists.train)}) '
+            f'and val ({len(lists.val)}), the lists that are scored'
+        )
     if none:
         print(f'{none} pictures show none of the classes')
     root = os.path.normpath(out)

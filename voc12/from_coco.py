@@ -30,14 +30,14 @@ import numpy as np
 from tool.files.atomic import need_file, need_folder, write_text
 from tool.files.lists import picture_name
 from tool.files.manifest import fingerprint
-from tool.files.pictures import check_size, image_size, write_mask
+from tool.files.pictures import check_size, image_size, stored_size, write_mask
 from tool.method.class_set import IGNORE, ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
 from voc12 import data_folder
-from voc12.data_folder import Picture
+from voc12.data_folder import Lists, Picture
 from voc12.layout import MASK_RULE
 
 RULES = {
@@ -211,25 +211,43 @@ def check(item: AnnotatedPicture) -> tuple[str, str]:
     path = item.picture.source
     if not os.path.isfile(path):
         return item.picture.name, f'{path}: no such file; check --images'
-    # the annotations say the size of the picture, and with it whether it is meant to be turned
-    problem = data_folder.picture_problem(path, turned=True)
+    problem = data_folder.picture_problem(item.picture) or size_problem(item)
     if problem:
         return item.picture.name, problem
     try:
-        check_size(
-            path,
-            image_size(path),
-            item.size,
-            of='the annotations say it',
-            fix='take the picture that was annotated; if it has an EXIF orientation, turn its '
-            'pixels with mogrify -auto-orient',
-        )
         for annotation in item.annotations:
             region(annotation, item.size)
     except UserError as error:
         message = str(error)
         return item.picture.name, message if path in message else f'{path}: {message}'
     return item.picture.name, ''
+
+
+def size_problem(item: AnnotatedPicture) -> str:
+    """Why a picture does not have the size that its annotations say, with the fix; '' if it has.
+
+    The size that counts is that of the turned picture, because all stages turn pictures by their
+    EXIF orientation.
+    """
+    path = item.picture.source
+    size = image_size(path)
+    if size != item.size and stored_size(path) == item.size:
+        return (
+            f'{path}: its EXIF orientation turns it to {size[1]}x{size[0]}, and it was annotated '
+            f'unturned, as {item.size[1]}x{item.size[0]}; remove the orientation '
+            '(exiftool -Orientation=1 -n)'
+        )
+    try:
+        check_size(
+            path,
+            size,
+            item.size,
+            of='the annotations say it',
+            fix='take the picture that was annotated',
+        )
+    except UserError as error:
+        return str(error)
+    return ''
 
 
 def write_masks(item: AnnotatedPicture, out: str, overlap: str, crowd: str) -> None:
@@ -305,7 +323,8 @@ def main(args: argparse.Namespace) -> None:
     else:
         train = sorted(picture.name for picture in pictures if picture.name not in for_val)
         val = sorted(picture.name for picture in pictures if picture.name in for_val)
-    outputs = outputs_of(pictures, train, val)
+    lists = Lists(train, val, train_aug=train)  # every picture has a mask
+    outputs = outputs_of(pictures, lists)
     data_folder.check_claim(args.out, settings, outputs, args.overwrite)
     data_folder.report_bad(args.out, list(bad.values()), args.skip_bad)
     if not train:
@@ -317,12 +336,12 @@ def main(args: argparse.Namespace) -> None:
     draw = functools.partial(write_masks, out=args.out, overlap=args.overlap, crowd=args.crowd)
     for _ in progress(pool_map(draw, items, args.jobs), total=len(items), desc='masks'):
         pass
-    data_folder.write_lists(args.out, classes, pictures, train, val)
+    data_folder.write_lists(args.out, classes, pictures, lists)
     rule = rule_of(args)
     write_text(os.path.join(args.out, MASK_RULE), json.dumps(rule, indent=1) + '\n')
     data_folder.finish(args.out, settings, outputs)
 
-    data_folder.report(classes, pictures, train, val, args.out)
+    data_folder.report(classes, pictures, lists, args.out)
     print(f'masks: {rule["rule"]}')
 
 
@@ -385,12 +404,12 @@ def settings_of(args: argparse.Namespace) -> dict:
     return settings
 
 
-def outputs_of(pictures: list[Picture], train: list[str], val: list[str]) -> list[str]:
+def outputs_of(pictures: list[Picture], lists: Lists) -> list[str]:
     """Paths below the data folder of all files that are to be written."""
     outputs = [picture.file for picture in pictures]
     for folder in data_folder.MASKS:
         outputs += [f'{folder}/{picture.name}.png' for picture in pictures]
-    return [*outputs, MASK_RULE, *data_folder.text_files(train, val)]
+    return [*outputs, MASK_RULE, *data_folder.text_files(lists)]
 
 
 def rule_of(args: argparse.Namespace) -> dict:

@@ -7,14 +7,18 @@ Reads  the pictures below --images, and their labels from a table (--labels) or 
        the folders directly in --images (--by_folder). The table has the columns file and labels,
        where ; separates labels, or the column file and one column of 0 and 1 for each class. An
        empty label, and the label background, mean that a picture shows none of the classes.
-       --masks are ground truth <name>.png for scoring; training does not read them.
+       --masks are ground truth <name>.png for scoring; training does not read them. The name of a
+       picture is that of its file, or with --names path its path, cat_001 of cat/001.jpg.
 Writes into --out classes.txt, links to the pictures (JPEGImages) and masks (SegmentationClass,
        SegmentationClassAug), the image lists (ImageSets/Segmentation and lists), the labels
        lists/cls_labels.npy, unlabelled.txt with the pictures that have no label, and
        bad_files.txt with the files that cannot be used.
 
-All files are checked before anything is written. A picture whose EXIF orientation turns it counts
-as one that cannot be used, because all stages read pictures as they are stored.
+All files are checked before anything is written. Pictures are turned by their EXIF orientation, as
+in all stages (tool/files/pictures.py), so a mask must have the size of the turned picture.
+
+The lists train and val are for scoring, train_aug is for training. Where only some pictures have a
+mask, train and val hold only those; train_aug has every picture that is not in val.
 """
 
 import argparse
@@ -34,7 +38,7 @@ from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
 from voc12 import data_folder
-from voc12.data_folder import Picture
+from voc12.data_folder import Lists, Picture
 
 UNLABELLED = 'unlabelled.txt'
 # what a cell of a class's column may hold, in lower case
@@ -193,21 +197,31 @@ def _walk(root: str, below: str, parents: frozenset[str]) -> Iterator[str]:
             yield path
 
 
-def is_below(folder: str, root: str, file: str) -> bool:
-    """True if a file below `root` lies in `folder`."""
-    inner = os.path.realpath(os.path.dirname(os.path.join(root, file)))
+def outside(folder: str, root: str, files: list[str]) -> list[str]:
+    """The files of a list, which are paths below `root`, that do not lie in `folder`."""
     outer = os.path.realpath(folder)
-    return os.path.commonpath([inner, outer]) == outer
+    inside: set[str] = set()
+    for below in {os.path.dirname(file) for file in files}:
+        inner = os.path.realpath(os.path.join(root, below))
+        if os.path.commonpath([inner, outer]) == outer:
+            inside.add(below)
+    return [file for file in files if os.path.dirname(file) not in inside]
 
 
 def match(
-    rows: list[Row], files: list[str], root: str, classes: ClassSet
+    rows: list[Row], files: list[str], root: str, classes: ClassSet, names: str = 'file'
 ) -> tuple[list[Picture], list[str], list[str]]:
     """Find the picture of every row.
 
     A row names a path, below the folder or absolute, with or without the extension, or only the
     name of a picture, which may lie in any folder.
 
+    Args:
+        rows: the labels.
+        files: paths of the pictures below the folder `root`.
+        root: the folder.
+        classes: the classes of the labels.
+        names: what pictures are named by, their 'file' or their 'path'.
     Returns:
         The labelled pictures, the problems of rows without one picture, and the paths below the
         folder of pictures without a row.
@@ -247,7 +261,9 @@ def match(
             indices = {
                 classes.foreground.index(label) for label in row.labels if label != BACKGROUND
             }
-            pictures.append(Picture(picture_name(source), source, tuple(sorted(indices))))
+            named_by = found[0] if names == 'path' else ''
+            name = picture_name(data_folder.path_as_name(named_by) or source)
+            pictures.append(Picture(name, source, tuple(sorted(indices)), named_by))
     unlabelled = [file for file in files if file not in taken]
     return pictures, problems, unlabelled
 
@@ -258,11 +274,11 @@ def check(picture: Picture, masks: str | None, classes: ClassSet) -> tuple[str, 
     Returns:
         The name of the picture, why it cannot be used, and why its mask cannot; '' if they can.
     """
-    problem = data_folder.picture_problem(picture.source)
+    problem = data_folder.picture_problem(picture)
     if problem or not masks:
         return picture.name, problem, ''
-    path = mask_path(masks, picture.name)
-    if not os.path.exists(path):
+    path = mask_path(masks, picture)
+    if not path:
         return picture.name, '', ''
     try:
         mask = read_mask(path, classes)
@@ -272,9 +288,20 @@ def check(picture: Picture, masks: str | None, classes: ClassSet) -> tuple[str, 
     return picture.name, '', ''
 
 
-def mask_path(masks: str, name: str) -> str:
-    """Path of a mask in --masks."""
-    return os.path.join(masks, f'{name}.png')
+def mask_path(masks: str, picture: Picture) -> str:
+    """Path of the mask of a picture in --masks; '' where it has none.
+
+    That of a picture that is named by its path, cat/001.jpg, is cat/001.png or else cat_001.png.
+    """
+    names = [picture.name]
+    if picture.named_by:
+        folder = os.path.dirname(picture.named_by)
+        names.insert(0, os.path.join(folder, picture_name(picture.named_by)))
+    for name in names:
+        path = os.path.join(masks, f'{name}.png')
+        if os.path.exists(path):
+            return path
+    return ''
 
 
 # ---------------------------------------------------------------- the command
@@ -299,6 +326,13 @@ def parse_args() -> argparse.Namespace:
         help='file with the classes, one a line, which decides their order (default: the order of '
         "the table's columns, or the alphabet)",
     )
+    parser.data.add_argument(
+        '--names',
+        choices=('file', 'path'),
+        default='file',
+        help='what a picture is named by: its file, or its path below --images with _ for /, which '
+        'tells files of one name in two folders apart',
+    )
     parser.data.add_argument('--masks', help='folder of ground-truth masks, for scoring only')
     data_folder.add_flags(parser)
     args = parser.parse_args()
@@ -314,7 +348,7 @@ def main(args: argparse.Namespace) -> None:
         need_folder(args.masks, 'give the folder of the masks as --masks, or leave it out')
     files = find_pictures(args.images)
     if args.masks:
-        files = [file for file in files if not is_below(args.masks, args.images, file)]
+        files = outside(args.masks, args.images, files)
     if not files:
         raise UserError(f'{args.images}: holds no picture ({", ".join(ENDINGS)}); check --images')
     if args.by_folder:
@@ -323,8 +357,11 @@ def main(args: argparse.Namespace) -> None:
     else:
         rows, columns = read_table(args.labels, args.separator)
     classes = class_set_of(rows, columns, args.classes_txt)
-    pictures, problems, unlabelled = match(rows, files, args.images, classes)
-    data_folder.refuse_same_names(pictures)
+    pictures, problems, unlabelled = match(rows, files, args.images, classes, args.names)
+    fix = 'rename one of them'
+    if args.names == 'file':
+        fix += ', or name pictures by their path with --names path'
+    data_folder.refuse_same_names(pictures, fix)
 
     settings = settings_of(args, classes, rows, unlabelled)
     # before the pictures are read, which takes long
@@ -334,30 +371,31 @@ def main(args: argparse.Namespace) -> None:
     bad, bad_masks = check_all(args, pictures, classes)
     problems += [problem for problem in (*bad.values(), *bad_masks.values()) if problem]
     good = [picture for picture in pictures if picture.name not in bad]
-    train, val = data_folder.split(good, args.val, args.seed)
-    if not train and not problems:
-        raise UserError('the list train would be empty; label more pictures or use a lower --val')
     masks = masks_of(args.masks, good, bad_masks)
-    outputs = outputs_of(good, masks, train, val, unlabelled)
+    lists = data_folder.draw_lists(good, set(masks), args.val, args.seed)
+    if not lists.train_aug and not problems:
+        raise UserError('the list train would be empty; label more pictures or use a lower --val')
+    mask_files = mask_files_of(masks)
+    outputs = outputs_of(good, mask_files, lists, unlabelled)
     data_folder.check_claim(args.out, settings, outputs, args.overwrite, masks.values())
     data_folder.report_bad(args.out, problems, args.skip_bad)
-    if not train:
+    if not lists.train_aug:
         raise UserError('no picture is left for the list train; see bad_files.txt')
 
     data_folder.claim(args.out, settings, outputs, args.overwrite)
-    for picture in progress(good, desc='copy' if args.copy else 'link'):
-        data_folder.place(picture.source, os.path.join(args.out, picture.file), args.copy)
-    for file, source in masks.items():
-        data_folder.place(source, os.path.join(args.out, file), args.copy)
-    data_folder.write_lists(args.out, classes, good, train, val)
+    source_of = {picture.file: picture.source for picture in good} | mask_files
+    desc = 'copy' if args.copy else 'link'
+    for file in progress(source_of, desc=desc, unit='file'):
+        data_folder.place(source_of[file], os.path.join(args.out, file), args.copy)
+    data_folder.write_lists(args.out, classes, good, lists)
     if unlabelled:
         text = '\n'.join(unlabelled) + '\n'
         text = text.encode('utf-8', 'backslashreplace').decode('utf-8')
         write_text(os.path.join(args.out, UNLABELLED), text)
     data_folder.finish(args.out, settings, outputs)
 
-    data_folder.report(classes, good, train, val, args.out)
-    report_rest(args, len(good), len(masks) // len(data_folder.MASKS), unlabelled)
+    data_folder.report(classes, good, lists, args.out)
+    report_rest(args, len(good), len(masks), unlabelled)
 
 
 def settings_of(
@@ -365,6 +403,7 @@ def settings_of(
 ) -> dict:
     """The settings in the manifest."""
     settings = data_folder.common_settings(args, 'from_folder')
+    settings['names'] = args.names
     settings['masks'] = os.path.abspath(args.masks) if args.masks else None
     settings['classes'] = list(classes.foreground)
     labels = sorted([row.file, *sorted(row.labels)] for row in rows)
@@ -391,28 +430,35 @@ def check_all(
 def masks_of(
     masks: str | None, pictures: list[Picture], bad_masks: dict[str, str]
 ) -> dict[str, str]:
-    """{path below the data folder: its source} of all masks."""
+    """{name of a picture: path of its mask in --masks} of all pictures with a usable mask."""
     if not masks:
         return {}
     sources: dict[str, str] = {}
     for picture in pictures:
-        source = mask_path(masks, picture.name)
-        if picture.name not in bad_masks and os.path.exists(source):
-            for folder in data_folder.MASKS:
-                sources[f'{folder}/{picture.name}.png'] = source
+        source = mask_path(masks, picture)
+        if source and picture.name not in bad_masks:
+            sources[picture.name] = source
     return sources
+
+
+def mask_files_of(masks: dict[str, str]) -> dict[str, str]:
+    """{path below the data folder: its source} of all masks; arguments as `masks_of` returns."""
+    files: dict[str, str] = {}
+    for name, source in masks.items():
+        for folder in data_folder.MASKS:
+            files[f'{folder}/{name}.png'] = source
+    return files
 
 
 def outputs_of(
     pictures: list[Picture],
-    masks: dict[str, str],
-    train: list[str],
-    val: list[str],
+    mask_files: dict[str, str],
+    lists: Lists,
     unlabelled: list[str],
 ) -> list[str]:
     """Paths below the data folder of all files that are to be written."""
     outputs = [picture.file for picture in pictures]
-    outputs += [*masks, *data_folder.text_files(train, val)]
+    outputs += [*mask_files, *data_folder.text_files(lists)]
     if unlabelled:
         outputs.append(UNLABELLED)
     return outputs

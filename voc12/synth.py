@@ -49,7 +49,7 @@ from tool.run.pool import pool_map
 from tool.run.progress import progress
 from voc12 import make_lists
 from voc12.classes import IGNORE, NUM_FOREGROUND
-from voc12.data_folder import MASKS, write_image_sets
+from voc12.data_folder import MASKS, Lists, write_image_sets
 
 VERSION = 5  # version of the pictures, a part of the manifest: raise it when pictures change
 SPLITS = ('train', 'val')
@@ -504,7 +504,7 @@ def main(args: argparse.Namespace) -> None:
     for _ in progress(pool_map(draw, todo, args.jobs), total=len(todo), desc='draw'):
         pass
 
-    write_image_sets(args.out, train_names, val_names)
+    write_image_sets(args.out, Lists(train_names, val_names, train_aug=train_names))
     lists = os.path.join(args.out, 'lists')
     make_lists.main(argparse.Namespace(voc12_root=args.out, out_dir=lists, jobs=args.jobs))
 

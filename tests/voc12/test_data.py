@@ -112,6 +112,19 @@ def test_saliency_is_checked_before_training(voc):
         check_saliency(f'{root}/SALImages', root, names)
 
 
+def test_views_of_a_turned_picture(voc):
+    root, names, labels = voc
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.new('RGB', (70, 50)).save(f'{root}/JPEGImages/{names[0]}.jpg', exif=exif)
+    sample = MultiScaleSet(root, names, labels, [0.5, 1])[0]
+    assert sample['size'] == (70, 50)
+    assert [view.shape for view in sample['views']] == [(2, 3, 35, 25), (2, 3, 70, 50)]
+    check_saliency(f'{root}/SALImages', root, names[1:])
+    with pytest.raises(UserError, match='saliency map is 101x80, the picture is 50x70'):
+        check_saliency(f'{root}/SALImages', root, names)
+
+
 def test_multi_scale_views(voc):
     root, names, labels = voc
     item = MultiScaleSet(root, names, labels, [0.5, 1.0])[2]

@@ -9,7 +9,7 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
 from tool.files.lists import read_labels, read_list
-from tool.files.pictures import read_mask
+from tool.files.pictures import image_size, read_mask
 from voc12.layout import class_set
 
 COMMAND = 'voc12.from_coco'
@@ -205,13 +205,21 @@ def test_bad_pictures_and_regions_are_listed_and_nothing_is_written(tmp_path, ru
     assert read_list(str(data / 'lists' / 'train.txt')) == [name_of(11)]
 
 
-def test_the_size_of_the_annotations_decides_how_a_picture_is_turned(tmp_path, run, refused):
+def test_the_annotations_are_of_the_turned_picture(tmp_path, run, refused):
     _, images = write_data(tmp_path)
+    path = images / f'{name_of(10)}.jpg'
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new('RGB', (WIDTH, HEIGHT)).save(images / f'{name_of(10)}.jpg', exif=exif)
+    Image.new('RGB', (HEIGHT, WIDTH)).save(path, exif=exif)
     assert run(COMMAND, *flags(tmp_path))[0] == 0
-    Image.new('RGB', (HEIGHT, WIDTH)).save(images / f'{name_of(10)}.jpg', exif=exif)
+    assert image_size(str(tmp_path / 'data' / 'JPEGImages' / path.name)) == (HEIGHT, WIDTH)
+    Image.new('RGB', (WIDTH, HEIGHT)).save(path, exif=exif)
+    parts = ('turns it to 40x60', 'unturned, as 60x40', 'exiftool -Orientation=1 -n')
+    refused(COMMAND, flags(tmp_path), *parts)
+    exif[0x0112] = 1
+    Image.new('RGB', (WIDTH, HEIGHT)).save(path, exif=exif)
+    assert run(COMMAND, *flags(tmp_path))[0] == 0
+    Image.new('RGB', (HEIGHT, WIDTH)).save(path)
     refused(COMMAND, flags(tmp_path), 'is 40x60, the annotations say it is 60x40')
 
 

@@ -1,15 +1,16 @@
 """voc12/from_folder.py: what it writes of pictures and labels, and what it refuses."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tool.files.lists import read_labels, read_list
-from tool.files.pictures import read_mask, write_mask
+from tool.files.pictures import image_size, read_mask, write_mask
 from voc12 import data_folder
-from voc12.data_folder import Picture, split
+from voc12.data_folder import Picture, draw_lists, split
 from voc12.from_folder import find_pictures, read_table
 from voc12.layout import check_images, class_set, image_path
 
@@ -150,30 +151,23 @@ def test_tables_that_are_refused(photos, table, refused, text, part):
 
 def test_bad_files_are_listed_and_nothing_is_written(photos, table, run, refused):
     (photos / 'cat' / '1.jpg').write_bytes(b'no picture')
-    save(photos / 'cat' / '2.jpg', orientation=6)
-    save(photos / 'cat' / '3.jpg', orientation=1)
-    path = table('file,labels\n1.jpg,cat\n2.jpg,cat\n3.jpg,cat\n5.jpg,dog\nlost.jpg,cat\n')
+    path = table('file,labels\n1.jpg,cat\n2.jpg,cat\n5.jpg,dog\nlost.jpg,cat\n')
     data = photos.parent / 'data'
     more = ('--labels', path)
-    refused(COMMAND, flags(photos, *more), 'bad_files.txt: names 3 files', '--skip_bad')
+    refused(COMMAND, flags(photos, *more), 'bad_files.txt: names 2 files', '--skip_bad')
     assert [file.name for file in data.iterdir()] == ['bad_files.txt']
     lines = (data / 'bad_files.txt').read_text().splitlines()
-    assert len(lines) == 4
-    for name, why in (
-        ('1.jpg', 'damaged'),
-        ('2.jpg', 'EXIF orientation 6'),
-        ('lost.jpg', 'no such picture'),
-    ):
+    assert len(lines) == 3
+    for name, why in (('1.jpg', 'damaged'), ('lost.jpg', 'no such picture')):
         assert any(f'{name}: ' in line and why in line for line in lines)
     assert run(COMMAND, *flags(photos, *more, '--skip_bad'))[0] == 0
-    assert set(labels_in(data)) == {'3', '5'}
+    assert set(labels_in(data)) == {'2', '5'}
     assert (data / 'bad_files.txt').exists()
     # once mended, the same command goes through and the list is gone
     save(photos / 'cat' / '1.jpg')
-    save(photos / 'cat' / '2.jpg')
     save(photos / 'cat' / 'lost.jpg')
     assert run(COMMAND, *flags(photos, *more))[0] == 0
-    assert set(labels_in(data)) == {'1', '2', '3', '5', 'lost'}
+    assert set(labels_in(data)) == {'1', '2', '5', 'lost'}
     assert not (data / 'bad_files.txt').exists()
 
 
@@ -193,6 +187,155 @@ def test_masks_are_checked_and_linked(photos, run, refused):
         assert [path.name for path in (data / folder).iterdir()] == ['1.png']
         mask = read_mask(str(data / folder / '1.png'), class_set(str(data)))
         assert (mask == 2).all()
+
+
+def test_a_mask_has_the_size_of_the_turned_picture(photos, run, refused):
+    save(photos / 'cat' / '1.jpg', orientation=6)  # stored 6 wide and 4 high
+    masks = photos / 'masks'
+    masks.mkdir()
+    more = ('--by_folder', '--masks', masks)
+    write_mask(str(masks / '1.png'), np.ones((4, 6), np.uint8))
+    refused(COMMAND, flags(photos, *more), '1.png: is 6x4, the picture is 4x6')
+    write_mask(str(masks / '1.png'), np.ones((6, 4), np.uint8))
+    code, out, _ = run(COMMAND, *flags(photos, *more))
+    assert code == 0 and '1 of 9 pictures have a mask' in out
+    data = photos.parent / 'data'
+    assert image_size(image_path(str(data), '1')) == (6, 4)
+    assert (data / 'JPEGImages' / '1.jpg').read_bytes() == (photos / 'cat' / '1.jpg').read_bytes()
+
+
+@pytest.fixture
+def same_names(tmp_path):
+    """cat/001, cat/002, dog/001 and dog/2021/001."""
+    root = tmp_path / 'photos'
+    for file in ('cat/001.jpg', 'cat/002.JPG', 'dog/001.png', 'dog/2021/001.jpg'):
+        save(root / file)
+    return root
+
+
+def test_pictures_named_by_their_path(same_names, run, refused):
+    refused(COMMAND, flags(same_names, '--by_folder'), 'of the name 001', '--names path')
+    more = ('--by_folder', '--names', 'path', '--val', 0)
+    assert run(COMMAND, *flags(same_names, *more))[0] == 0
+    data = same_names.parent / 'data'
+    names = ['cat_001', 'cat_002', 'dog_001', 'dog_2021_001']
+    assert read_list(str(data / 'lists' / 'train.txt')) == names
+    check_images(str(data), names)
+    assert [labels_in(data)[name].tolist() for name in names] == [[1, 0], [1, 0], [0, 1], [0, 1]]
+    assert os.readlink(data / 'JPEGImages' / 'cat_002.JPG') == str(same_names / 'cat/002.JPG')
+    assert os.readlink(data / 'JPEGImages' / 'dog_001.png') == str(same_names / 'dog/001.png')
+    (same_names / 'dog' / '001.png').unlink()
+    shutil.rmtree(same_names / 'dog' / '2021')
+    save(same_names / 'dog' / '3.jpg')
+    (same_names / 'cat' / '001.jpg').unlink()
+    more = ('--by_folder', '--val', 0)
+    refused(COMMAND, flags(same_names, *more), 'names = path, now names = file')
+
+
+def test_a_table_of_pictures_named_by_their_path(same_names, table, run):
+    path = table('file,labels\ncat/001.jpg,a\ndog/2021/001,b\n002,b\n')
+    more = ('--labels', path, '--names', 'path', '--val', 0)
+    assert run(COMMAND, *flags(same_names, *more))[0] == 0
+    labels = labels_in(same_names.parent / 'data')
+    assert {name: label.tolist() for name, label in labels.items()} == {
+        'cat_001': [1, 0],
+        'cat_002': [0, 1],
+        'dog_2021_001': [0, 1],
+    }
+
+
+def test_masks_of_pictures_named_by_their_path(same_names, tmp_path, run):
+    masks = tmp_path / 'masks'
+    # cat/001 has both kinds of mask, dog/001 one by its name; 002.png is that of no path
+    for file, value in (('cat/001', 1), ('cat_001', 2), ('dog_001', 2), ('002', 1)):
+        write_mask(str(masks / f'{file}.png'), np.full((4, 6), value, np.uint8))
+    more = ('--by_folder', '--names', 'path', '--masks', masks, '--val', 0)
+    code, out, _ = run(COMMAND, *flags(same_names, *more))
+    assert code == 0 and '2 of 4 pictures have a mask' in out
+    linked = same_names.parent / 'data' / 'SegmentationClass'
+    assert {path.name: os.readlink(path) for path in linked.iterdir()} == {
+        'cat_001.png': str(masks / 'cat' / '001.png'),
+        'dog_001.png': str(masks / 'dog_001.png'),
+    }
+
+
+def test_two_paths_of_one_name_and_long_names_are_refused(tmp_path, run, refused):
+    save(tmp_path / 'photos' / 'a' / 'b_c.jpg')
+    save(tmp_path / 'photos' / 'a_b' / 'c.jpg')
+    more = ('--by_folder', '--names', 'path')
+    refused(COMMAND, flags(tmp_path / 'photos', *more), 'of the name a_b_c; rename one of them')
+    assert not (tmp_path / 'data').exists()
+    (tmp_path / 'photos' / 'a_b' / 'c.jpg').unlink()
+    save(tmp_path / 'photos' / ('d' * 150) / ('e' * 100 + '.jpg'))
+    refused(COMMAND, flags(tmp_path / 'photos', *more), 'the name has 251 bytes, more than 230')
+    assert run(COMMAND, *flags(tmp_path / 'photos', '--by_folder'))[0] == 0
+
+
+def test_only_pictures_with_a_mask_are_in_train_and_val(tmp_path, run):
+    photos, masks = tmp_path / 'photos', tmp_path / 'masks'
+    for number in range(40):
+        save(photos / ('cat' if number % 2 else 'dog') / f'{number:02d}.jpg')
+        if number < 20:
+            write_mask(str(masks / f'{number:02d}.png'), np.ones((4, 6), np.uint8))
+    names = [f'{number:02d}' for number in range(40)]
+    more = ('--by_folder', '--val', 0.2, '--masks', masks)
+    code, out, _ = run(COMMAND, *flags(photos, *more))
+    assert code == 0 and '20 of 40 pictures have a mask' in out
+    assert 'only pictures with a mask are in train (16) and val (4)' in out
+    lists = tmp_path / 'data' / 'lists'
+    train, val = (read_list(str(lists / f'{name}.txt')) for name in ('train', 'val'))
+    assert len(val) == 4 and sorted(train + val) == names[:20]
+    assert sum(int(name) % 2 for name in val) == 2
+    image_sets = tmp_path / 'data' / 'ImageSets' / 'Segmentation'
+    assert read_list(str(image_sets / 'train.txt')) == train
+    train_aug = [name for name in names if name not in val]
+    for file in (
+        lists / 'train_aug.txt',
+        image_sets / 'train_aug.txt',
+        image_sets / 'trainaug.txt',
+    ):
+        assert read_list(str(file)) == train_aug
+
+
+@pytest.mark.parametrize('with_mask', [0, 40])
+def test_all_pictures_or_none_with_a_mask_make_the_lists_of_split(with_mask):
+    pictures = [Picture(f'{number:02d}', '', (number % 3,)) for number in range(40)]
+    scored = {picture.name for picture in pictures[:with_mask]}
+    lists = draw_lists(pictures, scored, 0.2, 0)
+    assert (lists.train, lists.val) == split(pictures, 0.2, 0)
+    assert lists.train_aug == lists.train and len(lists.val) == 8
+
+
+def test_an_empty_train_list_is_not_written(photos, run):
+    masks = photos / 'masks'
+    write_mask(str(masks / '1.png'), np.ones((4, 6), np.uint8))
+    assert run(COMMAND, *flags(photos, '--by_folder', '--masks', masks, '--val', 0.5))[0] == 0
+    lists = photos.parent / 'data' / 'lists'
+    assert read_list(str(lists / 'val.txt')) == ['1']
+    assert not (lists / 'train.txt').exists()
+    assert len(read_list(str(lists / 'train_aug.txt'))) == 8
+
+
+@pytest.mark.parametrize('count', [2000, pytest.param(50000, marks=pytest.mark.slow)])
+def test_many_pictures(tmp_path, run, count):
+    """Hard links of one picture and one mask; --jobs 0 is fastest for pictures this small."""
+    save(tmp_path / 'one.jpg')
+    write_mask(str(tmp_path / 'one.png'), np.ones((4, 6), np.uint8))
+    photos, masks = tmp_path / 'photos', tmp_path / 'masks'
+    masks.mkdir()
+    for folder in range(10):
+        (photos / f'{folder}').mkdir(parents=True)
+    for number in range(count):
+        os.link(tmp_path / 'one.jpg', photos / f'{number % 10}' / f'{number}.jpg')
+        if number % 5 == 0:
+            os.link(tmp_path / 'one.png', masks / f'{number}.png')
+    code, out, _ = run(COMMAND, *flags(photos, '--by_folder', '--masks', masks))
+    assert code == 0 and f'{count // 5} of {count} pictures have a mask' in out
+    data = tmp_path / 'data'
+    val = read_list(str(data / 'lists' / 'val.txt'))
+    train_aug = read_list(str(data / 'lists' / 'train_aug.txt'))
+    assert len(val) == count // 50 and len(train_aug) == count - len(val)
+    check_images(str(data), val + train_aug)
 
 
 def test_copies_are_of_the_same_bytes(photos, run):
