@@ -56,7 +56,7 @@ def _orientation(image: Image.Image) -> int:
 def _stored_size(image: Image.Image) -> tuple[int, int]:
     """(H, W) of a picture that is open and not yet decoded, before it is turned."""
     if image.format == 'TIFF':
-        # what Pillow gives as the size of a TIFF is turned since Pillow 11
+        # newer versions of Pillow give the turned size of a TIFF, Pillow 10.0 the stored one
         tags = image.tag_v2  # type: ignore[attr-defined]
         return int(tags[ExifTags.Base.ImageLength]), int(tags[ExifTags.Base.ImageWidth])
     return image.height, image.width
