@@ -3,55 +3,49 @@
 import numpy as np
 import pytest
 
-from tool.method.agreement import agreement, refinement_confusions
+from tool.method.agreement import agreement, refinement_confusion
 from tool.method.crf import refine_mask
 from tool.method.metrics import confusion
 
 
 def picture():
-    """A dark square on a bright ground with some noise, and the mask of the square (class 2)."""
+    """A dark square on a bright ground with some noise."""
     rng = np.random.default_rng(0)
     image = np.full((60, 80, 3), 200, np.uint8)
-    mask = np.zeros((60, 80), np.uint8)
     image[20:44, 30:60] = 60
-    mask[20:44, 30:60] = 2
-    noise = rng.integers(0, 12, image.shape, dtype=np.uint8)
-    return image + noise, mask
+    return image + rng.integers(0, 12, image.shape, dtype=np.uint8)
 
 
-def grown(mask, pixels):
-    """The mask with its square larger by some pixels on each side, or smaller."""
-    other = np.zeros_like(mask)
-    other[20 - pixels : 44 + pixels, 30 - pixels : 60 + pixels] = 2
-    return other
+def mask_of_square(margin=0):
+    """The mask of the square, class 2; with a margin it is larger on all sides, or smaller."""
+    mask = np.zeros((60, 80), np.uint8)
+    mask[20 - margin : 44 + margin, 30 - margin : 60 + margin] = 2
+    return mask
 
 
-def test_confusions_are_those_of_each_mask_and_its_refinement():
-    image, mask = picture()
-    masks = [grown(mask, 5), mask]
-    matrices = refinement_confusions(image, masks, [2], num_classes=4)
-    assert matrices.shape == (2, 4, 5)
-    for one, matrix in zip(masks, matrices):
-        refined = refine_mask(image, one, [2], num_labels=4)
-        assert np.array_equal(matrix, confusion(one, refined, 4))
+def test_the_confusion_is_that_of_the_mask_and_its_refinement():
+    mask = mask_of_square(5)
+    refined = refine_mask(picture(), mask, [2], num_labels=4)
+    expected = confusion(mask, refined, 4)
+    assert np.array_equal(refinement_confusion(picture(), mask, num_classes=4), expected)
+    assert not np.array_equal(refined, mask)
 
 
 def test_the_mask_that_follows_the_edges_agrees_most():
-    image, mask = picture()
-    masks = [grown(mask, pixels) for pixels in (-6, -3, 0, 3, 6)]
-    values = agreement(refinement_confusions(image, masks, [2], num_classes=4))
-    assert values.argmax() == 2 and values[2] > 99
-    assert (np.diff(values[:3]) > 0).all() and (np.diff(values[2:]) < 0).all()
+    values = []
+    for margin in (-6, -3, 0, 3, 6):
+        matrix = refinement_confusion(picture(), mask_of_square(margin), num_classes=4)
+        values.append(agreement(matrix))
+    assert values[2] > 99
+    assert values[0] < values[1] < values[2] > values[3] > values[4]
 
 
 def test_agreement_is_the_mean_over_classes_that_occur():
-    matrix = np.zeros((2, 3, 4), np.int64)
-    matrix[0, 0, 0] = 90  # background in both
-    matrix[0, 2, 2] = 6
-    matrix[0, 2, 0] = 2  # of class 2 in the refinement only
-    matrix[0, 0, 2] = 2
-    matrix[1, 0, 0] = 100
-    values = agreement(matrix)
-    # class 1 occurs nowhere; class 2 occurs in the first matrix, and counts as 0 in the second
-    assert values == pytest.approx([(100 * 90 / 94 + 60) / 2, 50])
-    assert agreement(matrix[1]) == 100
+    matrix = np.zeros((4, 5), np.int64)
+    matrix[0, 0] = 90  # background in both
+    matrix[2, 2] = 6
+    matrix[2, 0] = 2  # class 2 in the refinement only
+    matrix[0, 2] = 2  # class 2 in the mask only
+    assert agreement(matrix) == pytest.approx((100 * 90 / 94 + 60) / 2)  # 1 and 3 do not occur
+    matrix[0, 3] = 1  # class 3 in a mask, gone in its refinement
+    assert agreement(matrix) == pytest.approx((100 * 90 / 95 + 60 + 0) / 3)

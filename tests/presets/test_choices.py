@@ -11,15 +11,16 @@ def scored(name, scores, masks='', decides=True, row=''):
 
 
 CURVE = {'mIoU': 60.0, 't': 0.3, 'curve_t': [0.2, 0.3, 0.4], 'curve_mIoU': [50.0, 60.0, 58.5]}
-AGREEMENT_CURVE = {'agreement': 80.0, 't': 0.41, 'curve_t': [0.3, 0.41]}
+OTSU = {'separation': 0.8, 't': 0.41, 'curve_t': [0.3, 0.41]}
 
 
 @pytest.fixture
 def both():
-    """Seeds and walk, each scored by image labels, which decide, and against ground truth."""
+    """Seeds and walk, each scored without ground truth, which decides, and against it."""
     return [
-        scored('agree_seeds', AGREEMENT_CURVE, '/work/seed', row='seeds'),
+        scored('threshold', OTSU, row='seeds'),
         scored('score_seeds', CURVE, '/work/seed', decides=False, row='seeds'),
+        scored('agree_seeds', {'agreement': 80.0}, '/work/seed', row='seeds'),
         scored('agree_walk', {'agreement': 85.0}, '/work/walk', row='walk'),
         scored('score_walk', {'mIoU': 59.0}, '/work/walk', decides=False, row='walk'),
         scored('score_deeplab', {'mIoU': 99.0}, row='DeepLab'),
@@ -33,9 +34,11 @@ def test_best_threshold_is_that_of_the_last_curve(both):
 
 
 def test_best_masks(both):
-    assert best_masks(both[::2]).stage.masks == '/work/walk'
-    assert best_masks(both[1::2]).stage.masks == '/work/seed'
-    assert best_masks(both[4:]) is None
+    by_agreement = [item for item in both if item.measure == 'agreement']
+    assert best_masks(by_agreement).stage.masks == '/work/walk'
+    by_truth = [item for item in both if item.measure == 'mIoU']
+    assert best_masks(by_truth).stage.masks == '/work/seed'
+    assert best_masks(both[:1]) is None
     equal = [scored('a', {'mIoU': 5}, '/a'), scored('b', {'mIoU': 5}, '/b')]
     assert best_masks(equal).stage.masks == '/b'
 
@@ -43,19 +46,20 @@ def test_best_masks(both):
 def test_sentences_of_choices_by_labels_name_the_loss(both):
     threshold, masks = describe_choices(both)
     assert threshold == (
-        'background score 0.41: highest agreement, from image labels alone (--choose labels); '
-        'ground truth would choose 0.30, 1.5 mIoU better'
+        "background score 0.41: Otsu's threshold of the CAMs, without ground truth (--choose "
+        'labels); ground truth would choose 0.30, 1.5 mIoU better'
     )
     assert masks == (
-        'masks walk (walk): highest agreement, from image labels alone (--choose labels); '
-        'ground truth would choose seed, 1.0 mIoU better'
+        'masks walk (walk): highest agreement with their CRF, without ground truth (--choose '
+        'labels); ground truth would choose seed, 1.0 mIoU better'
     )
 
 
 def test_sentences_without_ground_truth(both):
-    threshold, masks = describe_choices([both[0], both[2]])
+    threshold, masks = describe_choices([both[0], both[2], both[3]])
     assert threshold == (
-        'background score 0.41: highest agreement, from image labels alone (--choose labels)'
+        "background score 0.41: Otsu's threshold of the CAMs, without ground truth (--choose "
+        'labels)'
     )
     assert masks.startswith('masks walk (walk): highest agreement') and 'truth would' not in masks
 

@@ -55,6 +55,7 @@ def test_all_else_is_as_in_the_preset_eps():
         'agree_crf',
         'agree_masks',
     ]
+    assert set(of_eps) - set(of_coco) == {'threshold'}
     changed = {name for name, stage in of_coco.items() if stage != of_eps[name]}
     assert changed == {'train', 'score_seeds', 'agree_seeds', 'seed_masks'}
 

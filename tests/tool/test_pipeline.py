@@ -358,8 +358,8 @@ def test_smoke_on_own_pictures_without_masks(tmp_path, run, monkeypatch):
     for row in ladder['rows']:
         assert 0 < row['agreement'] <= 100 and 'mIoU' not in row
     threshold, masks = ladder['choices']
-    assert threshold.startswith('background score 0.') and 'image labels alone' in threshold
-    assert 'image labels alone' in masks and threshold in out and masks in out
+    assert threshold.startswith('background score 0.') and "Otsu's threshold" in threshold
+    assert 'agreement with their CRF' in masks and threshold in out and masks in out
     records = json.loads((work / 'pipeline.json').read_text())['stages']
     best = max(ladder['rows'], key=agreement_of)
     assert f'DATA_PSEUDO_GT={best["predict_dir"]}' in records['deeplab_train']['command']

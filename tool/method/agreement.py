@@ -1,68 +1,46 @@
 """How well masks agree with their own refinement by dense CRF: a score without ground truth.
 
-This is an addition of this project, not of the paper (docs/method.md §10).
+This is an addition of this project, not of the paper (docs/method.md §10.12).
 """
-
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tool.method.crf import BACKENDS, SEED_CRF, crf_from_labels
+from tool.method.crf import BACKENDS, refine_mask
 from tool.method.metrics import confusion, iou
 
-# The background scores that are tried. The dense CRF of one takes as long as the seeds' own.
-AGREEMENT_THRESHOLDS = np.arange(2, 60, 4) / 100
 
-
-def refinement_confusions(
-    image: np.ndarray,
-    masks: Sequence[np.ndarray],
-    present: Iterable[int],
-    num_classes: int,
-    backend: str = BACKENDS[0],
+def refinement_confusion(
+    image: np.ndarray, mask: np.ndarray, num_classes: int, backend: str = BACKENDS[0]
 ) -> np.ndarray:
-    """Confusion matrices of masks of one picture and their refinements by dense CRF.
+    """Confusion matrix of a mask and its refinement by dense CRF.
 
-    The CRF is that of the seeds (docs/method.md §6). Its kernels are built once for all masks.
+    The CRF is that of the seeds (docs/method.md §6), over the classes of the mask.
 
     Args:
         image: uint8 [H, W, 3], RGB.
-        masks: uint8 [H, W] each, class ids.
-        present: the class ids that may occur, the background included.
+        mask: uint8 [H, W], class ids.
         num_classes: C.
         backend: one of tool.method.crf.BACKENDS.
     Returns:
-        int64 [len(masks), C, C + 1], see `confusion`. Row: the class of the refinement. Column:
-        that of the mask.
+        int64 [C, C + 1], see `confusion`. Row: the class in the refinement. Column: in the mask.
     """
-    ids = np.unique([0, *present]).astype(np.uint8)
-    refined = crf_from_labels(
-        image, masks, ids.tolist(), SEED_CRF, backend=backend, num_labels=num_classes
-    )
-    matrices = []
-    for mask, probs in zip(masks, refined):
-        matrices.append(confusion(mask, ids[probs.argmax(0)], num_classes))
-    return np.stack(matrices)
+    refined = refine_mask(image, mask, np.unique(mask), backend=backend, num_labels=num_classes)
+    return confusion(mask, refined, num_classes)
 
 
-def agreement(matrices: np.ndarray) -> np.ndarray:
-    """Agreement of masks with their refinement in percent, of a data set.
+def agreement(matrix: np.ndarray) -> float:
+    """Agreement of the masks of a data set with their refinements, in percent.
 
         agreement = mean over c of |M_c ∩ R_c| / |M_c ∪ R_c|
 
     M_c and R_c are the pixels of class c in the masks and in the refinements of all pictures, and c
-    runs over the classes that occur in any mask or refinement of any of the matrices. A mask that
-    is too small or too large is changed more by the CRF, in relation to the smaller of foreground
-    and background, than one that follows the edges of the picture.
+    runs over the classes that occur in any of them.
 
     Args:
-        matrices: int64 [..., C, C + 1], sums of the pictures' `refinement_confusions`.
-    Returns:
-        float64 [...].
+        matrix: int64 [C, C + 1], the sum of the pictures' `refinement_confusion`.
     """
-    num_classes = matrices.shape[-2]
-    flat = matrices.reshape(-1, num_classes, num_classes + 1)
-    of_refinement = flat.sum((0, 2))
-    of_mask = flat.sum((0, 1))[:num_classes]
-    occurs = (of_refinement + of_mask) > 0
-    return iou(matrices)[..., occurs].mean(-1)
+    num_classes = len(matrix)
+    in_refinements = matrix.sum(1)
+    in_masks = matrix.sum(0)[:num_classes]
+    occurs = (in_refinements + in_masks) > 0
+    return float(iou(matrix)[occurs].mean())

@@ -1,7 +1,8 @@
 """The choices that scores make: the background score of the seeds, and the masks for DeepLab.
 
-A scoring stage measures either the mIoU against ground truth (eval.py) or, from pictures and image
-labels alone, the agreement of masks with their own refinement (tool.agreement).
+A scoring stage measures the mIoU against ground truth (eval.py); or, without ground truth, how well
+a background score separates the scores of CAMs (tool.cam_threshold), or the agreement of masks with
+their own refinement (tool.agreement).
 """
 
 import os
@@ -12,10 +13,12 @@ from tool.presets.stages import Stage
 
 # What scoring stages measure: the keys of their results, and the words for it.
 MIOU = 'mIoU'
+SEPARATION = 'separation'
 AGREEMENT = 'agreement'
 WORDS = {
     MIOU: 'highest mIoU against ground truth (--choose masks)',
-    AGREEMENT: 'highest agreement, from image labels alone (--choose labels)',
+    SEPARATION: "Otsu's threshold of the CAMs, without ground truth (--choose labels)",
+    AGREEMENT: 'highest agreement with their CRF, without ground truth (--choose labels)',
 }
 
 
@@ -28,13 +31,16 @@ class Scored:
 
     @property
     def measure(self) -> str:
-        """What it measures: MIOU or AGREEMENT."""
+        """What it measures: one of MIOU, SEPARATION and AGREEMENT."""
         return measure_of(self.scores)
 
 
 def measure_of(scores: dict) -> str:
-    """What the result of a scoring stage measures: MIOU or AGREEMENT."""
-    return AGREEMENT if AGREEMENT in scores else MIOU
+    """What the result of a scoring stage measures: one of MIOU, SEPARATION and AGREEMENT."""
+    for measure in (SEPARATION, AGREEMENT):
+        if measure in scores:
+            return measure
+    return MIOU
 
 
 def best_threshold(scored: Sequence[Scored]) -> float | None:

@@ -50,9 +50,9 @@ def preset(
     stages.set_flags('seed_masks', t=MASK_THRESHOLD)
     # The seeds are scored at the same threshold, because the best masks are chosen by the scores.
     stages.set_flags('score_seeds', curve=None, plot=None, t=MASK_THRESHOLD)
-    stages.set_flags('agree_seeds', curve=None, t=MASK_THRESHOLD)
     stages.set_fields('score_seeds', row='seeds')
     stages.set_fields('agree_seeds', row='seeds')
+    stages.drop('threshold')
 
     about = "EPS's settings for MS COCO 2014, not published for this method"
     return Preset(about, stages, run.core or ())

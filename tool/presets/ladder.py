@@ -40,24 +40,24 @@ def ladder_row(
         before: the row as another scoring stage has made it; its entries are kept.
     Returns:
         The mean IoU over all classes, what it was scored on and the time; with core classes also
-        the means over these and over the classes that occur. Of a result of tool.agreement, the
-        agreement and what it was measured on.
+        the means over these and over the classes that occur. Of a result without ground truth: the
+        agreement of tool.agreement, the background score of tool.cam_threshold, and what they were
+        measured on.
     """
     before = before or {}
     row: dict = {'row': title}
+    keys = ['t', 'list', 'images', 'predict_dir']
     if 'agreement' in scores:
         row['agreement'] = scores['agreement']
-        keys = ['predict_dir']
-        if 'mIoU' not in before:
-            keys += ['t', 'list', 'images']
-    else:
+    elif 'mIoU' in scores:
         row['mIoU'] = mean_iou(scores, list(scores['pixels']))
         if core:
             row['core'] = mean_iou(scores, core)
             row['occurring'] = mean_iou(scores, occurring(scores['pixels']))
-        keys = ['t', 'list', 'images', 'gt_dir', 'predict_dir']
+        keys.append('gt_dir')
     for key in keys:
-        if key in scores:
+        # What was scored against ground truth stays in the row.
+        if key in scores and 'mIoU' not in before:
             row[key] = scores[key]
     return {**before, **row, 'seconds': round(before.get('seconds', 0.0) + seconds, 1)}
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from tool.files.atomic import write_text
 from tool.presets.child import last_line, run_script
 from tool.presets.choices import (
+    SEPARATION,
     Scored,
     best_masks,
     best_threshold,
@@ -147,6 +148,8 @@ class Runner:
             return ''
         scores = read_scores(self.scores_path(stage))
         measure = measure_of(scores)
+        if measure == SEPARATION:
+            return f', background score {scores["t"]:.2f}'
         return f', {measure} {scores[measure]:.2f}'
 
     def outputs(self, stage: Stage) -> list[list[str]]:

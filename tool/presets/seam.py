@@ -16,7 +16,6 @@ from tool.presets.stages import (
     RunSettings,
     Stage,
     Stages,
-    Value,
 )
 
 
@@ -28,7 +27,7 @@ def preset(
     work = run.work
     # Without ground truth there is nothing to score against it.
     has_truth = bool(run.has_truth)
-    # Where image labels choose, the stages of tool.agreement decide in place of those of eval.py.
+    # Where image labels choose, tool.cam_threshold and tool.agreement decide in place of eval.py.
     by_masks = run.choose == BY_MASKS
 
     lists_and_labels = Stage(
@@ -89,7 +88,19 @@ def preset(
         enabled=has_truth,
     )
 
-    agree_seeds = agreement_stage('agree_seeds', score_seeds, run, type='npy', curve=True)
+    threshold = Stage(
+        'threshold',
+        script='tool.cam_threshold',
+        flags=dict(
+            list=run.mask_list,
+            voc12_root=run.voc,
+            cam_dir=f'{work}/cam',
+            json=f'{work}/scores/threshold.json',
+        ),
+        row=score_seeds.row,
+        makes=['scores/threshold.json'],
+        enabled=run.choose == BY_LABELS,
+    )
 
     seed_masks = Stage(
         'seed_masks',
@@ -104,6 +115,8 @@ def preset(
         ),
         makes=['seed', 'seed_crf'],
     )
+
+    agree_seeds = agreement_stage('agree_seeds', score_seeds, run)
 
     score_crf = Stage(
         'score_crf',
@@ -304,8 +317,9 @@ def preset(
             train,
             infer,
             score_seeds,
-            agree_seeds,
+            threshold,
             seed_masks,
+            agree_seeds,
             score_crf,
             agree_crf,
             aff_prepare,
@@ -327,14 +341,13 @@ def preset(
     return Preset("the paper's settings, SEAM baseline", stages, run.core or ())
 
 
-def agreement_stage(name: str, score: Stage, run: RunSettings, **flags: Value) -> Stage:
-    """The stage that scores, from image labels alone, what the stage `score` scores against masks.
+def agreement_stage(name: str, score: Stage, run: RunSettings) -> Stage:
+    """The stage that scores, without ground truth, the masks that the stage `score` scores.
 
     Args:
         name: name of the stage.
         score: a stage of eval.py.
         run: the settings of the run. The stage is enabled if image labels choose.
-        flags: more flags of tool.agreement.
     """
     return Stage(
         name,
@@ -342,9 +355,8 @@ def agreement_stage(name: str, score: Stage, run: RunSettings, **flags: Value) -
         flags=dict(
             list=run.mask_list,
             voc12_root=run.voc,
-            predict_dir=score.flags['predict_dir'],
+            predict_dir=score.masks,
             json=f'{run.work}/scores/{name}.json',
-            **flags,
         ),
         row=score.row,
         masks=score.masks,
