@@ -28,7 +28,16 @@ LIB = (
     'net',
     'utils',
 )  # packages of segmentation/lib, which its scripts put on the path
-COMMANDS = {'__init__', 'benchmark', 'contact_sheet', 'make_pseudo_masks', 'pipeline', 'seed_masks'}
+COMMANDS = {
+    '__init__',
+    'agreement',
+    'benchmark',
+    'cam_threshold',
+    'contact_sheet',
+    'make_pseudo_masks',
+    'pipeline',
+    'seed_masks',
+}
 FILES = sorted(
     str(path.relative_to(ROOT))
     for folder in ('', 'network', 'voc12', 'tool', 'segmentation')

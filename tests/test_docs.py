@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mini import make_voc
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8')
@@ -27,6 +29,8 @@ MODULES = [
     'tool.benchmark',
     'tool.seed_masks',
     'tool.make_pseudo_masks',
+    'tool.cam_threshold',
+    'tool.agreement',
     'tool.contact_sheet',
     'voc12.from_coco',
     'voc12.from_folder',
@@ -121,6 +125,9 @@ def test_a_command_of_the_documents_parses(name, command, monkeypatch, capsys, t
             args.preset = str(tmp_path / 'mine.py')
             code = re.search(r'```python\n(.*?)```', DOCUMENTS[name], re.DOTALL)[1]
             Path(args.preset).write_text(code, encoding='utf-8')
+        if args.preset == 'own':  # which looks at its pictures
+            make_voc(tmp_path / 'data')
+            args.voc12_root = str(tmp_path / 'data')
         args.show = True
         importlib.import_module(script).main(args)
         shown = capsys.readouterr().out.splitlines()

@@ -23,7 +23,7 @@ def mask_of_square(margin=0):
     return mask
 
 
-def test_the_confusion_is_that_of_the_mask_and_its_refinement():
+def test_refinement_confusion():
     mask = mask_of_square(5)
     refined = refine_mask(picture(), mask, [2], num_labels=4)
     expected = confusion(mask, refined, 4)

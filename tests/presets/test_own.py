@@ -37,18 +37,18 @@ def test_scaled():
 def test_it_follows_the_pictures(tmp_path):
     preset = load_preset('own', [], folder(tmp_path / 'many', 1200, (400, 1000)), CLASSES)
     stages = preset.stages
-    assert stages['warmup'].flags['max_steps'] == 900
+    assert stages['warmup'].flags['max_steps'] == 750
     assert stages['train'].flags['max_steps'] == 300
     assert stages['aff_train'].flags['max_steps'] == 150
-    assert stages['deeplab_train'].config['TRAIN_ITERATION'] == 900
-    assert stages['infer'].flags['scales'] == [0.17, 0.35, 0.53]
+    assert stages['deeplab_train'].config['TRAIN_ITERATION'] == 600
+    assert stages['infer'].flags['scales'] == [0.25, 0.42]
     assert stages['deeplab_train'].config['DATA_RANDOMSCALE'] == [0.25, 0.5]
     assert stages['deeplab_test'].config['TEST_MULTISCALE'] == [0.25, 0.38]
     assert '1200 pictures' in preset.about
 
     preset = load_preset('own', [], folder(tmp_path / 'few', 30, (500, 400)), CLASSES)
     assert preset.stages['warmup'].flags['max_steps'] == 500
-    assert preset.stages['infer'].flags['scales'] == [0.35, 0.7, 1.05]
+    assert preset.stages['infer'].flags['scales'] == [0.5, 0.85]
 
 
 def test_labels_choose_and_every_picture_gets_a_mask(tmp_path):

@@ -1,6 +1,6 @@
 """How well masks agree with their own refinement by dense CRF: a score without ground truth.
 
-This is an addition of this project, not of the paper (docs/method.md §10.12).
+This is an addition of this project, not of the paper (docs/method.md §10.11).
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """A background score for CAMs without ground truth: Otsu's threshold of the winning scores.
 
-This is an addition of this project, not of the paper (docs/method.md §10.11). The method is that of
+This is an addition of this project, not of the paper (docs/method.md §10.10). The method is that of
 Otsu, A threshold selection method from gray-level histograms, 1979.
 """
 
