@@ -1,4 +1,4 @@
-"""A background score for CAMs where there is no ground truth: Otsu's threshold of their scores.
+"""A background score for CAMs where there is no ground truth, from the histogram of their scores.
 
     python -m tool.cam_threshold --list data/lists/train_aug.txt --voc12_root data \\
         --cam_dir runs/cam --json runs/threshold.json
@@ -6,10 +6,10 @@
 Reads  <cam_dir>/<name>.npy of contrast_infer.py --out_cam.
 Writes the background score to the terminal, and to --json where asked for.
 
-The score of the strongest class is taken in every pixel of all pictures. The background score that
-separates these scores best into high ones and low ones (the highest between-class variance) is
-Otsu's threshold. docs/results.md has what it costs against the score that ground truth would
-choose, which eval.py --curve finds.
+The score of the strongest class is taken in every pixel of all pictures. Background pixels have low
+scores, whose number decays; the scores of objects are spread evenly. The background score is where
+the histogram has come down to this even level. docs/results.md has what it costs against the score
+that ground truth would choose, which eval.py --curve finds.
 """
 
 import argparse
@@ -22,7 +22,12 @@ import numpy as np
 from tool.files.atomic import write_text
 from tool.files.lists import read_list
 from tool.files.maps import read_cam
-from tool.method.background_score import BINS, otsu_threshold, separation, winning_histogram
+from tool.method.background_score import (
+    BINS,
+    end_of_tail,
+    relative_density,
+    winning_histogram,
+)
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -60,12 +65,10 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(
             f'{args.cam_dir}: no picture of {args.list} has a CAM of any class; check their labels'
         )
-    threshold = otsu_threshold(histogram)
-    values = separation(histogram)
-    best = float(values.max())
+    threshold = end_of_tail(histogram)
     print(
         f'{len(names)} images of {args.list}, CAMs {args.cam_dir}: background score '
-        f'{threshold:.2f} (between-class variance {best:.3f} of all variance)'
+        f'{threshold:.2f}, where the histogram of the scores has come down to its plateau'
     )
     if args.json:
         result = {
@@ -73,9 +76,9 @@ def main(args: argparse.Namespace) -> None:
             'images': len(names),
             'predict_dir': args.cam_dir,
             't': threshold,
-            'curve_t': ((np.arange(BINS - 1) + 1) / BINS).tolist(),
-            'curve_separation': values.tolist(),
-            'separation': best,
+            'curve_t': (np.arange(BINS) / BINS).tolist(),
+            'histogram': histogram.tolist(),
+            'relative_density': relative_density(histogram).tolist(),
         }
         write_text(args.json, json.dumps(result, indent=1) + '\n')
 

@@ -1,22 +1,14 @@
-"""tool/method/background_score.py: Otsu's threshold of the winning scores."""
+"""tool/method/background_score.py: the histogram of winning scores, and where its tail ends."""
 
-import cv2
 import numpy as np
 import pytest
 
 from tool.method.background_score import (
     BINS,
-    otsu_threshold,
-    separation,
+    end_of_tail,
+    relative_density,
     winning_histogram,
 )
-
-
-def two_hills(seed, low, high):
-    """Scores of many background and some foreground pixels around two means."""
-    rng = np.random.default_rng(seed)
-    scores = np.concatenate([rng.normal(low, 0.06, 8000), rng.normal(high, 0.1, 3000)])
-    return scores.clip(0, 1).astype(np.float32)
 
 
 def test_the_histogram_is_that_of_the_strongest_class():
@@ -31,31 +23,38 @@ def test_the_histogram_is_that_of_the_strongest_class():
     assert winning_histogram({}).tolist() == [0] * BINS
 
 
-def test_separation_is_the_between_class_variance():
-    scores = two_hills(0, 0.1, 0.6)
-    histogram = winning_histogram({0: scores[None]})
-    centres = (np.floor(scores.clip(0, 0.999) * BINS) + 0.5) / BINS
-    values = separation(histogram)
-    for place in (5, 30, 60):
-        above = centres > (place + 1) / BINS
-        share = above.mean()
-        gap = centres[above].mean() - centres[~above].mean()
-        expected = share * (1 - share) * gap**2 / centres.var()
-        assert values[place] == pytest.approx(expected)
-    assert values.shape == (BINS - 1,) and 0 <= values.min() and values.max() <= 1
+def tail_and_plateau(scale, level=100.0):
+    """A histogram of objects, `level` pixels in every bin, and an exponential tail of background
+    that is as high as the objects at 3 · scale."""
+    centres = (np.arange(BINS) + 0.5) / BINS
+    return level + level * np.exp(3 - centres / scale)
 
 
-@pytest.mark.parametrize('seed, low, high', [(0, 0.1, 0.6), (1, 0.2, 0.5), (2, 0.05, 0.9)])
-def test_the_threshold_is_that_of_opencv(seed, low, high):
-    scores = two_hills(seed, low, high)
-    bins = np.minimum((scores * BINS).astype(np.uint8), BINS - 1)
-    level, _ = cv2.threshold(bins[None], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    threshold = otsu_threshold(winning_histogram({0: scores[None]}))
-    # OpenCV's level is the last bin below the threshold
-    assert threshold == pytest.approx((level + 1) / BINS)
-    assert low < threshold < high
+def test_relative_density():
+    histogram = np.full(BINS, 10.0)
+    histogram[0] = 60
+    relative = relative_density(histogram)
+    # the mean of five bins: two of them lie outside at the ends
+    assert relative[:4] == pytest.approx([1.6, 1.8, 2.0, 1.0])
+    assert relative[50] == pytest.approx(1)
 
 
-def test_scores_that_are_all_alike_separate_nothing():
-    histogram = winning_histogram({0: np.full((4, 4), 0.3, np.float32)})
-    assert separation(histogram).max() == 0
+@pytest.mark.parametrize('scale', [0.02, 0.05, 0.08])
+def test_the_tail_ends_where_a_tenth_of_the_plateau_is_left_of_it(scale):
+    # exp(3 − t / scale) = 0.1
+    expected = scale * (3 - np.log(0.1))
+    assert end_of_tail(tail_and_plateau(scale)) == pytest.approx(expected, abs=0.015)
+
+
+def test_the_number_of_pixels_does_not_matter():
+    histogram = tail_and_plateau(0.05)
+    assert end_of_tail(histogram) == end_of_tail(1000 * histogram)
+
+
+def test_a_histogram_that_never_comes_down():
+    falling = np.arange(BINS, 0, -1.0) ** 3
+    falling[:80] += 1e7  # up to the end of the plateau's range
+    assert end_of_tail(tail_and_plateau(0.05) + falling) <= 0.8
+    only_zeros_and_ones = np.zeros(BINS)
+    only_zeros_and_ones[[0, -1]] = 50
+    assert end_of_tail(only_zeros_and_ones) == 0.3  # anywhere between

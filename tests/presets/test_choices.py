@@ -11,14 +11,14 @@ def scored(name, scores, masks='', decides=True, row=''):
 
 
 CURVE = {'mIoU': 60.0, 't': 0.3, 'curve_t': [0.2, 0.3, 0.4], 'curve_mIoU': [50.0, 60.0, 58.5]}
-OTSU = {'separation': 0.8, 't': 0.41, 'curve_t': [0.3, 0.41]}
+HISTOGRAM = {'histogram': [5, 1], 't': 0.41, 'curve_t': [0.3, 0.41]}
 
 
 @pytest.fixture
 def both():
     """Seeds and walk, each scored without ground truth, which decides, and against it."""
     return [
-        scored('threshold', OTSU, row='seeds'),
+        scored('threshold', HISTOGRAM, row='seeds'),
         scored('score_seeds', CURVE, '/work/seed', decides=False, row='seeds'),
         scored('agree_seeds', {'agreement': 80.0}, '/work/seed', row='seeds'),
         scored('agree_walk', {'agreement': 85.0}, '/work/walk', row='walk'),
@@ -46,7 +46,7 @@ def test_best_masks(both):
 def test_sentences_of_choices_by_labels_name_the_loss(both):
     threshold, masks = describe_choices(both)
     assert threshold == (
-        "background score 0.41: Otsu's threshold of the CAMs, without ground truth (--choose "
+        'background score 0.41: from the histogram of the CAMs, without ground truth (--choose '
         'labels); ground truth would choose 0.30, 1.5 mIoU better'
     )
     assert masks == (
@@ -58,7 +58,7 @@ def test_sentences_of_choices_by_labels_name_the_loss(both):
 def test_sentences_without_ground_truth(both):
     threshold, masks = describe_choices([both[0], both[2], both[3]])
     assert threshold == (
-        "background score 0.41: Otsu's threshold of the CAMs, without ground truth (--choose "
+        'background score 0.41: from the histogram of the CAMs, without ground truth (--choose '
         'labels)'
     )
     assert masks.startswith('masks walk (walk): highest agreement') and 'truth would' not in masks

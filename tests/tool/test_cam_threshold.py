@@ -1,4 +1,4 @@
-"""tool.cam_threshold: Otsu's threshold of all CAMs of a list."""
+"""tool.cam_threshold: the background score of all CAMs of a list."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tool.files.npy import write_npy
-from tool.method.background_score import otsu_threshold, separation, winning_histogram
+from tool.method.background_score import end_of_tail, relative_density, winning_histogram
 
 
 @pytest.fixture
@@ -34,19 +34,18 @@ def flags(folder, *more):
 
 
 @pytest.mark.parametrize('jobs', [0, 2])
-def test_it_is_otsus_threshold_of_all_pictures(cams, run, jobs):
+def test_it_is_that_of_the_histogram_of_all_pictures(cams, run, jobs):
     folder, maps = cams
     code, out, _ = run(
         'tool.cam_threshold', *flags(folder, '--json', folder / 'out.json', '--jobs', jobs)
     )
     histogram = winning_histogram(maps['a']) + winning_histogram(maps['b 1'])
-    threshold = otsu_threshold(histogram)
-    assert code == 0 and f'background score {threshold:.2f} (' in out
+    threshold = end_of_tail(histogram)
+    assert code == 0 and f'background score {threshold:.2f},' in out
     result = json.loads((folder / 'out.json').read_text())
     assert (result['t'], result['images']) == (threshold, 3)
-    assert result['curve_separation'] == pytest.approx(separation(histogram).tolist())
-    assert result['separation'] == max(result['curve_separation'])
-    assert result['curve_t'][result['curve_separation'].index(result['separation'])] == threshold
+    assert result['histogram'] == histogram.tolist()
+    assert result['relative_density'] == pytest.approx(relative_density(histogram).tolist())
 
 
 def test_what_is_refused(cams, refused):

@@ -1,20 +1,22 @@
-"""A background score for CAMs without ground truth: Otsu's threshold of the winning scores.
+"""A background score for CAMs without ground truth: where the tail of the background's scores ends.
 
-This is an addition of this project, not of the paper (docs/method.md §10.10). The method is that of
-Otsu, A threshold selection method from gray-level histograms, 1979.
+This is an addition of this project, not of the paper (docs/method.md §10.10).
 """
 
 import numpy as np
 
-BINS = 100  # of the histogram, from 0 to 1; thresholds lie between them
+BINS = 100  # of the histogram of scores, from 0 to 1
+SMOOTHING = 5  # bins of the moving mean
+PLATEAU = slice(30, 80)  # bins in which objects give most of the scores: 0.3 … 0.8
+TOLERANCE = 1.1  # the tail has ended where the histogram is below this multiple of its plateau
 
 
 def winning_histogram(cam: dict[int, np.ndarray]) -> np.ndarray:
     """The histogram of the strongest class's score, over the pixels of one picture.
 
     Args:
-        cam: seeds in [0, 1], {foreground class 0…K−1: float32 [H, W]}. Without a class there is
-            nothing to separate, and nothing is counted.
+        cam: seeds in [0, 1], {foreground class 0…K−1: float32 [H, W]}. Without a class nothing is
+            counted.
     Returns:
         int64 [BINS], the numbers of pixels with a score in [i / BINS, (i + 1) / BINS); 1 is in the
         last bin.
@@ -26,36 +28,39 @@ def winning_histogram(cam: dict[int, np.ndarray]) -> np.ndarray:
     return np.bincount(bins.ravel(), minlength=BINS)
 
 
-def separation(histogram: np.ndarray) -> np.ndarray:
-    """How well each threshold separates the scores below it from those above.
+def relative_density(histogram: np.ndarray) -> np.ndarray:
+    """The smoothed histogram of winning scores as a multiple of its plateau.
 
-        σ²(t) = ω₀ ω₁ (μ₁ − μ₀)²
-
-    ω₀ and ω₁ are the shares of the pixels below and above t, and μ₀ and μ₁ the means of their
-    scores. Otsu's threshold is where the between-class variance σ² is the highest.
+        d̃_i = mean of d_{i−2} … d_{i+2}        d̃_i / median of d_30 … d_79
 
     Args:
         histogram: [BINS], the sum of the pictures' `winning_histogram`; not all zeros.
     Returns:
-        σ² as a share of the variance of all scores, float64 [BINS − 1] in [0, 1], of the thresholds
-        1 / BINS, 2 / BINS, …. All 0 where all scores are alike.
+        float64 [BINS]; infinite where there is no plateau, because it has no pixels.
     """
-    counts = histogram.astype(np.float64)
-    scores = (np.arange(BINS) + 0.5) / BINS
-    share_below = counts.cumsum()[:-1] / counts.sum()
-    share_above = 1 - share_below
-    mean = (counts * scores).sum() / counts.sum()
-    moment_below = (counts * scores).cumsum()[:-1] / counts.sum()
-    # ω₀ ω₁ (μ₁ − μ₀)² = (mean · ω₀ − moment₀)² / (ω₀ ω₁)
-    product = share_below * share_above
-    difference = mean * share_below - moment_below
-    is_split = product > 1e-12
-    between = np.zeros(BINS - 1)
-    between[is_split] = difference[is_split] ** 2 / product[is_split]
-    variance = (counts * (scores - mean) ** 2).sum() / counts.sum()
-    return between / max(variance, 1e-12)
+    density = histogram / histogram.sum()
+    smoothed = np.convolve(density, np.ones(SMOOTHING) / SMOOTHING, mode='same')
+    plateau = np.median(density[PLATEAU])
+    return smoothed / plateau if plateau > 0 else np.full(BINS, np.inf)
 
 
-def otsu_threshold(histogram: np.ndarray) -> float:
-    """Otsu's threshold, a multiple of 1 / BINS; the arguments are those of `separation`."""
-    return (int(separation(histogram).argmax()) + 1) / BINS
+def end_of_tail(histogram: np.ndarray) -> float:
+    """The score at which the tail of the background's scores ends: a background score for masks.
+
+        t* = min {t : d̃_t <= 1.1 · plateau}
+
+    The background's scores decay from 0 on, and the scores of objects are spread evenly over the
+    range above. Where the histogram has come down to its plateau, most pixels are of objects.
+
+    Args:
+        histogram: [BINS], the sum of the pictures' `winning_histogram`; not all zeros.
+    Returns:
+        A multiple of 1 / BINS. Where the histogram never comes down, the score in the range of the
+        plateau at which it is the lowest.
+    """
+    relative = relative_density(histogram)
+    is_down = np.flatnonzero(relative[: PLATEAU.stop] <= TOLERANCE)
+    if len(is_down):
+        return int(is_down[0]) / BINS
+    lowest = np.argmin(histogram[PLATEAU])
+    return (PLATEAU.start + int(lowest)) / BINS

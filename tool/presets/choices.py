@@ -1,8 +1,8 @@
 """The choices that scores make: the background score of the seeds, and the masks for DeepLab.
 
-A scoring stage measures the mIoU against ground truth (eval.py); or, without ground truth, how well
-a background score separates the scores of CAMs (tool.cam_threshold), or the agreement of masks with
-their own refinement (tool.agreement).
+A scoring stage measures the mIoU against ground truth (eval.py); or, without ground truth, the
+histogram of the scores of CAMs (tool.cam_threshold) or the agreement of masks with their own
+refinement (tool.agreement).
 """
 
 import os
@@ -13,11 +13,11 @@ from tool.presets.stages import Stage
 
 # What scoring stages measure: the keys of their results, and the words for it.
 MIOU = 'mIoU'
-SEPARATION = 'separation'
+HISTOGRAM = 'histogram'
 AGREEMENT = 'agreement'
 WORDS = {
     MIOU: 'highest mIoU against ground truth (--choose masks)',
-    SEPARATION: "Otsu's threshold of the CAMs, without ground truth (--choose labels)",
+    HISTOGRAM: 'from the histogram of the CAMs, without ground truth (--choose labels)',
     AGREEMENT: 'highest agreement with their CRF, without ground truth (--choose labels)',
 }
 
@@ -31,13 +31,13 @@ class Scored:
 
     @property
     def measure(self) -> str:
-        """What it measures: one of MIOU, SEPARATION and AGREEMENT."""
+        """What it measures: one of MIOU, HISTOGRAM and AGREEMENT."""
         return measure_of(self.scores)
 
 
 def measure_of(scores: dict) -> str:
-    """What the result of a scoring stage measures: one of MIOU, SEPARATION and AGREEMENT."""
-    for measure in (SEPARATION, AGREEMENT):
+    """What the result of a scoring stage measures: one of MIOU, HISTOGRAM and AGREEMENT."""
+    for measure in (HISTOGRAM, AGREEMENT):
         if measure in scores:
             return measure
     return MIOU

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from tool.files.atomic import write_text
 from tool.presets.child import last_line, run_script
 from tool.presets.choices import (
-    SEPARATION,
+    HISTOGRAM,
     Scored,
     best_masks,
     best_threshold,
@@ -148,7 +148,7 @@ class Runner:
             return ''
         scores = read_scores(self.scores_path(stage))
         measure = measure_of(scores)
-        if measure == SEPARATION:
+        if measure == HISTOGRAM:
             return f', background score {scores["t"]:.2f}'
         return f', {measure} {scores[measure]:.2f}'
 
