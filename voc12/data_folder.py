@@ -317,7 +317,7 @@ def split(pictures: list[Picture], share: float, seed: int) -> tuple[list[str], 
     """Random lists of train and val that hold each combination of classes in the same proportion.
 
     The pictures are put in random order and then sorted by their classes. At a share of 0.1, every
-    tenth of this sequence goes to val.
+    tenth of this sequence goes to val, unless train would have no picture of one of its classes.
 
     Args:
         pictures: all pictures.
@@ -329,16 +329,26 @@ def split(pictures: list[Picture], share: float, seed: int) -> tuple[list[str], 
     by_name = sorted(pictures, key=_name)
     order = np.random.default_rng(seed).permutation(len(by_name))
     shuffled = [by_name[index] for index in order]
-    train: list[str] = []
-    val: list[str] = []
+    train: list[Picture] = []
+    drawn: list[Picture] = []
     for picture in sorted(shuffled, key=_classes):
-        count = len(train) + len(val) + 1
+        count = len(train) + len(drawn) + 1
         wanted = int(count * share + 0.5)
-        if len(val) < wanted:
-            val.append(picture.name)
+        if len(drawn) < wanted:
+            drawn.append(picture)
         else:
-            train.append(picture.name)
-    return sorted(train), sorted(val)
+            train.append(picture)
+    in_train: set[int] = set()
+    for picture in train:
+        in_train.update(picture.classes)
+    val: list[Picture] = []
+    for picture in drawn:
+        if in_train.issuperset(picture.classes):
+            val.append(picture)
+        else:
+            train.append(picture)
+            in_train.update(picture.classes)
+    return sorted(map(_name, train)), sorted(map(_name, val))
 
 
 def _name(picture: Picture) -> str:

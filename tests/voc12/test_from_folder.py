@@ -460,6 +460,17 @@ def test_split_is_stratified_and_depends_on_the_seed():
     assert split(pictures, 0.1, 1)[1] != val
 
 
+def test_no_class_has_all_its_pictures_in_val():
+    common = [Picture(f'a{number}', f'a{number}.jpg', (0,)) for number in range(6)]
+    rare = [Picture('rare', 'rare.jpg', (1,)), Picture('rarest', 'rarest.jpg', (1, 2))]
+    for seed in range(8):
+        train, val = split([*common, *rare], 0.5, seed)
+        assert 'rarest' in train and sorted([*train, *val]) == sorted(
+            [picture.name for picture in (*common, *rare)]
+        )
+        assert 2 <= len(val) <= 4
+
+
 def test_the_columns_of_a_table_without_labels_are_classes(table):
     rows, columns = read_table(str(table('file,a,b\nx.jpg,1,1\n')), ';')
     assert columns == ['a', 'b'] and rows[0].labels == ('a', 'b')
