@@ -23,7 +23,7 @@ from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
 from tool.files.lists import read_list
-from tool.files.manifest import fingerprint
+from tool.files.manifest import fingerprint, read_manifest
 from tool.method.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
 from tool.method.class_set import ClassSet
 from tool.run import command_line
@@ -171,9 +171,24 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str
     check_images(args.voc12_root, names)
     fix = 'make the maps with aff_prepare.py from these pictures'
     layouts = {}
+    check_alphas(args.la_crf_dir, args.ha_crf_dir)
     for folder in (args.la_crf_dir, args.ha_crf_dir):
         layouts[folder] = check_maps(folder, args.voc12_root, names, fix)
     return names, layouts
+
+
+def check_alphas(la_dir: str, ha_dir: str) -> None:
+    """UserError if the manifests of the two folders of maps say that low and high α are exchanged.
+
+    A folder of another tool has no manifest, and is taken as it is.
+    """
+    low = (read_manifest(la_dir) or {}).get('alpha')
+    high = (read_manifest(ha_dir) or {}).get('alpha')
+    if low is not None and high is not None and low >= high:
+        raise UserError(
+            f'--la_crf_dir {la_dir} has the maps of α = {low} and --ha_crf_dir {ha_dir} those of '
+            f'α = {high}; the low α must be the smaller one'
+        )
 
 
 def layout_notes(layouts: dict[str, dict[str, int]], classes: ClassSet) -> list[str]:

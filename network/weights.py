@@ -26,7 +26,7 @@ from network.timm_weights import (
     timm_state,
     without_counters,
 )
-from tool.files.checkpoints import check_state, fitting, load_checkpoint
+from tool.files.checkpoints import check_finite, check_state, fitting, load_checkpoint
 from tool.files.mxnet_params import resnet38_from_mxnet
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
@@ -276,8 +276,8 @@ def net_from_checkpoint(
         state: its state dict, if it has been read already. The network takes over its tensors.
         classes: those of the data.
     Raises:
-        UserError: the checkpoint is of other classes or of another network; the message says what
-            differs.
+        UserError: the checkpoint is of other classes or of another network, and the message says
+            what differs; or it holds weights that are not finite.
     """
     if state is None:
         state = load_checkpoint(weights)
@@ -300,6 +300,7 @@ def net_from_checkpoint(
     own = net.state_dict()
     what = f'a checkpoint of {net_type.__module__}'
     check_state(weights, what, own, state, 'check --weights and --network')
+    check_finite(weights, state)
     converted = {key: value.to(own[key].dtype) for key, value in state.items()}
     net.load_state_dict(converted, assign=True)
     return net.eval()

@@ -57,8 +57,18 @@ def saliency_path(root: str, name: str) -> str:
 
 
 def read_saliency(path: str) -> Image.Image:
-    """A saliency map as an 8-bit grey PIL image."""
-    return Image.fromarray(read_gray(path, 'check --saliency_root', indices=False))
+    """A saliency map as an 8-bit grey PIL image.
+
+    Raises:
+        UserError: the file is missing, damaged or not grey, or its values are only 0 and 1.
+    """
+    values = read_gray(path, 'check --saliency_root', indices=False)
+    if values.max() == 1:
+        raise UserError(
+            f'{path}: holds only 0 and 1, which is as good as black; saliency is 0…255, so '
+            'multiply the maps by 255'
+        )
+    return Image.fromarray(values)
 
 
 def check_saliency(saliency_root: str, voc12_root: str, names: list[str]) -> None:

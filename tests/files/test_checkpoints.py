@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tool.files.checkpoints import (
+    check_finite,
     check_state,
     class_set_of,
     fitting,
@@ -122,3 +123,12 @@ def test_damaged_class_names(tmp_path, names):
     state = load_checkpoint(str(tmp_path / 'net.pth'))
     with pytest.raises(UserError, match='net.pth: damaged: its class names are none'):
         class_set_of(state, 'net.pth')
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite(value):
+    state = {'good': torch.ones(3), 'count': torch.tensor(4), 'bad': torch.ones(2, 2)}
+    check_finite('net.pth', state)
+    state['bad'][1, 0] = value
+    with pytest.raises(UserError, match='^net.pth: bad holds values that are not finite'):
+        check_finite('net.pth', state)

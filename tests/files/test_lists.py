@@ -109,6 +109,38 @@ def test_bad_labels(path):
         read_labels(path, VOC)
 
 
+@pytest.mark.parametrize(
+    'label, message',
+    [
+        ([0, -1, 1], 'holds -1.*as in ImageSets/Main, convert with numpy.maximum'),
+        ([0, 0.3, 1], r'holds 0\.3\d*; a label is 1 for each class that the picture shows'),
+        ([0, 3, 0], 'holds 3'),
+        ([0, 255, 0], 'holds 255'),
+        ([0, np.nan, 0], 'holds nan'),
+    ],
+)
+def test_labels_that_are_no_labels(path, label, message):
+    values = np.zeros(20, np.float32)
+    values[:3] = label
+    write_npy(path, {'good': np.zeros(20), 'bad': values})
+    with pytest.raises(UserError, match=f'label of bad {message}'):
+        read_labels(path, VOC)
+
+
+def test_labels_of_booleans_and_integers(path):
+    write_npy(path, {'a': np.arange(20) % 2 == 0, 'b': np.arange(20) % 2})
+    labels = read_labels(path, VOC)
+    assert labels['a'].sum() == labels['b'].sum() == 10
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-be'])
+def test_lists_in_the_encodings_of_editors(tmp_path, encoding):
+    mark = b'\xfe\xff' if encoding == 'utf-16-be' else b''
+    path = tmp_path / 'list.txt'
+    path.write_bytes(mark + 'größe 1\r\n二\r\n'.encode(encoding))
+    assert read_list(str(path)) == ['größe 1', '二']
+
+
 def test_pictures_are_evenly_spaced():
     names = [str(i) for i in range(10)]
     assert (

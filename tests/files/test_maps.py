@@ -51,3 +51,23 @@ def test_a_cam_has_no_class_20(path):
     assert list(read_maps(path, VOC)) == [20]
     with pytest.raises(UserError, match='has class 20'):
         read_cam(path, VOC)
+
+
+@pytest.mark.parametrize(
+    'value, message',
+    [
+        (np.nan, 'the map of class 4 holds values that are not finite'),
+        (np.inf, 'the map of class 4 holds values that are not finite'),
+        (-np.inf, 'the map of class 4 holds values that are not finite'),
+        (255, 'the map of class 4 goes up to 255; scores are in 0…1'),
+    ],
+)
+def test_one_pixel_that_is_no_score_is_refused(path, value, message):
+    maps = {2: np.ones((3, 4), np.float32), 4: np.zeros((3, 4), np.float32)}
+    maps[4][1, 2] = value
+    write_npy(path, maps)
+    with pytest.raises(UserError, match=message):
+        read_cam(path, VOC)
+    maps[4][1, 2] = 1.05  # rounding, or another way of scaling
+    write_npy(path, maps)
+    assert read_cam(path, VOC)[4].max() == np.float32(1.05)

@@ -170,6 +170,40 @@ def test_masks_palette_grey_and_colour(tmp_path):
         read_mask(path, VOC)
 
 
+def renumbered(mask):
+    """A mask as an image editor saves it: the same colours, numbered by how often they occur."""
+    colours = Image.fromarray(PALETTE[mask])
+    return colours.convert('P', palette=Image.Palette.ADAPTIVE, colors=256)
+
+
+def test_a_palette_with_the_class_colours_elsewhere_is_refused(tmp_path):
+    path = str(tmp_path / 'm.png')
+    mask = np.zeros((10, 10), np.uint8)
+    mask[2:5, 2:8] = 12
+    mask[6:8, 2:8] = 3
+    mask[0] = 255
+    renumbered(mask).save(path)
+    with Image.open(path) as image:
+        assert (np.array(image.convert('RGB')) == PALETTE[mask]).all()
+    with pytest.raises(UserError, match='m.png: index . has the colour of class id .*renumbered'):
+        read_mask(path, VOC)
+
+
+@pytest.mark.parametrize(
+    'colours',
+    [
+        [(0, 0, 0), (255, 0, 0), (128, 0, 0)],  # 2 has VOC's colour of 1, but 1 has its own
+        [(0, 0, 0), (0, 0, 0), (0, 0, 0)],
+    ],
+)
+def test_palettes_of_the_users_own_are_read(tmp_path, colours):
+    path, mask = str(tmp_path / 'm.png'), np.array([[0, 1, 2, 2]], np.uint8)
+    image = Image.fromarray(mask)
+    image.putpalette(np.array(colours, np.uint8).tobytes())
+    image.save(path)
+    assert read_mask(path, VOC).tolist() == mask.tolist()
+
+
 def test_another_size_is_said_as_width_and_height():
     check_size('a.png', (4, 5), (4, 5))
     with pytest.raises(

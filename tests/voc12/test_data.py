@@ -10,7 +10,14 @@ from tool.files.lists import read_labels
 from tool.files.pictures import read_mask
 from tool.run.errors import UserError
 from voc12.classes import VOC
-from voc12.data import Crops, MultiScaleSet, TrainSet, check_saliency, pick_labels
+from voc12.data import (
+    Crops,
+    MultiScaleSet,
+    TrainSet,
+    check_saliency,
+    pick_labels,
+    read_saliency,
+)
 
 
 @pytest.fixture
@@ -144,3 +151,13 @@ def test_views_without_labels(voc):
 def test_name_without_a_label_is_named():
     with pytest.raises(UserError, match='cls_labels.npy: no label for b'):
         pick_labels({'a': np.zeros(20, np.float32)}, ['a', 'b'], 'cls_labels.npy')
+
+
+def test_saliency_of_0_and_1_is_refused(tmp_path):
+    path = str(tmp_path / 'a.png')
+    Image.fromarray(np.uint8([[0, 1], [1, 0]])).save(path)
+    with pytest.raises(UserError, match='a.png: holds only 0 and 1.*multiply the maps by 255'):
+        read_saliency(path)
+    for values in ([[0, 0]], [[0, 1, 255]]):  # nothing salient; a map as it should be
+        Image.fromarray(np.uint8(values)).save(path)
+        assert np.asarray(read_saliency(path)).tolist() == values

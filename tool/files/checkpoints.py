@@ -118,6 +118,23 @@ def check_state(
     raise UserError(f'{path}: not {what}: {differences[0]}{more}; {fix}')
 
 
+def check_finite(path: str, state: dict) -> None:
+    """Check that the weights of a trained network are numbers.
+
+    Args:
+        path: the file that the state dict is from.
+        state: {key: tensor}.
+    Raises:
+        UserError: names the first tensor that holds nan or infinity.
+    """
+    for key, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(
+                f'{path}: {key} holds values that are not finite (nan or infinity), because the '
+                'training has diverged; train again with a lower learning rate'
+            )
+
+
 def save_checkpoint(path: str, state: dict, classes: ClassSet | None = None) -> None:
     """Write a bare state dict atomically, its tensors contiguous and on the CPU.
 

@@ -1,5 +1,6 @@
 """Image lists and image-level labels."""
 
+import codecs
 import os
 import re
 
@@ -33,18 +34,21 @@ def read_list(path: str) -> list[str]:
 
     A line is the name of a picture ('2007_000032') or of its file ('my cat.jpg'), with or without
     spaces, or it names two files, a picture and its mask, of which the mask is ignored
-    ('/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png'). Blank lines and a
-    byte-order mark are ignored.
+    ('/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png'). Blank lines are ignored.
+    The file is in UTF-8, with or without a byte-order mark, or in UTF-16 with one, as PowerShell
+    writes it.
 
     Raises:
         UserError: the list is missing, not a text file or empty, or it has a name twice.
     """
     need_file(path, 'make the lists with python -m voc12.make_lists')
     try:
-        with open(path, encoding='utf-8-sig') as file:
+        with open(path, encoding=_encoding(path)) as file:
             lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: not a readable text file ({error})') from None
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f'{path}: not a readable text file ({error}); save it as plain text in UTF-8'
+        ) from None
     line_of: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if not line:
@@ -60,6 +64,13 @@ def read_list(path: str) -> list[str]:
     if not line_of:
         raise UserError(f'{path}: the list is empty; one image name a line is expected')
     return list(line_of)
+
+
+def _encoding(path: str) -> str:
+    """The encoding of a text file by its byte-order mark: UTF-16 where it has that of UTF-16."""
+    with open(path, 'rb') as file:
+        start = file.read(2)
+    return 'utf-16' if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else 'utf-8-sig'
 
 
 def spaced(names: list[str], count: int) -> list[str]:
@@ -79,8 +90,8 @@ def read_labels(path: str, classes: ClassSet) -> dict[str, np.ndarray]:
     Returns:
         {name: float32 [K]}, 1 for each class that the picture shows, else 0.
     Raises:
-        UserError: there is no such file, a label has another length, or a picture is named twice,
-            by a number and by the same number as text.
+        UserError: there is no such file, a label has another length or holds something else than
+            0 and 1, or a picture is named twice, by a number and by the same number as text.
     """
     need_file(path, 'make it with python -m voc12.make_lists')
     loaded = read_npy(path)
@@ -94,10 +105,23 @@ def read_labels(path: str, classes: ClassSet) -> dict[str, np.ndarray]:
                 f'{path}: label of {name} has shape {value.shape}, expected '
                 f'({classes.num_foreground},)'
             )
+        _check_label(path, name, value)
         if name in labels:
             raise UserError(f'{path}: has {name} twice, as a number and as a text')
         labels[name] = value.astype(np.float32)
     return labels
+
+
+def _check_label(path: str, name: str, label: np.ndarray) -> None:
+    """UserError if a label holds something else than 0 and 1."""
+    is_other = ~np.isin(label, (0, 1))
+    if not is_other.any():
+        return
+    value = label[is_other][0]
+    fix = 'a label is 1 for each class that the picture shows, else 0'
+    if value == -1:
+        fix += '; where -1 means absent, as in ImageSets/Main, convert with numpy.maximum(label, 0)'
+    raise UserError(f'{path}: label of {name} holds {value}; {fix}')
 
 
 def labels_of(labels: dict[str, np.ndarray], names: list[str]) -> list[np.ndarray | None]:

@@ -62,14 +62,14 @@ def claim_all(folders: list[tuple[str, dict]], overwrite: bool = False) -> None:
     for folder, settings in folders:
         _check(folder, settings)
     for folder, settings in folders:
-        if _read(folder) != _as_json(settings):
+        if read_manifest(folder) != _as_json(settings):
             _write(folder, settings)
 
 
 def _check(folder: str, settings: dict) -> None:
     """UserError if a folder holds files of other settings."""
     outputs = _outputs(folder)
-    before = _read(folder)
+    before = read_manifest(folder)
     now = _as_json(settings)
     if not outputs or before == now:
         return
@@ -116,7 +116,7 @@ def _write(folder: str, settings: dict) -> None:
     write_text(os.path.join(folder, MANIFEST), json.dumps(settings, indent=1) + '\n')
 
 
-def _read(folder: str) -> dict | None:
+def read_manifest(folder: str) -> dict | None:
     """The settings in the manifest of a folder; None where there is no manifest."""
     path = os.path.join(folder, MANIFEST)
     try:

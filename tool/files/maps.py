@@ -7,6 +7,10 @@ from tool.files.pictures import check_size
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 
+# Scores and probabilities are at most 1. Above this limit a file holds something else, such as
+# grey levels 0…255 or logits; up to it, rounding and other ways of scaling are allowed.
+LARGEST = 2
+
 
 def read_maps(
     path: str, classes: ClassSet, size: tuple[int, int] | None = None
@@ -20,7 +24,8 @@ def read_maps(
     Returns:
         {class id: float32 [H, W]}.
     Raises:
-        UserError: the file is missing or holds something else, or the maps have another size.
+        UserError: the file is missing or holds something else, a value is not finite or far above
+            1, or the maps have another size.
     """
     loaded = read_npy(path)
     if isinstance(loaded, np.ndarray):
@@ -39,6 +44,8 @@ def read_maps(
                 f'0…{classes.num_classes - 1}'
             )
         maps[int(key)] = value.astype(np.float32, copy=False)
+    for class_id, class_map in maps.items():
+        _check_values(path, class_id, class_map)
     shapes = {value.shape for value in maps.values()}
     if len(shapes) > 1:
         raise UserError(f'{path}: its maps have different sizes {sorted(shapes)}')
@@ -46,6 +53,23 @@ def read_maps(
         fix = 'make them again from this --voc12_root'
         check_size(path, shapes.pop(), size, what='maps are', fix=fix)
     return maps
+
+
+def _check_values(path: str, class_id: int, class_map: np.ndarray) -> None:
+    """UserError if a map holds values that are no scores or probabilities."""
+    if class_map.size == 0:
+        return
+    highest = class_map.max()  # nan if any value is
+    if not (np.isfinite(highest) and np.isfinite(class_map.min())):
+        raise UserError(
+            f'{path}: the map of class {class_id} holds values that are not finite (nan or '
+            'infinity); make it again'
+        )
+    if highest > LARGEST:
+        raise UserError(
+            f'{path}: the map of class {class_id} goes up to {highest:g}; scores are in 0…1, so '
+            'divide each map by its maximum'
+        )
 
 
 def read_cam(

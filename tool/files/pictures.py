@@ -164,6 +164,14 @@ def check_size(
         )
 
 
+def _read_gray_picture(path: str, fix: str) -> Image.Image:
+    """Read an 8-bit palette or grey picture; arguments and errors are those of `read_gray`."""
+    image = _decode(path, fix)
+    if image.mode not in _GRAY:
+        raise UserError(f'{path}: must be an 8-bit grey or palette PNG, this one is {image.mode}')
+    return image
+
+
 def read_gray(path: str, fix: str, indices: bool = True) -> np.ndarray:
     """Read an 8-bit picture with one channel as uint8 [H, W].
 
@@ -174,10 +182,40 @@ def read_gray(path: str, fix: str, indices: bool = True) -> np.ndarray:
     Raises:
         UserError: the file is missing or damaged, or it has another mode.
     """
-    image = _decode(path, fix)
-    if image.mode not in _GRAY:
-        raise UserError(f'{path}: must be an 8-bit grey or palette PNG, this one is {image.mode}')
+    image = _read_gray_picture(path, fix)
     return np.array(image if indices else image.convert('L'))
+
+
+def _check_palette(path: str, image: Image.Image, mask: np.ndarray, classes: ClassSet) -> None:
+    """UserError if a palette picture shows the colours of the classes at other indices.
+
+    Image editors and converters renumber the colours of a palette. The picture looks right then,
+    but its indices are no class ids. A palette with other colours than those of the classes is the
+    user's own. Black says nothing: palettes are filled up with it.
+
+    Args:
+        path: the file.
+        image: the picture.
+        mask: its indices, uint8 [H, W].
+        classes: the classes of the mask.
+    """
+    palette = np.array(image.getpalette('RGB'), np.uint8).reshape(-1, 3)
+    class_ids = [*range(classes.num_classes), IGNORE]
+    moved = None
+    for index in np.unique(mask):
+        colour = palette[index] if index < len(palette) else np.zeros(3, np.uint8)
+        if not colour.any():
+            continue
+        of_colour = [class_id for class_id in class_ids if (_PALETTE[class_id] == colour).all()]
+        if not of_colour:
+            return  # a palette of the user's own
+        if index not in of_colour:
+            moved = (index, of_colour[0])
+    if moved is not None:
+        raise UserError(
+            f'{path}: index {moved[0]} has the colour of class id {moved[1]}: the colours were '
+            'renumbered when the file was saved; save the class ids themselves, as 8-bit grey'
+        )
 
 
 def read_mask(path: str, classes: ClassSet) -> np.ndarray:
@@ -189,9 +227,13 @@ def read_mask(path: str, classes: ClassSet) -> np.ndarray:
     Returns:
         uint8 [H, W], class ids 0…C−1 and 255 (ignore).
     Raises:
-        UserError: the file is missing, damaged or not a mask, or it holds another value.
+        UserError: the file is missing, damaged or not a mask, it holds another value, or its
+            palette shows the colours of VOC's colour map at other indices.
     """
-    mask = read_gray(path, 'check the mask folder and the image list')
+    image = _read_gray_picture(path, 'check the mask folder and the image list')
+    mask = np.array(image)
+    if image.mode == 'P':
+        _check_palette(path, image, mask, classes)
     is_wrong = (mask >= classes.num_classes) & (mask != IGNORE)
     if is_wrong.any():
         value = mask[is_wrong][0]

@@ -9,7 +9,7 @@ from network.resnet38d import ResNet38, width_of
 from network.timm_backbone import TimmBackbone, read_description
 from network.timm_weights import load_backbone, read_state, timm_state
 from tool.files.atomic import need_file
-from tool.files.checkpoints import check_state, load_checkpoint
+from tool.files.checkpoints import check_finite, check_state, load_checkpoint
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 from utils.keys import with_defaults
@@ -231,8 +231,10 @@ def _load(module: nn.Module, state: dict, path: str, what: str) -> None:
         path: the file that it is from, for the error message.
         what: what the file should be, for the error message.
     Raises:
-        UserError: it does not fit; the message names the file and the first key that differs.
+        UserError: it does not fit, or it is not finite; the message names the file and the first
+            key that differs.
     """
     fix = 'check MODEL_NAME, MODEL_BACKBONE and the file'
     check_state(path, what, module.state_dict(), state, fix)
+    check_finite(path, state)
     module.load_state_dict(state)
