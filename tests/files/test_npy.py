@@ -51,18 +51,15 @@ SIZES = [(1, 1), (1, 2), (3, 5), (10, 300), (300, 10), (255, 256), (366, 500), (
 def test_maps_and_their_size_at_every_pickle_protocol(path, protocol, dtype):
     for height, width in SIZES:
         for keys in [(0,), (3, 7), (0, 19, 20), (np.int64(4), np.int64(2))]:
-            maps = {
-                key: np.full((height, width), (i + 0.5) / 4, dtype) for i, key in enumerate(keys)
-            }
+            values = [(i + 0.5) / 4 for i in range(len(keys))]
+            maps = {key: np.full((height, width), v, dtype) for key, v in zip(keys, values)}
             np.save(path, maps) if protocol == 'np.save' else save_pickle(path, maps, protocol)
             assert maps_size(path, VOC) == ((height, width), 'dict')
             read = read_maps(path, VOC, (height, width))
             assert list(read) == [int(key) for key in keys] and all(
                 m.dtype == np.float32 for m in read.values()
             )
-            assert [float(m.mean()) for m in read.values()] == [
-                (i + 0.5) / 4 for i in range(len(keys))
-            ]
+            assert [float(m.mean()) for m in read.values()] == values
 
 
 def test_non_contiguous_and_fortran_maps(path):

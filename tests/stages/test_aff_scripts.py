@@ -346,6 +346,9 @@ def test_train_bad_input(data, maps, tmp_path, refused):
     bad('--ha_crf_dir', other, other / f'{NAMES[2]}.npy', '65x64, the picture is 64x64')
     write_npy(str(other / f'{NAMES[2]}.npy'), np.zeros((20, 64, 64), np.float32))
     bad('--ha_crf_dir', other, other / f'{NAMES[2]}.npy', '(20, 64, 64)')
+    exchanged = ('--la_crf_dir', maps / '24.00', '--ha_crf_dir', maps / '4.00')
+    message = 'has the maps of α = 24.0 and --ha_crf_dir'
+    refused('aff_train', train_flags(data, maps, session, *exchanged), message, 'α = 4.0')
     bad('--crop_size', 100, '--crop_size 100', 'multiple of 8')
     bad('--batch_size', 4, '--batch_size 4')
     bad('--train_list', tmp_path / 'none.txt', 'none.txt')
