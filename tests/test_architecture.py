@@ -34,6 +34,7 @@ COMMANDS = {
     'benchmark',
     'cam_threshold',
     'contact_sheet',
+    'export',
     'make_pseudo_masks',
     'pipeline',
     'seed_masks',

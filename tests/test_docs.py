@@ -32,6 +32,7 @@ MODULES = [
     'tool.cam_threshold',
     'tool.agreement',
     'tool.contact_sheet',
+    'tool.export',
     'voc12.from_coco',
     'voc12.from_folder',
     'voc12.make_lists',

@@ -58,7 +58,15 @@ def pictures(root: str) -> dict[str, str]:
     Raises:
         UserError: there is no such folder, or two files have the same picture name.
     """
-    folder = os.path.join(root, PICTURES)
+    return pictures_in(os.path.join(root, PICTURES))
+
+
+def pictures_in(folder: str) -> dict[str, str]:
+    """{picture name: file name} of a folder of pictures; files of other kinds are left out.
+
+    Raises:
+        UserError: as `pictures`.
+    """
     try:
         changed = os.stat(folder).st_mtime_ns
     except OSError:
@@ -68,7 +76,7 @@ def pictures(root: str) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=8)
 def _index(folder: str, changed: int) -> dict[str, str]:
-    """`pictures` of a folder, cached until its modification time `changed` is another."""
+    """`pictures_in` a folder, cached until its modification time `changed` is another."""
     need_folder(folder, "give the devkit's VOC2012 folder, which holds it")
     index: dict[str, str] = {}
     with os.scandir(folder) as entries:
