@@ -16,6 +16,7 @@ FLOORS = {
     'tool/train': 2,
     'tool/files': 2,
     'tool/presets': 2,
+    'tool/report_page': 3,
     'network': 3,
     'voc12': 3,
     'segmentation/lib': 3,
@@ -37,6 +38,7 @@ COMMANDS = {
     'export',
     'make_pseudo_masks',
     'pipeline',
+    'report',
     'seed_masks',
 }
 FILES = sorted(

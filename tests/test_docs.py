@@ -33,6 +33,7 @@ MODULES = [
     'tool.agreement',
     'tool.contact_sheet',
     'tool.export',
+    'tool.report',
     'voc12.from_coco',
     'voc12.from_folder',
     'voc12.make_lists',

@@ -13,7 +13,6 @@ import argparse
 import math
 import os
 
-import cv2
 import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -23,6 +22,7 @@ from tool.files.lists import read_list, spaced
 from tool.files.maps import read_cam
 from tool.files.pictures import check_size, read_image, read_mask
 from tool.method.class_set import IGNORE, ClassSet
+from tool.report_page.heat_map import heat_map
 from tool.run import command_line
 from tool.run.errors import UserError
 from voc12.layout import check_files, check_images, class_set, image_path
@@ -151,24 +151,6 @@ def picture_cells(
         class_ids.update(np.unique(mask).tolist())
         cells.append(cell(classes.colour_map[mask], Image.Resampling.NEAREST))
     return cells, class_ids
-
-
-def heat_map(picture: np.ndarray, cam: dict[int, np.ndarray]) -> np.ndarray:
-    """The strongest CAM of every pixel as a colour over the grey picture, uint8 [H, W, 3].
-
-    Args:
-        picture: uint8 [H, W, 3].
-        cam: {foreground class: float32 [H, W]}. The colours run from blue (0) to red (1).
-    """
-    if cam:
-        strongest = np.max(list(cam.values()), axis=0)
-    else:
-        strongest = np.zeros(picture.shape[:2], np.float32)
-    levels = (strongest.clip(0, 1) * 255).astype(np.uint8)
-    colours_bgr = cv2.applyColorMap(levels, cv2.COLORMAP_JET)
-    colours = cv2.cvtColor(colours_bgr, cv2.COLOR_BGR2RGB)
-    grey = picture.mean(2, keepdims=True)
-    return (0.5 * grey + 0.5 * colours).astype(np.uint8)
 
 
 def sheet(

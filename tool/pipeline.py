@@ -8,7 +8,8 @@ Reads the preset: tool/presets/<preset>.py, or a Python file of your own, which 
 holds the stages in their order and the flags of their scripts.
 
 Writes everything into --work_dir: the files that the stages make, the output of each stage in
-logs/<stage>.log, the commands and their times in pipeline.json, and the scores in ladder.json.
+logs/<stage>.log, the commands and their times in pipeline.json, the scores in ladder.json, and a
+page with all of it and pictures in report.html (tool.report).
 
 Stages that are complete are skipped, so the same command continues a run that was interrupted.
 After a change of flags, the first stage that it changes and all stages after it are done anew.
@@ -17,6 +18,7 @@ After a change of flags, the first stage that it changes and all stages after it
 import argparse
 import os
 import shlex
+import sys
 
 from tool.presets.known_flags import check_overrides
 from tool.presets.load import NAMES, load_preset, parse_override, preset_name
@@ -98,6 +100,7 @@ def main(args: argparse.Namespace) -> None:
         for index in chosen:
             runner.run_stage(index)
         runner.show_ladder(args.seed)
+        write_report(run.work)
 
 
 def run_settings(args: argparse.Namespace) -> RunSettings:
@@ -129,6 +132,23 @@ def chosen_stages(preset: Preset, first: str | None, last: str | None) -> range:
     if start > end:
         raise UserError(f'--from {first} --to {last}: they are the other way round in the preset')
     return range(start, end + 1)
+
+
+def write_report(work: str) -> None:
+    """Write report.html into the work folder and print its path.
+
+    The run is complete even where this fails; then one line says why.
+    """
+    try:
+        # imported here, so that whatever is wrong with the report cannot end the run
+        from tool.report import write_run_report
+
+        write_run_report(work)
+    except UserError as error:
+        print(f'pipeline: no report: {error}', file=sys.stderr)
+    except Exception as error:
+        reason = ' '.join(str(error).split())
+        print(f'pipeline: no report: {type(error).__name__}: {reason}', file=sys.stderr)
 
 
 def show_commands(preset: Preset, chosen: range, device: str | None) -> None:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mini import make_voc
-from tool.contact_sheet import GAP, TITLE, WIDTH, heat_map
+from tool.contact_sheet import GAP, TITLE, WIDTH
 from tool.files.lists import read_list
 from tool.files.npy import write_npy
 from tool.files.pictures import read_image, read_mask, write_mask
@@ -35,15 +35,6 @@ def flags(folder, *more):
         folder / 'sheet.png',
         *more,
     )
-
-
-def test_heat_map_runs_from_blue_to_red():
-    colours = heat_map(
-        np.zeros((1, 2, 3), np.uint8), {3: np.array([[0.0, 1.0]]), 7: np.array([[-1.0, 0.2]])}
-    )[0]
-    assert colours[0, 2] > 60 and colours[0, 0] == 0 and colours[1, 0] > 60 and colours[1, 2] == 0
-    grey = heat_map(np.full((1, 1, 3), 200, np.uint8), {})[0, 0]
-    assert grey[0] == 100 and grey[2] > 160  # no class at all is blue
 
 
 def test_cells(data, run):

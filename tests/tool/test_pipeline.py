@@ -112,6 +112,7 @@ ALL = ['one', 'seeds', 'crf', 'walk', 'last']
 def test_complete_stages_are_skipped(toy):
     code, out, _, ran = toy()
     assert code == 0 and ran == ALL and 'contact_sheet' not in out
+    assert f'report: {toy.folder}/report.html (' in out and (toy.folder / 'report.html').exists()
     code, out, _, ran = toy()
     assert code == 0 and ran == [] and out.count(' complete (') == 5 and 'seeds + CRF' in out
 

@@ -63,7 +63,16 @@ def ladder_row(
 
 
 def ladder_table(rows: list[dict], total: float) -> str:
-    """The ladder as text.
+    """The ladder as text; the arguments are those of `ladder_cells`."""
+    lines = ladder_cells(rows, total)
+    widths = []
+    for column in zip(*lines):
+        widths.append(max(map(len, column)))
+    return '\n'.join(_format_line(cells, widths) for cells in lines)
+
+
+def ladder_cells(rows: list[dict], total: float) -> list[list[str]]:
+    """The ladder as a table of texts: the head, a line for each row, and the time of all stages.
 
     Each line has the means in percent, the list, the number of pictures, the folder of the ground
     truth, and the time from the row above to this one.
@@ -82,10 +91,7 @@ def ladder_table(rows: list[dict], total: float) -> str:
         lines.append(_cells(row, means))
     empty = [''] * (len(head) - 2)
     lines.append(['all stages', *empty, clock(total)])
-    widths = []
-    for column in zip(*lines):
-        widths.append(max(map(len, column)))
-    return '\n'.join(_format_line(cells, widths) for cells in lines)
+    return lines
 
 
 def _cells(row: dict, means: list[str]) -> list[str]:
