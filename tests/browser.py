@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
-WAIT = 60  # seconds for an answer
+WAIT = 120  # seconds for an answer; a busy machine takes half a minute to start
 FLAGS = (
     '--headless',
     '--no-sandbox',

@@ -83,7 +83,12 @@ def write_records(work: Path, data: Path) -> None:
     pixels['background'] = 30000
     for file, row, cow in (('seeds', rows[0], 12.34), ('walk', rows[1], 56.78)):
         scores = {**dict.fromkeys(pixels, 0.0), HOSTILE_CLASS: cow, 'background': 90.0}
-        scores |= {'list': row['list'], 'predict_dir': row['predict_dir'], 'pixels': pixels}
+        scores |= {
+            'images': 4,
+            'list': row['list'],
+            'predict_dir': row['predict_dir'],
+            'pixels': pixels,
+        }
         if file == 'seeds':
             curve = {'t': 0.31, 'curve_t': [0.0, 0.31, 0.59], 'curve_mIoU': [5.0, 31.25, 20.0]}
             scores |= curve

@@ -8,13 +8,16 @@ from tool.report_page.mask_stages import sources_of, with_truth
 from tool.report_page.run_files import read_run
 
 
-def add_deeplab(work, names):
-    """A test of DeepLab on the pictures of a list of its own."""
+def add_deeplab(work, names, crf=False):
+    """A test of DeepLab on the pictures of a list of its own; with `crf` it has two folders."""
     (work / 'val.txt').write_text('\n'.join(names), encoding='utf-8')
     shutil.copytree(work / 'walk', work / 'deeplab', dirs_exist_ok=True)
     path = work / 'pipeline.json'
     content = json.loads(path.read_text())
     words = ['segmentation/x/test.py', '--list', f'{work}/val.txt', '--out_dir', f'{work}/deeplab']
+    if crf:
+        shutil.copytree(work / 'walk', work / 'deeplab_no_crf', dirs_exist_ok=True)
+        words += ['--out_no_crf', f'{work}/deeplab_no_crf']
     content['stages']['deeplab_test'] = {'command': words, 'seconds': 1.0, 'done': True}
     path.write_text(json.dumps(content))
 
@@ -54,6 +57,9 @@ def test_deeplab_on_other_pictures_has_a_gallery_of_its_own(tmp_path):
     first, second = sources(work)
     assert len(first.stages) == 2 and second.names == ['other', names[0]]
     assert (second.title, second.stages[0].title) == ('DeepLab', 'DeepLab')
+    add_deeplab(work, ['other', names[0]], crf=True)
+    titles = [stage.title for stage in sources(work)[1].stages]
+    assert titles == ['DeepLab, without CRF', 'DeepLab + CRF']
 
 
 def test_deeplab_on_the_same_pictures_is_a_column(tmp_path):

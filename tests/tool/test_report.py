@@ -53,6 +53,7 @@ def test_a_whole_run(made, run):
     # classes, curve, losses, commands
     assert '<td>12.34</td><td>56.78</td>' in text and 'left out: aeroplane, bird' in text
     assert '31.25 at background score 0.31' in text
+    assert '>Against ground truth, 4 pictures of list<' in text
     assert 'loss_cls 1' in text and 'loss 3' in text
     assert '--out_rw' in text and text.count('>65 s') == 6 and text.count('not complete') == 1
 

@@ -113,6 +113,8 @@ def _stages_of(run: Run, command: Command) -> list[MaskStage]:
         folder = existing(run.locate(given)) if given else ''
         if not folder:
             continue
+        if command.flag('out_no_crf') and flag == 'out_dir':
+            title = f'{title} + CRF'
         for row in run.rows():
             if row.get('predict_dir') == given:
                 title = row['row']

@@ -101,11 +101,11 @@ def page_of_run(run: Run) -> Page:
     page.choices = [str(sentence) for sentence in run.ladder.get('choices', [])]
     page.classes = _classes_of(run)
     for scores in run.scores:
-        title = run.title_of(scores)
+        where = f'{scores.get("images", "?")} pictures of {_list_name(scores)}'
         if scores.get('curve_mIoU') and scores.get('curve_t'):
-            page.background.append(threshold_chart(f'{title}: against ground truth', scores))
+            page.background.append(threshold_chart(f'Against ground truth, {where}', scores))
         elif scores.get('histogram') and scores.get('curve_t'):
-            page.background.append(histogram_chart(f'{title}: without ground truth', scores))
+            page.background.append(histogram_chart(f'Without ground truth, {where}', scores))
     for training in run.trainings:
         page.losses.append(loss_chart(training.title, training.steps, training.losses))
     page.commands = run.commands
@@ -134,10 +134,14 @@ def _classes_of(run: Run) -> ClassChart | None:
     for scores in results:
         title = run.title_of(scores)
         if len(lists) > 1:
-            name = os.path.basename(str(scores.get('list')))
-            title = f'{title} ({os.path.splitext(name)[0]})'
+            title = f'{title} ({_list_name(scores)})'
         titled.append((title, scores))
     return class_chart(titled)
+
+
+def _list_name(scores: dict) -> str:
+    """The name of the list that was scored, without folder and extension."""
+    return os.path.splitext(os.path.basename(str(scores.get('list'))))[0]
 
 
 def software() -> list[tuple[str, str]]:
