@@ -101,6 +101,9 @@ def main(args: argparse.Namespace) -> None:
             runner.run_stage(index)
         runner.show_ladder(args.seed)
         write_report(run.work)
+        if chosen.stop == len(preset.stages):
+            for line in preset.next_steps:
+                print(line)
 
 
 def run_settings(args: argparse.Namespace) -> RunSettings:

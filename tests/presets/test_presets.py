@@ -62,3 +62,9 @@ def test_what_is_made_lies_in_the_work_folder(name, load):
     for stage in load(name).stages:
         assert stage.makes
         assert not any(path.startswith(('/', '.')) for path in stage.makes)
+
+
+def test_the_quickstart_leads_on_to_own_pictures_and_the_paper(load):
+    text = '\n'.join(load('quickstart').next_steps)
+    for command in ('voc12.from_folder --images', '--preset own', '--preset seam'):
+        assert command in text

@@ -75,7 +75,8 @@ def preset(run):
         flags={'out': f'{work}/last.txt', 'value': BEST_MASKS},
         makes=['last.txt'],
     )
-    return Preset('a toy', Stages([one, seeds, crf, walk, last]), core=['cat', 'dog'])
+    stages = Stages([one, seeds, crf, walk, last])
+    return Preset('a toy', stages, core=['cat', 'dog'], next_steps=['now read on', 'or do not'])
 """
 
 
@@ -115,6 +116,11 @@ def test_complete_stages_are_skipped(toy):
     assert f'report: {toy.folder}/report.html (' in out and (toy.folder / 'report.html').exists()
     code, out, _, ran = toy()
     assert code == 0 and ran == [] and out.count(' complete (') == 5 and 'seeds + CRF' in out
+
+
+def test_the_last_lines_are_the_next_steps(toy):
+    assert 'now read on' not in toy('--to', 'walk')[1]
+    assert toy()[1].splitlines()[-2:] == ['now read on', 'or do not']
 
 
 def test_what_the_results_fill(toy):

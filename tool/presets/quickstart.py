@@ -10,6 +10,12 @@ changed here is as in the preset seam.
 from tool.presets import seam
 from tool.presets.stages import BEST_THRESHOLD, Preset, RunSettings, Stage, Stages
 
+NEXT_STEPS = (
+    'your own pictures: python -m voc12.from_folder --images photos --labels labels.csv --out data',
+    '                   python -m tool.pipeline --preset own --voc12_root data (docs/data.md)',
+    'the paper:         python -m tool.pipeline --preset seam --voc12_root VOC2012 (README.md)',
+)
+
 
 def preset(run: RunSettings) -> Preset:
     if run.voc is not None:
@@ -33,7 +39,7 @@ def preset(run: RunSettings) -> Preset:
         )
     )
     about = '500 + 100 generated pictures, ResNet-38 at width 1/8 from scratch'
-    return Preset(about, stages, run.core or ())
+    return Preset(about, stages, run.core or (), NEXT_STEPS)
 
 
 def small_training(run: RunSettings) -> Stages:

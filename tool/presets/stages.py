@@ -319,10 +319,12 @@ class Preset:
         stages: the stages in their order.
         core: classes that the ladder of scores shows an extra mean over; without them there is
             none.
+        next_steps: lines that the pipeline prints once the last stage has ended: what to do now.
         name: name of the preset; the pipeline fills it in.
     """
 
     about: str
     stages: Stages
     core: Sequence[str] = ()
+    next_steps: Sequence[str] = ()
     name: str = ''
