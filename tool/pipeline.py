@@ -58,9 +58,10 @@ def parse_args() -> argparse.Namespace:
     parser.method.add_argument(
         '--choose',
         choices=CHOICES,
-        help='what chooses the background score and the masks that DeepLab learns from: image '
-        'labels alone (tool.agreement), or ground-truth masks (default: masks where the pictures '
-        'to score have them, else labels; the preset own always takes labels)',
+        help='what chooses the background score and the masks that DeepLab learns from: labels, '
+        'no ground truth (tool.cam_threshold and tool.agreement), or masks, the scores against '
+        'ground truth (default: masks where the pictures to score have them, else labels; in the '
+        'preset own always labels)',
     )
     parser.output.add_argument(
         '--work_dir', help='folder of everything the run writes (default: runs/<preset>)'
