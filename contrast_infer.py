@@ -14,21 +14,21 @@ Writes one or more of these. What is already there from the same weights and set
 """
 
 import argparse
-import functools
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Subset
 
-from network import pcm_additions
-from network.backbone import Backbone
-from network.baselines import BASELINES, baseline_of
+from network.baselines import BASELINES
 from network.baselines.baseline import Baseline
-from network.device import to_device
-from network.pcm_additions import ChangeMaps
-from network.weights import net_from_checkpoint
-from tool.files.checkpoints import load_checkpoint
+from network.cam_inference import (
+    CLASS_THRESHOLD,
+    SCALES,
+    load_cam_net,
+    nearest_to_1,
+    predicted_classes,
+    seeds,
+)
 from tool.files.lists import labels_of, read_labels, read_list
 from tool.files.manifest import fingerprint
 from tool.files.picture_stage import Output, PictureStage
@@ -38,23 +38,16 @@ from tool.method.metrics import class_agreement, class_table
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.shard import is_first, shard_index
-from tool.train.memory import return_freed_memory
-from tool.train.precision import amp_dtype, hold_convolutions, resolved
+from tool.train.precision import amp_dtype, resolved
 from voc12.data import MultiScaleSet, pick_labels
 from voc12.layout import check_images, class_set, image_path
-
-# On a CPU, a process whose network has more weights than this returns freed memory to the system at
-# once. Lighter networks (EfficientNet-Lite0 has 4 million weights) and those in 16 bits have small
-# blocks of memory, and would lose a fifth of their time to page faults.
-WIDE = 30_000_000
 
 # Flags of additions to the PCM. A baseline whose seeds the PCM does not make refuses them; for the
 # others they are part of the manifest.
 PCM_FLAGS = ('gate_pcm', 'fill_empty')
 
-# The value of --cls_labels that stands for the network's own classes, and its threshold.
+# The value of --cls_labels that stands for the network's own classes.
 PREDICTED = 'predicted'
-CLASS_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -143,7 +136,7 @@ def add_method_flags(parser: command_line.Parser) -> None:
         '--scales',
         type=command_line.number(float, 0.1, 8),
         nargs='+',
-        default=[0.5, 1.0, 1.5, 2.0],
+        default=list(SCALES),
         help='factors on the image size; each scale is run with its mirror image',
     )
 
@@ -201,7 +194,16 @@ def main(args: argparse.Namespace) -> None:
     names, labels = read_inputs(args, classes)
     known = read_known_labels(args, classes, names)
     stage = PictureStage('infer', names, args.overwrite)
-    net, baseline, why = make_net(args, classes, device, dtype)
+    net, baseline, why, _ = load_cam_net(
+        args.weights,
+        device,
+        dtype,
+        classes=classes,
+        network=args.network,
+        baseline_name=args.baseline,
+        channels_last=args.channels_last,
+    )
+    check_pcm_flags(args, baseline)
     outputs = seed_outputs(args, baseline, classes)
     crf_backend = args.crf_backend if args.out_crf else None
     stage.claim(wanted_outputs(args, outputs), crf_backend)
@@ -272,40 +274,6 @@ def read_known_labels(
     return known
 
 
-def make_net(
-    args: argparse.Namespace, classes: ClassSet, device: torch.device, dtype: torch.dtype | None
-) -> tuple[Backbone, Baseline, str]:
-    """The trained network on its device and in its precision.
-
-    Args:
-        args: the command line.
-        classes: those of the data.
-        device: where the network runs.
-        dtype: what it computes in; None is float32.
-    Returns:
-        The network, the baseline of its checkpoint, and how the baseline is known.
-    Raises:
-        UserError: the checkpoint does not fit the classes, the flags or the network.
-    """
-    state = load_checkpoint(args.weights)
-    weights = sum(value.numel() for value in state.values())
-    if device.type == 'cpu' and dtype is None and weights > WIDE:
-        return_freed_memory()
-    baseline, why = baseline_of(state, args.weights, args.baseline)
-    check_pcm_flags(args, baseline)
-    baseline = baseline.for_classes(classes.num_classes)
-    network = args.network or baseline.networks
-    net = to_device(net_from_checkpoint(network, args.weights, state, classes), device)
-    del (
-        state
-    )  # otherwise the weights would be in memory twice once the network has converted its own
-    if dtype is not None:
-        hold_convolutions(net, dtype)
-    elif args.channels_last:
-        net.to(memory_format=torch.channels_last)
-    return net, baseline, why
-
-
 def check_pcm_flags(args: argparse.Namespace, baseline: Baseline) -> None:
     """Raise UserError for an addition to the PCM where the PCM does not make the seeds."""
     if baseline.pcm_seeds:
@@ -352,80 +320,6 @@ def wanted_outputs(args: argparse.Namespace, outputs: SeedOutputs) -> list[Outpu
         if getattr(args, flag):
             settings[flag] = True
     return outputs.wanted(settings, {**settings, 'alpha': outputs.threshold})
-
-
-def nearest_to_1(scales: list[float]) -> int:
-    """The index of the scale that is nearest to 1; of two equally near ones, the first."""
-    distances = [abs(scale - 1) for scale in scales]
-    return distances.index(min(distances))
-
-
-@torch.inference_mode()
-def predicted_classes(
-    net: Backbone,
-    baseline: Baseline,
-    view: torch.Tensor,
-    threshold: float,
-    dtype: torch.dtype | None = None,
-) -> list[int]:
-    """The classes 0…K−1 that the network sees in a picture (docs/method.md §10.9).
-
-    Args:
-        net: the network.
-        baseline: the one that the network belongs to.
-        view: the picture and its mirror image at one scale, on the network's device, [2, 3, h, w].
-        threshold: the least probability of a class that is seen.
-        dtype: what the network computes in; None is float32.
-    """
-    with torch.autocast(view.device.type, dtype, enabled=dtype is not None):
-        probabilities = baseline.class_probabilities(net, view)
-    return torch.nonzero(probabilities >= threshold).flatten().tolist()
-
-
-@torch.inference_mode()
-def seeds(
-    net: Backbone,
-    baseline: Baseline,
-    item: dict,
-    device: torch.device,
-    dtype: torch.dtype | None = None,
-    gate_pcm: bool = False,
-    fill_empty: bool = False,
-) -> dict[int, np.ndarray]:
-    """Seeds of one picture (docs/method.md §5).
-
-    Args:
-        net: the network.
-        baseline: the one that the network belongs to.
-        item: an item of MultiScaleSet, with its classes.
-        device: where the network runs.
-        dtype: what it computes in; None is float32.
-        gate_pcm, fill_empty: additions of this project, see network/pcm_additions.py.
-    Returns:
-        {class 0…K−1: float32 [H, W] in [0, 1]}, for the picture's classes.
-    """
-    classes = item['classes']
-    if not classes:
-        return {}
-    channels = baseline.channels(classes, device)
-
-    def fused_maps(change_maps: ChangeMaps | None = None) -> torch.Tensor:
-        """The maps [K', H, W] of the picture's classes, summed over scales."""
-        total = 0
-        for view in item['views']:
-            view = view.to(device, non_blocking=True)
-            total = total + baseline.maps(net, view, classes, item['size'], change_maps)
-        return total
-
-    with torch.autocast(device.type, dtype, enabled=dtype is not None):
-        if gate_pcm:
-            maps = fused_maps(functools.partial(pcm_additions.gate, channels=channels))
-        else:
-            maps = fused_maps()
-        if fill_empty:
-            maps = pcm_additions.fill_empty(maps, channels, fused_maps)
-    seed_maps = baseline.finish(maps).cpu().numpy()
-    return dict(zip(classes, seed_maps))
 
 
 def print_agreement(

@@ -38,6 +38,7 @@ COMMANDS = {
     'export',
     'make_pseudo_masks',
     'pipeline',
+    'predict',
     'report',
     'seed_masks',
 }

@@ -20,9 +20,9 @@ from PIL import Image, ImageDraw, ImageFont
 from tool.files.atomic import atomic, write_text
 from tool.files.lists import read_list, spaced
 from tool.files.maps import read_cam
+from tool.files.overlays import heat_map, legend_ids
 from tool.files.pictures import check_size, read_image, read_mask
-from tool.method.class_set import IGNORE, ClassSet
-from tool.report_page.heat_map import heat_map
+from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from voc12.layout import check_files, check_images, class_set, image_path
@@ -169,7 +169,7 @@ def sheet(
         note: a line of text, '' for none.
         classes: names and colours of the class ids.
     """
-    legend = [class_id for class_id in sorted(shown) if class_id != IGNORE]
+    legend = legend_ids(shown)
     width = GAP + len(titles) * (WIDTH + GAP)
     entries_per_line = max(1, width // LEGEND)
     legend_lines = math.ceil(len(legend) / entries_per_line)

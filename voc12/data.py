@@ -4,6 +4,7 @@ A training sample is one augmented crop; a sample for inference is a picture at 
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,7 @@ def pick_labels(labels: dict[str, np.ndarray], names: list[str], path: str) -> n
             f'{path}: no label for {lost[0]} ({len(lost)} of {len(names)} names have none); '
             'make it again with python -m voc12.make_lists'
         )
-    return np.stack(found)
+    return np.stack([label for label in found if label is not None])
 
 
 def saliency_path(root: str, name: str) -> str:
@@ -168,7 +169,8 @@ class TrainSet(Dataset):
 
         picture = resize_and_mirror(picture, Image.Resampling.BICUBIC)
         image = normalise(color_jitter(picture, rng), *self.normalisation)
-        window = crop_window(*image.shape[:2], crop, rng)
+        rows, columns = image.shape[:2]
+        window = crop_window(rows, columns, crop, rng)
         sample = {
             'image': to_tensor(cut(image, crop, window)),
             'label': torch.from_numpy(self.labels[index]),
@@ -179,6 +181,28 @@ class TrainSet(Dataset):
             saliency = np.asarray(saliency_map, np.float32)[..., None] / np.float32(255)
             sample['saliency'] = to_tensor(cut(saliency, crop, window))
         return sample
+
+
+def multi_scale_views(
+    image: Image.Image, scales: Sequence[float], normalisation: Normalisation = IMAGENET
+) -> list[torch.Tensor]:
+    """A picture at every scale, each with its mirror image (docs/method.md §5).
+
+    Args:
+        image: the picture, RGB.
+        scales: factors on its size.
+        normalisation: (mean, std) of the network's inputs.
+    Returns:
+        A tensor [2, 3, h, w] for every scale: the picture and its mirror image.
+    """
+    width, height = image.size
+    views = []
+    for scale in scales:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        resized = image.resize(size, Image.Resampling.BICUBIC)
+        view = to_tensor(normalise(resized, *normalisation))
+        views.append(torch.stack([view, view.flip(2)]))
+    return views
 
 
 class MultiScaleSet(Dataset):
@@ -219,12 +243,7 @@ class MultiScaleSet(Dataset):
         """
         image = read_image(image_path(self.root, self.names[index]))
         width, height = image.size
-        views = []
-        for scale in self.scales:
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            resized = image.resize(size, Image.Resampling.BICUBIC)
-            view = to_tensor(normalise(resized, *self.normalisation))
-            views.append(torch.stack([view, view.flip(2)]))
+        views = multi_scale_views(image, self.scales, self.normalisation)
         item = {'name': self.names[index], 'size': (height, width), 'views': views}
         if self.labels is not None:
             item['classes'] = np.flatnonzero(self.labels[index]).tolist()

@@ -25,12 +25,12 @@ import argparse
 import csv
 import functools
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tool.files.atomic import need_file, need_folder, write_text
 from tool.files.class_sets import read_classes
 from tool.files.lists import ENDINGS, picture_name
+from tool.files.picture_files import find_pictures
 from tool.files.pictures import check_size, image_size, read_mask
 from tool.method.class_set import BACKGROUND, ClassSet
 from tool.run import command_line
@@ -170,31 +170,6 @@ def class_set_of(rows: list[Row], columns: list[str], classes_txt: str | None) -
 
 
 # ---------------------------------------------------------------- pictures
-
-
-def find_pictures(root: str) -> list[str]:
-    """Sorted paths below a folder of all pictures in it; linked folders are followed."""
-    return sorted(_walk(root, '', frozenset()))
-
-
-def _walk(root: str, below: str, parents: frozenset[str]) -> Iterator[str]:
-    """The pictures of a folder; `parents` are the real paths of the folders above it."""
-    folder = os.path.join(root, below)
-    real = os.path.realpath(folder)
-    if real in parents:  # a link to a folder that it lies in
-        return
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise UserError(f'{folder}: cannot be read ({error.strerror})') from None
-    for entry in entries:
-        if entry.name.startswith('.'):
-            continue
-        path = os.path.join(below, entry.name)
-        if entry.is_dir():
-            yield from _walk(root, path, parents | {real})
-        elif entry.name.lower().endswith(ENDINGS):
-            yield path
 
 
 def outside(folder: str, root: str, files: list[str]) -> list[str]:

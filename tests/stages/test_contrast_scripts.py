@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 import contrast_train
-from contrast_infer import seeds
 from mini import E2E, ROOT, make_voc
 from network import baselines, resnet38_contrast
 from network.baselines.baseline import LossOptions
 from network.baselines.seam import BASELINE
+from network.cam_inference import seeds
 from network.resnet38_aff import Net as AffNet
 from recipe import fill
 from tool.files.checkpoints import save_checkpoint

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from contrast_infer import PredictedLabels, label_source, nearest_to_1
+from contrast_infer import PredictedLabels, label_source
 from mini import make_voc
 from network.baselines import BASELINES
+from network.cam_inference import nearest_to_1
 from network.weights import find_net
 from recipe import fill
 from tool.files.checkpoints import save_checkpoint

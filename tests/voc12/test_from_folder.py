@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from tool.files.lists import read_labels, read_list
+from tool.files.picture_files import find_pictures
 from tool.files.pictures import image_size, read_mask, write_mask
 from voc12 import data_folder
 from voc12.data_folder import Picture, draw_lists, split
-from voc12.from_folder import find_pictures, read_table
+from voc12.from_folder import read_table
 from voc12.layout import check_images, class_set, image_path
 
 COMMAND = 'voc12.from_folder'

@@ -1,11 +1,13 @@
-"""Checkpoints: bare state dicts, the class names they carry, and whether one fits a network.
+"""Checkpoints: bare state dicts, what else they carry, and whether one fits a network.
 
-The class names are an attribute of the state dict, which is an OrderedDict. torch.save writes the
-attribute and torch.load restores it, with weights_only too; load_state_dict ignores it, so any code
-can load the checkpoint. Copying the tensors into a new dict loses the names.
+A checkpoint carries the names of its classes, and one of DeepLab its config. Both are attributes of
+the state dict, which is an OrderedDict. torch.save writes the attributes and torch.load restores
+them, with weights_only too; load_state_dict ignores them, so any code can load the checkpoint.
+Copying the tensors into a new dict loses them.
 """
 
 from collections import OrderedDict
+from typing import Any
 
 from tool.files.atomic import atomic, need_file
 from tool.method.class_set import ClassSet
@@ -13,13 +15,15 @@ from tool.run.errors import UserError
 
 # The attribute of the state dict: the names of all classes, the background first.
 NAMES = 'class_names'
+# The attribute of the state dict: the config keys that say what network it is of, and their values.
+CONFIG = 'config'
 
 
 def load_checkpoint(path: str) -> dict:
     """Read a checkpoint: a bare state dict {key: tensor}, on the CPU.
 
     If all keys begin with 'module.', as DataParallel writes them, the prefix is removed.
-    `class_set_of` reads the class names that the state dict carries.
+    `class_set_of` and `config_of` read what the state dict carries beside the weights.
 
     Raises:
         UserError: the file is missing, damaged, or not a state dict.
@@ -45,9 +49,10 @@ def load_checkpoint(path: str) -> dict:
             '…) writes'
         )
     if all(key.startswith('module.') for key in state):
-        names = getattr(state, NAMES, None)
-        state = OrderedDict((key[len('module.') :], value) for key, value in state.items())
-        setattr(state, NAMES, names)
+        bare = OrderedDict((key[len('module.') :], value) for key, value in state.items())
+        for attribute in (NAMES, CONFIG):
+            setattr(bare, attribute, getattr(state, attribute, None))
+        return bare
     return state
 
 
@@ -69,6 +74,25 @@ def class_set_of(state: dict, path: str) -> ClassSet | None:
         return ClassSet(tuple(names))
     except (ValueError, TypeError) as error:
         raise UserError(f'{path}: damaged: its class names are none ({error})') from None
+
+
+def config_of(state: dict, path: str) -> dict[str, Any] | None:
+    """The config that a state dict carries; None where it carries none.
+
+    Args:
+        state: what `load_checkpoint` returns.
+        path: the file it is from, for the message.
+    Returns:
+        {key: value}. Only the keys are checked to be texts; values may be anything.
+    Raises:
+        UserError: the config is damaged.
+    """
+    config = getattr(state, CONFIG, None)
+    if config is None:
+        return None
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise UserError(f'{path}: damaged: its config is no dict of texts to values')
+    return dict(config)
 
 
 def fitting(expected: dict, state: dict) -> dict:
@@ -135,18 +159,24 @@ def check_finite(path: str, state: dict) -> None:
             )
 
 
-def save_checkpoint(path: str, state: dict, classes: ClassSet | None = None) -> None:
+def save_checkpoint(
+    path: str, state: dict, classes: ClassSet | None = None, config: dict | None = None
+) -> None:
     """Write a bare state dict atomically, its tensors contiguous and on the CPU.
 
     Args:
         path: the file.
         state: {key: tensor}.
         classes: the classes whose names the checkpoint carries; None: it carries no names.
+        config: the config that the checkpoint carries, of texts, numbers and lists of them, which
+            can be read without running code; None: it carries none.
     """
     import torch
 
     bare = OrderedDict((key, value.detach().cpu().contiguous()) for key, value in state.items())
     if classes is not None:
         setattr(bare, NAMES, list(classes.names))
+    if config is not None:
+        setattr(bare, CONFIG, dict(config))
     with atomic(path) as temporary:
         torch.save(bare, temporary)

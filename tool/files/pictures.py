@@ -87,15 +87,18 @@ def _decode(path: str, fix: str, turn: bool = False) -> Image.Image:
     return image.transpose(_TURNS[orientation])
 
 
-def read_image(path: str) -> Image.Image:
+def read_image(path: str, fix: str = 'check --voc12_root and the image list') -> Image.Image:
     """Read a picture as RGB, turned by its EXIF orientation.
 
     All stages read pictures through this function.
 
+    Args:
+        path: the file.
+        fix: the end of the message where the file is missing: what the user can do.
     Raises:
         UserError: the file is missing or damaged.
     """
-    return _decode(path, 'check --voc12_root and the image list', turn=True).convert('RGB')
+    return _decode(path, fix, turn=True).convert('RGB')
 
 
 def image_size(

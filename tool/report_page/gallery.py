@@ -11,10 +11,10 @@ from PIL import Image
 
 from tool.files.lists import spaced
 from tool.files.maps import read_cam
+from tool.files.overlays import heat_map
 from tool.files.pictures import check_size, read_image, read_mask
 from tool.method.class_set import IGNORE, ClassSet
 from tool.method.metrics import confusion, iou
-from tool.report_page.heat_map import heat_map
 from tool.report_page.mask_stages import MaskStage, Source, with_truth
 from tool.run.errors import UserError
 from tool.run.progress import progress

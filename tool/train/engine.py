@@ -132,6 +132,8 @@ class TrainingRun:
     settings: dict = field(default_factory=dict)
     # the classes of the data, whose names the checkpoint carries; None: it carries no names
     classes: ClassSet | None = None
+    # the config that the checkpoint carries; None: it carries none
+    config: dict | None = None
     # {name: value} for the start of the log, besides the facts that every run logs
     facts: dict = field(default_factory=dict)
     # lines for the log that follow the facts

@@ -130,7 +130,8 @@ def hold_convolutions(net: nn.Module, dtype: torch.dtype) -> None:
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(dtype, memory_format=torch.channels_last)
+            module.to(dtype)
+            module.to(memory_format=torch.channels_last)
 
 
 def described(amp: str, device: torch.device) -> str:
@@ -153,4 +154,4 @@ def same_bits(device: torch.device) -> None:
     if device.type == 'cuda':
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -104,7 +104,7 @@ def train(run: TrainingRun) -> None:
     fit(run, start_step, states, log, scaler)
     if log is not None:
         path = options.session + '.pth'
-        save_checkpoint(path, run.net.state_dict(), run.classes)
+        save_checkpoint(path, run.net.state_dict(), run.classes, run.config)
         states.clear()
         log.say(f'wrote {path}')
         log.close()

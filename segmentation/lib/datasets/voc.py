@@ -100,10 +100,32 @@ class VOCDataset(Dataset):
         }
 
 
-class TestSet(Dataset):
-    """Every picture at every scale, and with TEST_FLIP its mirror image too.
+def picture_views(picture: np.ndarray, config: dict) -> list[torch.Tensor]:
+    """A picture at every scale, and with TEST_FLIP its mirror image too.
 
-    A picture is normalised first and then resized with cubic interpolation.
+    The picture is normalised first and then resized with cubic interpolation.
+
+    Args:
+        picture: uint8 [H, W, 3], RGB.
+        config: an experiment's config; DATA_MEAN, DATA_STD, TEST_MULTISCALE and TEST_FLIP are used.
+    Returns:
+        A tensor [2, 3, h, w] for every scale: the picture and its mirror image. Without TEST_FLIP
+        it is [1, 3, h, w].
+    """
+    image = normalise(picture, config['DATA_MEAN'], config['DATA_STD'])
+    views = []
+    for scale in config['TEST_MULTISCALE']:
+        resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        view = to_tensor(resized)
+        if config['TEST_FLIP']:
+            views.append(torch.stack([view, view.flip(2)]))
+        else:
+            views.append(view[None])
+    return views
+
+
+class TestSet(Dataset):
+    """Every picture as `picture_views` gives it.
 
     Args:
         config: an experiment's config; DATA_ROOT, DATA_MEAN, DATA_STD, TEST_MULTISCALE and
@@ -122,22 +144,11 @@ class TestSet(Dataset):
         """All views of one picture.
 
         Returns:
-            'name'; 'picture', uint8 [H, W, 3]; and 'views', a tensor [2, 3, h, w] for every scale:
-            the picture and its mirror image. Without TEST_FLIP it is [1, 3, h, w].
+            'name'; 'picture', uint8 [H, W, 3]; and 'views', see `picture_views`.
         """
-        config = self.config
         name = self.names[index]
-        picture = np.array(read_image(image_path(config['DATA_ROOT'], name)))
-        image = normalise(picture, config['DATA_MEAN'], config['DATA_STD'])
-        views = []
-        for scale in config['TEST_MULTISCALE']:
-            resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-            view = to_tensor(resized)
-            if config['TEST_FLIP']:
-                views.append(torch.stack([view, view.flip(2)]))
-            else:
-                views.append(view[None])
-        return {'name': name, 'picture': picture, 'views': views}
+        picture = np.array(read_image(image_path(self.config['DATA_ROOT'], name)))
+        return {'name': name, 'picture': picture, 'views': picture_views(picture, self.config)}
 
 
 DATASETS = {'VOCDataset': VOCDataset}

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import voc12
-from tool.files.atomic import need_folder
+from tool.files.atomic import need_file, need_folder
 from tool.files.lists import read_list
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
-from utils.keys import KEYS, Key, describe_keys, with_defaults
+from utils.keys import KEYS, PREDICTION_KEYS, Key, describe_keys, with_defaults
 from voc12.layout import class_set
 
 
@@ -45,6 +45,82 @@ def read_config(config: dict, overrides: Sequence[str] = ()) -> dict:
     if not classes_are_set:
         config['MODEL_NUM_CLASSES'] = class_set(config['DATA_ROOT']).num_classes
     return config
+
+
+def prediction_config(path: str, carried: dict | None, words: Sequence[str] = ()) -> dict:
+    """The config that the network of a checkpoint predicts with, complete but for its paths.
+
+    Args:
+        path: the checkpoint, for messages.
+        carried: the config that it carries; None where it carries none.
+        words: what replaces values of the carried config, the words of --config: KEY=VALUE, or the
+            path of an experiment's config.py.
+    Raises:
+        UserError: the checkpoint carries no config, and the words do not name the network; a key is
+            unknown or a value is wrong; or a config.py cannot be read.
+    """
+    config = {}
+    for name, value in (carried or {}).items():
+        if name in PREDICTION_KEYS:
+            try:
+                config[name] = _check(name, value)
+            except UserError as error:
+                raise UserError(f'{path}: damaged: its config has {error}') from None
+    for word in words:
+        name, equals, text = word.partition('=')
+        if not equals:
+            values = read_config_file(word)
+        else:
+            _known(name)
+            values = {name: _parse(name, text)}
+        for name, value in values.items():
+            config[name] = _check(name, value)
+    lacking = [name for name in ('MODEL_NAME', 'MODEL_BACKBONE') if name not in config]
+    if lacking:
+        raise UserError(
+            f'{path}: carries no config, as the checkpoints of DeepLab from before they had one; '
+            f'give --config {" ".join(f"{name}=…" for name in lacking)}, or the config.py of its '
+            'experiment, and the other MODEL_ keys that were set in its training (its log has them)'
+        )
+    return with_defaults(config)
+
+
+def read_config_file(path: str) -> dict[str, Any]:
+    """The keys of PREDICTION_KEYS in the `config_dict` of a config.py, which is not run.
+
+    Raises:
+        UserError: the file is missing or no config.py, or the value of such a key is not written
+            out in it.
+    """
+    need_file(path, 'give --config a config.py, or KEY=VALUE')
+    try:
+        with open(path, encoding='utf-8') as file:
+            tree = ast.parse(file.read())
+    except (OSError, ValueError, SyntaxError, RecursionError) as error:
+        raise UserError(f'{path}: not a readable config.py ({error})') from None
+    for statement in tree.body:
+        if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Dict):
+            continue
+        target = statement.targets[0]
+        if isinstance(target, ast.Name) and target.id == 'config_dict':
+            return _written_out(path, statement.value)
+    raise UserError(f'{path}: not a config.py, it has no config_dict = {{…}}')
+
+
+def _written_out(path: str, written: ast.Dict) -> dict[str, Any]:
+    """The values of PREDICTION_KEYS in the source of a dict."""
+    values = {}
+    for key, value in zip(written.keys, written.values):
+        if not isinstance(key, ast.Constant) or key.value not in PREDICTION_KEYS:
+            continue
+        try:
+            values[key.value] = ast.literal_eval(value)
+        except ValueError:
+            raise UserError(
+                f'{path}: {key.value} is computed there, and the file is not run; give --config '
+                f'{key.value}=VALUE behind it'
+            ) from None
+    return values
 
 
 def _known(name: str) -> None:

@@ -232,6 +232,20 @@ KEYS = {
 # keys that do not change the trained weights: they decide about speed, paths and logs
 NO_DECISION = ('DATA_ROOT', 'DATA_WORKERS', 'MODEL_SAVE_DIR', 'TRAIN_SAVE_ITERS', 'TRAIN_TBLOG')
 
+# keys that a network needs to predict; a checkpoint carries them
+PREDICTION_KEYS = (
+    'DATA_MEAN',
+    'DATA_STD',
+    'MODEL_NAME',
+    'MODEL_BACKBONE',
+    'MODEL_BACKBONE_DILATED',
+    'MODEL_OUTPUT_STRIDE',
+    'MODEL_ASPP_OUTDIM',
+    'MODEL_SHORTCUT_DIM',
+    'TEST_MULTISCALE',
+    'TEST_FLIP',
+)
+
 
 def with_defaults(config: dict) -> dict:
     """A config completed by the defaults of the keys that it does not give.

@@ -15,6 +15,7 @@ DATA_ROOT/SegmentationClass is printed.
 import argparse
 import functools
 import os
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -41,11 +42,11 @@ from voc12.layout import check_images
 
 
 @torch.inference_mode()
-def mean_logits(net: nn.Module, views: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+def mean_logits(net: Callable, views: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
     """Logits of a picture, averaged over its views.
 
     Args:
-        net: the network.
+        net: the network, or a function that calls it.
         views: [2, 3, h, w] for every scale, the picture and its mirror image, or [1, 3, h, w]
             without the mirror image.
         size: (H, W) of the picture.

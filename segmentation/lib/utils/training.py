@@ -34,7 +34,7 @@ from tool.train.log import RunLog
 from tool.train.optimiser import param_groups, poly
 from tool.train.precision import resolved
 from utils.config import add_config_flags, classes_of, names_of, read_config
-from utils.keys import NO_DECISION
+from utils.keys import NO_DECISION, PREDICTION_KEYS
 from voc12.classes import IGNORE, PALETTE
 
 IMAGE_EVERY = 200  # iterations between two pictures in TensorBoard
@@ -133,6 +133,7 @@ def main(args: argparse.Namespace) -> None:
 
     net, forward = set_up.place(to_device(generate_net(config), device), device, options)
     config = own_normalisation(config, net)
+    carried = {key: config[key] for key in PREDICTION_KEYS}
     dataset.config = config
     pictures = Pictures(config)
 
@@ -148,7 +149,7 @@ def main(args: argparse.Namespace) -> None:
         due = options.save_every > 0 and done % options.save_every == 0
         is_last = done >= options.max_steps  # saved as EXP_NAME.pth
         if processes.is_main() and due and not is_last:
-            save_checkpoint(f'{options.session}_itr{done}.pth', net.state_dict(), classes)
+            save_checkpoint(f'{options.session}_itr{done}.pth', net.state_dict(), classes, carried)
 
     set_up.train(
         TrainingRun(
@@ -170,6 +171,7 @@ def main(args: argparse.Namespace) -> None:
             on_log=pictures.write_to,
             after_step=after_step,
             classes=classes,
+            config=carried,
         )
     )
 

@@ -1,0 +1,429 @@
+"""Masks of any pictures from a trained network: no list, no labels, no data folder.
+
+    python -m tool.predict photos 'one more.jpg' --weights runs/own/deeplab/own.pth --out masks \\
+        --overlay --crf
+    python -m tool.predict photos --weights runs/seam.pth --classes cat dog --out masks
+
+Reads  pictures, and all pictures below folders, in all their folders. A picture is turned by its
+       EXIF orientation, as everywhere.
+Writes <out>/<name>.png, a palette PNG whose values are the ids of the checkpoint's classes; with
+       --overlay also <out>/overlay/<name>.png, the picture with the mask half transparent over it
+       and the names of the classes below, and, of a checkpoint of stage 1, <out>/heat/<name>.png,
+       the heat map of the strongest class. <name> is the picture's file without its ending.
+
+--weights is a checkpoint of DeepLab (segmentation/experiment) or of stage 1 (contrast_train.py).
+DeepLab's says what network it is of; to one from before it did, --config says so. Of stage 1 the
+masks are the seeds: those of --classes, or of the classes that the network itself sees.
+
+What is there from the same weights and settings is skipped. A picture that cannot be read or
+predicted is left out and named at the end, and the exit code is 1.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from tool.files.atomic import write_text
+from tool.files.manifest import fingerprint
+from tool.files.picture_files import named_pictures
+from tool.files.picture_stage import Output, PictureStage
+from tool.files.pictures import read_image
+from tool.files.prediction_outputs import MaskOutputs
+from tool.method.class_set import ClassSet
+from tool.run import command_line
+from tool.run.errors import UserError
+from tool.run.shard import is_first
+
+# Folders in --out for what --overlay asks for.
+OVERLAYS = 'overlay'
+HEAT_MAPS = 'heat'
+
+# File in --out that tells which pictures the masks are of: {name: size of the picture's file}.
+PICTURES = '.pictures.json'
+
+# What resizing raises: OpenCV where a scale leaves no pixel, all where the memory is too small.
+_CANNOT_BE_SCALED = (cv2.error, ValueError, RuntimeError, MemoryError)
+
+
+class Predictor(Protocol):
+    """What the two kinds of networks have in common here.
+
+    They are `network.cam_inference.CamPredictor` and `utils.predictor.SegmentationPredictor` of the
+    segmentation, which describe the attributes.
+    """
+
+    classes: ClassSet
+    background_score: float | None
+    description: str
+    settings: dict
+    make_views: Callable[[Image.Image], list]
+    write: Callable[..., None]
+    device: Any
+
+    def predict(self, views: list, size: tuple[int, int]) -> Any: ...
+
+
+def parse_args() -> argparse.Namespace:
+    parser = command_line.Parser(__doc__)
+    add_data_flags(parser)
+    add_model_flags(parser)
+    add_method_flags(parser)
+    add_output_flags(parser)
+    add_run_flags(parser)
+    return parser.parse_args()
+
+
+def add_data_flags(parser: command_line.Parser) -> None:
+    parser.data.add_argument(
+        'pictures',
+        nargs='+',
+        metavar='PICTURE|DIR',
+        help='pictures, and folders of them, with all folders below; give them first',
+    )
+
+
+def add_model_flags(parser: command_line.Parser) -> None:
+    parser.model.add_argument(
+        '--weights', required=True, help='checkpoint of DeepLab or of contrast_train.py'
+    )
+    parser.model.add_argument(
+        '--config',
+        nargs='+',
+        metavar='KEY=VALUE|config.py',
+        help='DeepLab: replaces values of the config that the checkpoint carries. One that carries '
+        'none, from before checkpoints had it, needs the config.py of its experiment (which is '
+        'read, not run), and the keys that its training had set besides',
+    )
+
+
+def add_method_flags(parser: command_line.Parser) -> None:
+    parser.method.add_argument(
+        '--scales',
+        type=command_line.number(float, 0.1, 8),
+        nargs='+',
+        help='factors on the size of a picture, whose predictions are averaged; fewer are faster, '
+        'and so are smaller ones (default: of DeepLab TEST_MULTISCALE of its config, 0.5 0.75 1 '
+        '1.25 1.5 1.75 as published; of stage 1 0.5 1 1.5 2)',
+    )
+    parser.method.add_argument(
+        '--crf',
+        action='store_true',
+        help='refine the masks by dense CRF: those of DeepLab as TEST_CRF=deeplab, those of stage '
+        '1 as contrast_infer.py --out_crf',
+    )
+    parser.method.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='NAME',
+        help='stage 1: the classes that all pictures show (default: those that the network sees)',
+    )
+    parser.method.add_argument(
+        '--class_threshold',
+        type=command_line.number(float, 0, 1),
+        help='stage 1: the network sees the classes whose probability is at least this, as '
+        'contrast_infer.py --cls_labels predicted:THRESHOLD (default: 0.5)',
+    )
+    parser.method.add_argument(
+        '--t',
+        type=command_line.number(float, 0, 1),
+        help='stage 1: background score of the masks (default: seam 0.26, eps 0.22)',
+    )
+
+
+def add_output_flags(parser: command_line.Parser) -> None:
+    parser.output.add_argument('--out', required=True, help='folder for the masks')
+    parser.output.add_argument(
+        '--overlay',
+        action='store_true',
+        help=f'also write pictures for the eye into the folder {OVERLAYS} of --out, and of stage 1 '
+        f'heat maps into its folder {HEAT_MAPS}',
+    )
+    parser.output.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace the output of other weights, settings or pictures: all PNG files of --out',
+    )
+
+
+def add_run_flags(parser: command_line.Parser) -> None:
+    parser.run.add_argument(
+        '--on_error',
+        choices=('skip', 'stop'),
+        default='skip',
+        help='at a picture that cannot be read or predicted: skip it, name it at the end and exit '
+        'with 1; or stop there and exit with 2',
+    )
+    command_line.add_crf_backend_flag(parser)
+    command_line.add_workers_flag(parser)
+    command_line.add_amp_flag(parser)
+    command_line.add_device_flag(parser)
+    command_line.add_jobs_flag(parser, 'the CRF')
+
+
+def main(args: argparse.Namespace) -> None:
+    pictures = named_pictures(args.pictures, args.out)
+    predictor = make_predictor(args)
+    outputs = mask_outputs(args, predictor)
+    stage = PictureStage('predict', list(pictures), args.overwrite)
+    sizes = {name: os.path.getsize(path) for name, path in pictures.items()}
+    if not args.overwrite:
+        check_same_pictures(args.out, pictures, sizes)
+    stage.claim(wanted_outputs(args, predictor, outputs), outputs.crf_backend)
+    note_pictures(args.out, sizes, args.overwrite)
+    if is_first():
+        complete = len(stage.names) - len(stage.todo)
+        print(
+            f'{args.weights}: {predictor.description}, {predictor.classes}; '
+            f'{len(stage.names)} pictures, {complete} already complete',
+            flush=True,
+        )
+    failures = predict_all(args, stage, pictures, predictor, outputs)
+    report(args, stage, failures)
+
+
+def make_predictor(args: argparse.Namespace) -> Predictor:
+    """The trained network of --weights, of either kind, with the settings of the command line.
+
+    Raises:
+        UserError: the checkpoint is of neither kind, or a flag does not fit its kind.
+    """
+    # imported here, so that the processes of the CRF, which read this file too, do without torch
+    from network.cam_inference import CLASS_THRESHOLD, CamPredictor
+    from tool.files.checkpoints import load_checkpoint
+    from tool.train.precision import amp_dtype, resolved
+
+    device = command_line.pick_device(args.device)
+    args.amp = resolved(args.amp, device)
+    dtype = amp_dtype(args.amp, device)
+    is_segmentation = 'cls_conv.weight' in load_checkpoint(args.weights)
+    if is_segmentation:
+        refuse(args, ('classes', 'class_threshold', 't'), 'DeepLab')
+        # segmentation/lib is no package but a folder of them
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'segmentation' / 'lib'))
+        from utils.predictor import SegmentationPredictor
+
+        return SegmentationPredictor(
+            args.weights,
+            device,
+            args.amp,
+            args.channels_last,
+            args.scales,
+            args.config or (),
+            for_crf=args.crf,
+        )
+    refuse(args, ('config',), 'stage 1')
+    if args.classes and args.class_threshold is not None:
+        raise UserError(
+            f'--class_threshold {args.class_threshold}: --classes gives the classes; leave one of '
+            'them out'
+        )
+    threshold = CLASS_THRESHOLD if args.class_threshold is None else args.class_threshold
+    return CamPredictor(
+        args.weights, device, dtype, args.channels_last, args.scales, args.classes, threshold
+    )
+
+
+def refuse(args: argparse.Namespace, flags: tuple[str, ...], kind: str) -> None:
+    """Raise UserError for a flag that a network of this kind does not have."""
+    for flag in flags:
+        if getattr(args, flag) is not None:
+            raise UserError(
+                f'--{flag}: {args.weights} is a checkpoint of {kind}, which has no such setting; '
+                'leave the flag out'
+            )
+
+
+def mask_outputs(args: argparse.Namespace, predictor: Predictor) -> MaskOutputs:
+    """The folders to write, and how the masks are made."""
+    has_cams = predictor.background_score is not None
+    score = predictor.background_score if args.t is None else args.t
+    return MaskOutputs(
+        masks=args.out,
+        overlays=os.path.join(args.out, OVERLAYS) if args.overlay else None,
+        heat_maps=os.path.join(args.out, HEAT_MAPS) if args.overlay and has_cams else None,
+        classes=predictor.classes,
+        crf_backend=args.crf_backend if args.crf else None,
+        background_score=score or 0.0,
+    )
+
+
+def wanted_outputs(
+    args: argparse.Namespace, predictor: Predictor, outputs: MaskOutputs
+) -> list[Output]:
+    """The folders to claim, with the settings that decide their files."""
+    network = {'stage': 'predict', 'weights': fingerprint(args.weights), **predictor.settings}
+    if args.amp != 'off':
+        network['amp'] = args.amp
+    if args.channels_last:
+        network['channels_last'] = True
+    masks = {**network, 'crf_backend': outputs.crf_backend}
+    if predictor.background_score is not None:
+        masks['t'] = outputs.background_score
+    wanted = [Output(outputs.masks, '.png', masks)]
+    if outputs.overlays:
+        wanted.append(Output(outputs.overlays, '.png', {**masks, 'shows': OVERLAYS}))
+    if outputs.heat_maps:
+        wanted.append(Output(outputs.heat_maps, '.png', {**network, 'shows': HEAT_MAPS}))
+    return wanted
+
+
+def check_same_pictures(out: str, pictures: dict[str, str], sizes: dict[str, int]) -> None:
+    """Check that masks that are there are of the pictures that are given, and not of others.
+
+    Two files of one name are taken for the same picture if they have the same number of bytes.
+
+    Args:
+        out: the folder of masks.
+        pictures: {name: file}.
+        sizes: {name: bytes of the file}.
+    Raises:
+        UserError: the mask of a name is of another picture.
+    """
+    noted = read_noted(out)
+    for name, path in pictures.items():
+        mask = os.path.join(out, name + '.png')
+        if noted.get(name, sizes[name]) != sizes[name] and os.path.exists(mask):
+            raise UserError(
+                f'{mask}: is of another picture than {path}; choose another --out, or replace all '
+                'masks there with --overwrite'
+            )
+
+
+def note_pictures(out: str, sizes: dict[str, int], overwrite: bool) -> None:
+    """Note in --out which pictures its masks are of, for `check_same_pictures`."""
+    noted = {} if overwrite else read_noted(out)
+    write_text(os.path.join(out, PICTURES), json.dumps({**noted, **sizes}, indent=1) + '\n')
+
+
+def read_noted(out: str) -> dict[str, int]:
+    """What `note_pictures` has written; {} where there is nothing."""
+    path = os.path.join(out, PICTURES)
+    try:
+        with open(path, encoding='utf-8') as file:
+            return dict(json.load(file))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f'{path}: unreadable ({error}); remove it, or use another --out') from None
+
+
+class PictureSet:
+    """The pictures of a run with their views, for a DataLoader.
+
+    Args:
+        pictures: {name: file}.
+        make_views: the one of the predictor.
+    """
+
+    def __init__(self, pictures: dict[str, str], make_views: Callable[[Image.Image], list]):
+        self.names = list(pictures)
+        self.paths = list(pictures.values())
+        self.make_views = make_views
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict:
+        """'name', 'picture', uint8 [H, W, 3], and 'views'; or 'name' and 'error', the reason why
+        the picture cannot be used."""
+        name = self.names[index]
+        path = self.paths[index]
+        try:
+            image = read_image(path, 'it was there a moment ago')
+        except UserError as error:
+            return {'name': name, 'error': str(error)}
+        try:
+            views = self.make_views(image)
+        except _CANNOT_BE_SCALED as error:
+            return {'name': name, 'error': f'{path}: cannot be scaled ({first_line(error)})'}
+        return {'name': name, 'picture': np.array(image), 'views': views}
+
+
+def predict_all(
+    args: argparse.Namespace,
+    stage: PictureStage,
+    pictures: dict[str, str],
+    predictor: Predictor,
+    outputs: MaskOutputs,
+) -> list[str]:
+    """Write the files that are missing; the dense CRF runs beside the network.
+
+    A picture is a batch of its own, with its mirror image. Pictures of any origin rarely have equal
+    sizes, and one with its mirror image keeps a GPU busy.
+
+    Returns:
+        Why pictures were left out, a line for each.
+    Raises:
+        UserError: with --on_error stop, for the first such picture.
+    """
+    from torch.utils.data import DataLoader
+
+    todo = {name: pictures[name] for name in stage.todo}
+    workers = min(args.num_workers, len(todo))
+    loader = DataLoader(
+        PictureSet(todo, predictor.make_views),  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=predictor.device.type == 'cuda',
+    )
+    failures = []
+    with stage.writers(min(args.jobs, len(todo)) if args.crf else 0) as submit:
+        for item in loader:
+            name = item['name']
+            reason = item.get('error')
+            if reason is None:
+                picture = np.asarray(item['picture'])
+                try:
+                    prediction = predictor.predict(item['views'], picture.shape[:2])
+                except RuntimeError as error:  # the picture is too large for the memory, or tiny
+                    reason = f'{pictures[name]}: cannot be predicted ({first_line(error)})'
+            if reason is None:
+                submit(predictor.write, name, picture, prediction, outputs)
+                continue
+            if args.on_error == 'stop':
+                raise UserError(reason)
+            failures.append(reason)
+            submit(do_nothing)  # it counts as done in the progress bar
+    return failures
+
+
+def do_nothing() -> None:
+    """The work that is left to do for a picture that is left out."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its name where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def report(args: argparse.Namespace, stage: PictureStage, failures: list[str]) -> None:
+    """Print how many pictures were made, and which were left out and why.
+
+    Exits with 1 if any was left out.
+    """
+    there = len(stage.names) - len(stage.todo)
+    made = len(stage.todo) - len(failures)
+    print(
+        f'{len(stage.names)} pictures: {made} made, {there} were there, {len(failures)} left out; '
+        f'in {args.out}',
+        flush=True,
+    )
+    if not failures:
+        return
+    print(f'left out, {len(failures)} pictures:', file=sys.stderr)
+    for failure in failures:
+        print(f'  {failure}', file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+    command_line.run(main, parse_args)
