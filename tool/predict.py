@@ -1,7 +1,7 @@
 """Masks of any pictures from a trained network: no list, no labels, no data folder.
 
-    python -m tool.predict photos 'one more.jpg' --weights runs/own/deeplab/own.pth --out masks \\
-        --overlay --crf
+    python -m tool.predict photos 'one more.jpg' --weights runs/own/deeplab/deeplab.pth \\
+        --out masks --overlay --crf
     python -m tool.predict photos --weights runs/seam.pth --classes cat dog --out masks
 
 Reads  pictures, and all pictures below folders, in all their folders. A picture is turned by its

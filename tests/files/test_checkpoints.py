@@ -10,6 +10,7 @@ from tool.files.checkpoints import (
     check_finite,
     check_state,
     class_set_of,
+    config_of,
     fitting,
     load_checkpoint,
     save_checkpoint,
@@ -132,3 +133,30 @@ def test_weights_that_are_not_finite(value):
     state['bad'][1, 0] = value
     with pytest.raises(UserError, match='^net.pth: bad holds values that are not finite'):
         check_finite('net.pth', state)
+
+
+def test_a_config_travels_with_the_weights(tmp_path):
+    path = str(tmp_path / 'net.pth')
+    config = {'MODEL_NAME': 'deeplabv1', 'TEST_MULTISCALE': [0.5, 1], 'TEST_FLIP': True}
+    net = torch.nn.Linear(2, 3)
+    classes = ClassSet.of(['cat'])
+    save_checkpoint(path, net.state_dict(), classes, config)
+    state = load_checkpoint(path)
+    assert config_of(state, path) == config and class_set_of(state, path) == classes
+    # other code loads it as the bare state dict that it is
+    torch.nn.Linear(2, 3).load_state_dict(torch.load(path, weights_only=True), strict=True)
+
+    in_module = {'module.' + key: value for key, value in net.state_dict().items()}
+    save_checkpoint(path, in_module, classes, config)
+    state = load_checkpoint(path)
+    assert list(state) == ['weight', 'bias'] and config_of(state, path) == config
+    save_checkpoint(path, net.state_dict())
+    assert config_of(load_checkpoint(path), path) is None
+
+
+@pytest.mark.parametrize('config', ['deeplabv1', [1], {3: 1}])
+def test_a_damaged_config_is_refused(config):
+    state = OrderedDict(a=torch.ones(1))
+    state.config = config
+    with pytest.raises(UserError, match='net.pth: damaged: its config'):
+        config_of(state, 'net.pth')

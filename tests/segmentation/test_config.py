@@ -5,7 +5,13 @@ import pytest
 from net import generate_net
 from segmentation_toy import EXPERIMENTS, config_dict_of, config_of
 from tool.run.errors import UserError
-from utils.config import classes_of, names_of, read_config
+from utils.config import (
+    classes_of,
+    names_of,
+    prediction_config,
+    read_config,
+    read_config_file,
+)
 from utils.keys import KEYS, describe_keys
 
 # what every experiment's config.py held in full, until the defaults moved into utils/keys.py
@@ -244,3 +250,51 @@ def test_the_number_of_classes_is_that_of_the_data(tmp_path):
     assert classes_of(read_config(config, ['MODEL_NUM_CLASSES=3'])).num_foreground == 2
     with pytest.raises(UserError, match=r'MODEL_NUM_CLASSES = 21: .* has 3 with the background'):
         classes_of(read_config(config, ['MODEL_NUM_CLASSES=21']))
+
+
+def test_the_config_of_a_checkpoint_is_completed_and_changed():
+    carried = {'MODEL_NAME': 'deeplabv1', 'MODEL_BACKBONE': 'resnet38', 'TEST_MULTISCALE': [1]}
+    config = prediction_config('net.pth', carried)
+    assert config['TEST_MULTISCALE'] == [1] and config['MODEL_OUTPUT_STRIDE'] == 8
+    assert prediction_config('net.pth', carried, ['TEST_MULTISCALE=0.5,2'])['TEST_MULTISCALE'] == [
+        0.5,
+        2,
+    ]
+    file = str(EXPERIMENTS / 'EPS_deeplabv2_resnet101' / 'config.py')
+    config = prediction_config('net.pth', None, [file, 'MODEL_OUTPUT_STRIDE=16'])
+    assert config['MODEL_NAME'] == 'deeplabv2' and config['MODEL_BACKBONE'] == 'resnet101'
+    assert config['MODEL_OUTPUT_STRIDE'] == 16
+    # keys that a later version may carry are no matter
+    assert prediction_config('net.pth', {**carried, 'LATER': 1}) == prediction_config('', carried)
+
+
+def test_a_checkpoint_whose_network_is_not_known_is_refused():
+    with pytest.raises(UserError, match='net.pth: carries no config.*MODEL_NAME=… MODEL_BACKBONE='):
+        prediction_config('net.pth', None)
+    with pytest.raises(UserError, match='carries no config.*--config MODEL_BACKBONE=…,'):
+        prediction_config('net.pth', None, ['MODEL_NAME=deeplabv1'])
+    with pytest.raises(UserError, match='net.pth: damaged: its config has TEST_FLIP = 7'):
+        prediction_config('net.pth', {'TEST_FLIP': 7})
+    with pytest.raises(UserError, match='MODEL_NAMES: no such config key'):
+        prediction_config('net.pth', None, ['MODEL_NAMES=deeplabv1'])
+
+
+def test_a_config_file_is_read_and_not_run(tmp_path):
+    mark = tmp_path / 'was run'
+    path = tmp_path / 'config.py'
+    path.write_text(
+        'import os\n'
+        f'open({str(mark)!r}, "w")\n'
+        "config_dict = {'ROOT': os.getcwd(), 'MODEL_NAME': 'deeplabv1', 'TEST_FLIP': False}\n"
+    )
+    assert read_config_file(str(path)) == {'MODEL_NAME': 'deeplabv1', 'TEST_FLIP': False}
+    assert not mark.exists()
+    path.write_text("config_dict = {'MODEL_NAME': str('deeplabv1')}\n")
+    with pytest.raises(UserError, match='config.py: MODEL_NAME is computed there'):
+        read_config_file(str(path))
+    for text in ('config = {}', 'config_dict = {', '\0'):
+        path.write_text(text)
+        with pytest.raises(UserError, match='config.py: not a'):
+            read_config_file(str(path))
+    with pytest.raises(UserError, match='none.py: no such file'):
+        read_config_file(str(tmp_path / 'none.py'))

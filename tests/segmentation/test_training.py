@@ -8,11 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from net import generate_net
 from segmentation_toy import config_of, make_devkit, run_script
 from tool.files.pictures import read_mask
 from tool.method.metrics import confusion, iou
 from tool.run.errors import UserError
 from utils import training
+from utils.config import prediction_config
 from voc12.classes import VOC
 
 TINY = dict(
@@ -92,6 +94,16 @@ def test_an_interrupted_run_continues_to_the_same_weights(devkit, tmp_path, monk
     assert 'steps: 4 … 7' in (tmp_path / 'b' / 'e.log').read_text()
     assert all(torch.equal(resumed[key], value) for key, value in straight.items())
     assert len((tmp_path / 'b' / 'e.jsonl').read_text().splitlines()) == 7
+
+
+def test_the_checkpoint_carries_the_config_that_it_predicts_with(devkit, tmp_path):
+    state = run(devkit, tmp_path, TRAIN_ITERATION=2, TRAIN_SAVE_ITERS=1)
+    part = torch.load(tmp_path / 'e_itr1.pth', weights_only=True)
+    assert state.config == part.config
+    assert state.config['MODEL_NAME'] == 'deeplabv3plus' and state.config['MODEL_ASPP_OUTDIM'] == 32
+    assert not [key for key in state.config if key.endswith(('ROOT', 'DIR', 'GT'))]  # no paths
+    net = generate_net(prediction_config('e.pth', state.config, ['MODEL_BACKBONE_WIDTH=0.0625']))
+    net.load_state_dict(state, strict=True)
 
 
 def test_batch_norm_affine_is_not_trained_and_the_rest_is(devkit, tmp_path):
