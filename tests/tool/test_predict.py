@@ -1,6 +1,7 @@
 """tool.predict: any pictures through DeepLab and through a network of stage 1."""
 
 import shutil
+import subprocess
 import sys
 from argparse import Namespace
 
@@ -356,9 +357,24 @@ def test_a_checkpoint_without_config_asks_for_it_in_one_line(
     )
 
 
-def test_processes_of_the_crf_load_no_torch():
-    import subprocess
+# ---------------------------------------------------------------- how it runs
 
+
+@pytest.mark.parametrize('kind', ['deeplab', 'stage 1'])
+def test_16_bits_are_a_setting_of_their_own(photos, seam, deeplab, tmp_path, run, refused, kind):
+    flags = ('--scales', 1, '--out', tmp_path / 'out', *HERE)
+    if kind == 'deeplab':
+        flags = ('--weights', deeplab[0], *flags)
+    else:
+        flags = ('--weights', seam, '--classes', 'cat', *flags)
+    picture = photos / '2007_000000.jpg'
+    assert run(COMMAND, picture, *flags, '--amp', 'bf16')[0] == 0
+    refused(COMMAND, (picture, *flags), 'amp = bf16, now amp = None')
+    code, printed, _ = run(COMMAND, picture, *flags, '--amp', 'bf16')
+    assert code == 0 and '0 made, 1 were there' in printed
+
+
+def test_processes_of_the_crf_load_no_torch():
     code = 'import tool.predict, sys; print("torch" in sys.modules)'
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert result.stdout == 'False\n', result.stderr
