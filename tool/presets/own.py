@@ -4,10 +4,10 @@
     python -m voc12.from_folder --images photos --labels labels.csv --out data
     python -m tool.pipeline --preset own --voc12_root data
 
-No ground-truth masks are needed: tool.cam_threshold chooses the background score, tool.agreement the
-masks for DeepLab. Where the folder has masks, the ladder shows the scores against them too. The
-lengths of the trainings follow from the number of pictures, the scales of inference from their
-size. What is not changed here is as in the preset laptop.
+No ground-truth masks are needed: tool.cam_threshold chooses the background score, and
+tool.agreement the masks for DeepLab. Where the folder has masks, the ladder shows the scores
+against them too. The lengths of the trainings follow from the number of pictures, the scales of
+inference from their size. What is not changed here is as in the preset laptop.
 """
 
 import os
@@ -109,8 +109,8 @@ def usual_long_side(run: RunSettings) -> float:
     if usual > LONGEST_SIDE:
         raise UserError(
             f'{run.voc}: its pictures are about {usual:.0f} pixels long, and the stages work at '
-            'full size; make copies of about 800 pixels first, e.g. mkdir small; mogrify -path small '
-            '-resize 800x800 photos/*'
+            'full size; make copies of about 800 pixels first, e.g. mkdir small; mogrify -path '
+            'small -resize 800x800 photos/*'
         )
     return usual
 
