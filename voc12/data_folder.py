@@ -313,16 +313,19 @@ def place(source: str, path: str, copy: bool) -> None:
         raise UserError(f'{path}: cannot be linked ({error.strerror}); try --copy') from None
 
 
-def split(pictures: list[Picture], share: float, seed: int) -> tuple[list[str], list[str]]:
+def split(
+    pictures: list[Picture], share: float, seed: int, more: Iterable[Picture] = ()
+) -> tuple[list[str], list[str]]:
     """Random lists of train and val that hold each combination of classes in the same proportion.
 
     The pictures are put in random order and then sorted by their classes. At a share of 0.1, every
-    tenth of this sequence goes to val, unless train would have no picture of one of its classes.
+    tenth of this sequence goes to val, unless no picture of one of its classes were left to train on.
 
     Args:
         pictures: all pictures.
         share: share of val, 0…1.
         seed: decides the random order.
+        more: further pictures to train on, which are in neither list.
     Returns:
         Sorted names of train and of val.
     """
@@ -339,7 +342,7 @@ def split(pictures: list[Picture], share: float, seed: int) -> tuple[list[str], 
         else:
             train.append(picture)
     in_train: set[int] = set()
-    for picture in train:
+    for picture in (*train, *more):
         in_train.update(picture.classes)
     val: list[Picture] = []
     for picture in drawn:
@@ -373,7 +376,9 @@ def draw_lists(pictures: list[Picture], scored: set[str], share: float, seed: in
         seed: decides the random order, see `split`.
     """
     to_draw = [picture for picture in pictures if picture.name in scored] or pictures
-    train, val = split(to_draw, share, seed)
+    drawn_from = {picture.name for picture in to_draw}
+    not_scored = [picture for picture in pictures if picture.name not in drawn_from]
+    train, val = split(to_draw, share, seed, not_scored)
     in_val = set(val)
     train_aug = sorted(picture.name for picture in pictures if picture.name not in in_val)
     return Lists(train, val, train_aug)
