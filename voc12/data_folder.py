@@ -319,7 +319,7 @@ def split(
     """Random lists of train and val that hold each combination of classes in the same proportion.
 
     The pictures are put in random order and then sorted by their classes. At a share of 0.1, every
-    tenth of this sequence goes to val, unless no picture of one of its classes were left to train on.
+    tenth of this sequence goes to val, unless that left a class without a picture to train on.
 
     Args:
         pictures: all pictures.
