@@ -37,6 +37,7 @@ from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.progress import progress
 from voc12.layout import PICTURES, check_files, class_set, class_set_beside, pictures_in
+from voc12.make_lists import mask_names
 
 FORMATS = ('coco', 'labelme', 'cvat', 'labelstudio')
 WITH_POLYGONS = ('coco', 'labelme')
@@ -71,7 +72,7 @@ class Inputs:
 
 @dataclass
 class Counts:
-    """What became of the pixels of the masks."""
+    """The numbers of objects and pixels that were exported or left out."""
 
     objects: int = 0
     # objects of fewer than --min_area pixels
@@ -167,7 +168,7 @@ def find_inputs(args: argparse.Namespace) -> Inputs:
         names = read_list(args.list)
         check_files(args.masks, names, '.png', f'check --masks and {args.list}')
     else:
-        names = mask_names(args.masks)
+        names = all_masks(args.masks)
     images = picture_folder(args)
     if images is None and args.to in WITH_PICTURES:
         raise UserError(
@@ -186,14 +187,13 @@ def find_inputs(args: argparse.Namespace) -> Inputs:
     return Inputs(args.masks, names, find_classes(args), images)
 
 
-def mask_names(folder: str) -> list[str]:
+def all_masks(folder: str) -> list[str]:
     """The sorted names of the masks in a folder.
 
     Raises:
         UserError: there are none.
     """
-    files = sorted(os.listdir(folder))
-    names = [file[: -len('.png')] for file in files if file.endswith('.png') and file[0] != '.']
+    names = sorted(mask_names(folder))
     if not names:
         raise UserError(f'{folder}: holds no masks <name>.png; check --masks')
     return names

@@ -54,7 +54,7 @@ _CANNOT_BE_SCALED = (cv2.error, ValueError, RuntimeError, MemoryError)
 
 
 class Predictor(Protocol):
-    """What the two kinds of networks have in common here.
+    """The interface that the two kinds of networks have in common here.
 
     They are `network.cam_inference.CamPredictor` and `utils.predictor.SegmentationPredictor` of the
     segmentation, which describe the attributes.
@@ -304,7 +304,7 @@ def note_pictures(out: str, sizes: dict[str, int], overwrite: bool) -> None:
 
 
 def read_noted(out: str) -> dict[str, int]:
-    """What `note_pictures` has written; {} where there is nothing."""
+    """The content of the file that `note_pictures` writes; {} where there is none."""
     path = os.path.join(out, PICTURES)
     try:
         with open(path, encoding='utf-8') as file:

@@ -128,7 +128,7 @@ def write_run_report(work: str) -> None:
 
 
 def explicit_source(args: argparse.Namespace, of_run: list[Source]) -> Source:
-    """What --stage and the flags beside it name; what they leave out is that of the run.
+    """The source that --stage and the flags beside it name; what they leave out is that of the run.
 
     Raises:
         UserError: a flag is missing, or a file that it needs.

@@ -23,6 +23,7 @@ from tool.files.class_sets import FILE as CLASS_FILE
 from tool.files.class_sets import write_classes
 from tool.files.manifest import MANIFEST, first_difference
 from tool.files.npy import write_npy
+from tool.files.picture_files import lies_in
 from tool.files.pictures import read_image
 from tool.method.class_set import ClassSet
 from tool.run import command_line
@@ -116,9 +117,7 @@ def add_flags(parser: command_line.Parser) -> None:
 
 def refuse_inside(out: str, images: str, flag: str = '--images') -> None:
     """UserError if the data folder would lie in the folder of pictures that it is made from."""
-    inner = os.path.realpath(out)
-    outer = os.path.realpath(images)
-    if os.path.commonpath([inner, outer]) == outer:
+    if lies_in(out, images):
         raise UserError(f'{out}: lies in {images}, the folder of {flag}; choose another --out')
 
 

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from tool.files.atomic import need_file, need_folder, write_text
 from tool.files.class_sets import read_classes
 from tool.files.lists import ENDINGS, picture_name
-from tool.files.picture_files import find_pictures
+from tool.files.picture_files import find_pictures, lies_in
 from tool.files.pictures import check_size, image_size, read_mask
 from tool.method.class_set import BACKGROUND, ClassSet
 from tool.run import command_line
@@ -174,11 +174,9 @@ def class_set_of(rows: list[Row], columns: list[str], classes_txt: str | None) -
 
 def outside(folder: str, root: str, files: list[str]) -> list[str]:
     """The files of a list, which are paths below `root`, that do not lie in `folder`."""
-    outer = os.path.realpath(folder)
     inside: set[str] = set()
     for below in {os.path.dirname(file) for file in files}:
-        inner = os.path.realpath(os.path.join(root, below))
-        if os.path.commonpath([inner, outer]) == outer:
+        if lies_in(os.path.join(root, below), folder):
             inside.add(below)
     return [file for file in files if os.path.dirname(file) not in inside]
 

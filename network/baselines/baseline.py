@@ -217,7 +217,7 @@ class Baseline:
         raise NotImplementedError
 
     def class_probabilities(self, net: Any, view: torch.Tensor) -> torch.Tensor:
-        """How probable each foreground class is in a picture, float32 [K] (docs/method.md §10.9).
+        """The probability of each foreground class, float32 [K] (docs/method.md §10.9).
 
             probability_k = σ(mean of x_k over the picture and its mirror image)
 

@@ -98,5 +98,5 @@ def overlay(picture: np.ndarray, mask: np.ndarray, classes: ClassSet) -> Image.I
 
 
 def _enlargement(picture: np.ndarray) -> int:
-    """How many times as large as at LONG_SIDE lines and texts are, at least 1."""
+    """The factor on the sizes of lines and texts, which hold at LONG_SIDE; at least 1."""
     return max(1, round(max(picture.shape[:2]) / LONG_SIDE))

@@ -50,12 +50,12 @@ def named_pictures(paths: Iterable[str], out: str) -> dict[str, str]:
     paths = list(paths)
     file_of: dict[str, str] = {}
     for path in paths:
-        if _is_in(path, out):
+        if lies_in(path, out):
             raise UserError(
                 f'{path}: is in --out {out}, where masks are written; choose another --out'
             )
         for file in _pictures_of(path):
-            if _is_in(file, out):
+            if lies_in(file, out):
                 continue
             name = picture_name(file)
             other = file_of.setdefault(name, file)
@@ -80,8 +80,8 @@ def _pictures_of(path: str) -> list[str]:
     return [path]
 
 
-def _is_in(path: str, folder: str) -> bool:
-    """Whether a path is a folder, or lies in it, links followed."""
+def lies_in(path: str, folder: str) -> bool:
+    """Whether a path is the folder itself, or lies in it, links followed."""
     inner = os.path.realpath(path)
     outer = os.path.realpath(folder)
     return os.path.commonpath([inner, outer]) == outer

@@ -1,4 +1,4 @@
-"""How well masks agree with their own refinement by dense CRF: a score without ground truth.
+"""The agreement of masks with their own refinement by dense CRF: a score without ground truth.
 
 This is an addition of this project, not of the paper (docs/method.md §10.11).
 """

@@ -169,7 +169,7 @@ def table(result: dict[str, float]) -> str:
 
 @dataclass(frozen=True)
 class ClassAgreement:
-    """How predicted image-level classes agree with known ones. Precision and recall are in percent.
+    """The agreement of predicted image-level classes with known ones, in percent.
 
     A number that does not exist is nan: the precision of a class that is never predicted, the
     recall of one that no picture shows, a mean of nothing.

@@ -31,12 +31,12 @@ class Scored:
 
     @property
     def measure(self) -> str:
-        """What it measures: one of MIOU, HISTOGRAM and AGREEMENT."""
+        """The measure of its result: one of MIOU, HISTOGRAM and AGREEMENT."""
         return measure_of(self.scores)
 
 
 def measure_of(scores: dict) -> str:
-    """What the result of a scoring stage measures: one of MIOU, HISTOGRAM and AGREEMENT."""
+    """The measure of a scoring stage's result: one of MIOU, HISTOGRAM and AGREEMENT."""
     for measure in (HISTOGRAM, AGREEMENT):
         if measure in scores:
             return measure

@@ -72,7 +72,7 @@ def tested_list(run: RunSettings) -> str:
 
 
 def lacking_truth(run: RunSettings) -> str:
-    """What ground truth a run lacks to be scored, in words for a message; '' if it has all.
+    """The ground truth that a run lacks to be scored, in words for a message; '' if it has all.
 
     A data folder that does not exist counts as one that has all: the stages will refuse it.
 

@@ -13,7 +13,8 @@ inference from their size. What is not changed here is as in the preset laptop.
 import os
 from statistics import median
 
-from tool.files.lists import ENDINGS, read_list
+from tool.files.lists import read_list
+from tool.files.picture_files import find_pictures
 from tool.files.pictures import image_size
 from tool.presets import laptop
 from tool.presets.folders import with_folders
@@ -86,7 +87,7 @@ def steps(images: int, epochs: int, least: int) -> int:
 
 
 def training_pictures(run: RunSettings) -> int:
-    """How many pictures there are to train on.
+    """The number of pictures to train on.
 
     Where the run itself makes the lists, it is the number of all pictures of the folder.
     """
@@ -122,8 +123,7 @@ def picture_files(run: RunSettings) -> list[str]:
         UserError: there are none.
     """
     folder = f'{run.voc}/JPEGImages'
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    pictures = [name for name in names if name.lower().endswith(ENDINGS)]
+    pictures = find_pictures(folder) if os.path.isdir(folder) else []
     if not pictures:
         raise UserError(f'{folder}: no such folder with pictures; check --voc12_root')
     return [os.path.join(folder, name) for name in pictures]

@@ -234,6 +234,8 @@ class Runner:
         The time of a row is that of all stages since the row before. Stages of the same row share
         one.
         """
+        scored = self.scored()
+        scores_of = {item.stage.name: item.scores for item in scored}
         rows: dict[str, dict] = {}
         since_last_row = 0.0
         total = 0.0
@@ -241,15 +243,15 @@ class Runner:
             seconds = self.records.get(stage.name, {}).get('seconds', 0.0)
             since_last_row += seconds
             total += seconds
-            if stage.row and self._is_done(stage):
-                scores = read_scores(self.scores_path(stage))
+            if stage.name in scores_of:
+                scores = scores_of[stage.name]
                 core = list(self.preset.core)
                 before = rows.get(stage.row, {})
                 rows[stage.row] = ladder_row(stage.row, scores, core, since_last_row, before)
                 since_last_row = 0.0
         if rows:
             path = os.path.join(self.work, 'ladder.json')
-            choices = describe_choices(self.scored())
+            choices = describe_choices(scored)
             write_ladder(
                 path,
                 list(rows.values()),

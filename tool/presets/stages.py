@@ -51,7 +51,7 @@ Value = Word | bool | None | Sequence[Word]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run is asked for. A preset reads it to make its stages.
+    """The settings that a user asks for. A preset reads them to make its stages.
 
     None means that the user asked for nothing there, so the preset decides.
 
@@ -312,7 +312,7 @@ def _with_shared(stage: Stage, shared: Stage) -> Stage:
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset's function returns.
+    """The result of a preset's function.
 
     Attributes:
         about: one line that the pipeline prints when it starts.

@@ -91,7 +91,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How the masks of pictures compare with ground truth.
+    """The comparison of the masks of pictures with ground truth.
 
     Attributes:
         confusions: {title of a stage: int64 [C, C + 1]}, summed over the pictures.

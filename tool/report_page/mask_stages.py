@@ -28,7 +28,7 @@ class MaskStage:
 
 @dataclass(frozen=True)
 class Source:
-    """What a gallery is made from.
+    """The pictures, masks and CAMs that a gallery is made from.
 
     Attributes:
         title: the heading of the gallery.

@@ -44,7 +44,7 @@ class Legend:
 
 @dataclass
 class Page:
-    """What the page shows. A section without content is left out.
+    """The content of the page. A section without content is left out.
 
     Attributes:
         title: the heading.
@@ -113,7 +113,7 @@ def page_of_run(run: Run) -> Page:
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    """What stands below the heading: how and when the run was made."""
+    """The facts below the heading: how and when the run was made."""
     facts = [('folder', os.path.abspath(run.work))]
     for name in ('seed', 'commit'):
         if name in run.ladder:

@@ -84,7 +84,7 @@ def _components(pixels: np.ndarray, class_id: int) -> list[MaskObject]:
 
 
 def _place(item: MaskObject) -> tuple[int, int, int, int]:
-    """What objects are sorted by."""
+    """The key that objects are sorted by."""
     left, top, width, height = item.box
     return -width * height, item.class_id, top, left
 
