@@ -13,6 +13,7 @@ Writes one or more of these. What is already there from the same weights and set
 """
 
 import argparse
+import functools
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from network.device import to_device
 from network.weights import AFFINITY, net_from_checkpoint
 from tool.files.lists import read_list
 from tool.files.manifest import fingerprint
-from tool.files.picture_stage import Output, PictureStage
+from tool.files.picture_stage import CatchesProblems, Output, PictureStage
 from tool.files.stage_outputs import write_walk
 from tool.method.class_set import ClassSet
 from tool.method.random_walk import random_walk
@@ -32,7 +33,7 @@ from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.shard import is_first
 from voc12.aff_data import WalkSet
-from voc12.layout import check_images, check_maps, class_set, image_path
+from voc12.layout import check_images, check_maps, class_set, image_path, picture_and_map
 
 
 def parse_args() -> argparse.Namespace:
@@ -110,6 +111,8 @@ def add_run_flags(parser: command_line.Parser) -> None:
     command_line.add_crf_backend_flag(parser)
     command_line.add_workers_flag(parser)
     command_line.add_jobs_flag(parser, 'CRF and writing')
+    command_line.add_on_error_flag(parser)
+    command_line.add_dry_run_flag(parser)
     command_line.add_device_flag(parser)
 
 
@@ -119,25 +122,28 @@ def main(args: argparse.Namespace) -> None:
     classes = class_set(args.voc12_root)
     names = read_list(args.infer_list)
     check_images(args.voc12_root, names)
-    stage = PictureStage('aff_infer', names, args.overwrite)
+    stage = PictureStage('aff_infer', names, args.overwrite, args.on_error, args.dry_run)
     fix = 'make the CAMs with contrast_infer.py --out_cam'
     check_maps(args.cam_dir, args.voc12_root, stage.names, fix)
     net = make_net(args, classes, device)
     plain, refined = mask_folders(args)
     crf_backend = args.crf_backend if refined else None
-    stage.claim(wanted_outputs(args, plain, refined), crf_backend)
+    made_of = functools.partial(picture_and_map, args.voc12_root, args.cam_dir)
+    stage.claim(wanted_outputs(args, plain, refined), made_of, crf_backend)
 
     todo = list(stage.todo)
+    walk_set = WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score, net.normalisation)
     loader = DataLoader(
-        WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score, net.normalisation),
+        CatchesProblems(walk_set, todo),
         batch_size=None,  # a picture at a time: their sizes differ
         num_workers=args.num_workers,
         pin_memory=device.type == 'cuda',
     )
     with stage.writers(args.jobs) as submit:
-        for sample in loader:
+        for sample in stage.usable(loader):
             scores = walk(net, sample, device, args.beta, args.logt)
             submit(
+                sample['name'],
                 write_walk,
                 sample['name'],
                 scores,

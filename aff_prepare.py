@@ -11,6 +11,7 @@ Writes <out_crf>/4.00/<name>.npy and so on, a folder for each α: dicts of the b
 """
 
 import argparse
+import functools
 import os
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ from tool.method.class_set import ClassSet
 from tool.method.crf import affinity_maps
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.layout import check_images, check_maps, class_set, image_path
+from voc12.layout import check_images, check_maps, class_set, image_path, picture_and_map
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,6 +70,8 @@ def parse_args() -> argparse.Namespace:
         help='number format of the maps on disk; float16 halves their size',
     )
     command_line.add_jobs_flag(parser, 'the CRF')
+    command_line.add_on_error_flag(parser)
+    command_line.add_dry_run_flag(parser)
     parser.output.add_argument(
         '--overwrite', action='store_true', help='replace the output of other settings'
     )
@@ -79,10 +82,11 @@ def main(args: argparse.Namespace) -> None:
     folders = folders_of(args.alpha)
     names = read_list(args.infer_list)
     check_images(args.voc12_root, names)
-    stage = PictureStage('aff_prepare', names, args.overwrite)
+    stage = PictureStage('aff_prepare', names, args.overwrite, args.on_error, args.dry_run)
     fix = 'make the CAMs with contrast_infer.py --out_cam'
     check_maps(args.cam_dir, args.voc12_root, stage.names, fix)
-    stage.claim(wanted_outputs(args, folders), args.crf_backend)
+    made_of = functools.partial(picture_and_map, args.voc12_root, args.cam_dir)
+    stage.claim(wanted_outputs(args, folders), made_of, args.crf_backend)
 
     classes = class_set(args.voc12_root)
     options = MapOptions(args.unary, args.crf_iters, args.dtype, args.crf_backend, classes)
@@ -91,7 +95,7 @@ def main(args: argparse.Namespace) -> None:
         image_file = image_path(args.voc12_root, name)
         cam_file = os.path.join(args.cam_dir, name + '.npy')
         alphas = {output.path(name): output.settings['alpha'] for output in missing_outputs}
-        tasks.append((image_file, cam_file, alphas, options))
+        tasks.append((name, (image_file, cam_file, alphas, options)))
     stage.map(prepare, tasks, args.jobs)
     stage.report(f' ({args.infer_list}), α {" ".join(folders)}', where=args.out_crf)
 

@@ -14,6 +14,7 @@ Writes one or more of these. What is already there from the same weights and set
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,8 @@ from network.cam_inference import (
 )
 from tool.files.lists import labels_of, read_labels, read_list
 from tool.files.manifest import fingerprint
-from tool.files.picture_stage import Output, PictureStage
+from tool.files.picture_stage import CatchesProblems, Output, PictureStage
+from tool.files.records import Inputs
 from tool.files.stage_outputs import SeedOutputs, write_seed
 from tool.method.class_set import ClassSet
 from tool.method.metrics import class_agreement, class_table
@@ -158,6 +160,8 @@ def add_run_flags(parser: command_line.Parser) -> None:
     command_line.add_crf_backend_flag(parser)
     command_line.add_workers_flag(parser)
     command_line.add_amp_flag(parser)
+    command_line.add_on_error_flag(parser)
+    command_line.add_dry_run_flag(parser)
     command_line.add_device_flag(parser)
     command_line.add_jobs_flag(parser, 'writing and the CRF')
 
@@ -193,7 +197,7 @@ def main(args: argparse.Namespace) -> None:
     classes = class_set(args.voc12_root)
     names, labels = read_inputs(args, classes)
     known = read_known_labels(args, classes, names)
-    stage = PictureStage('infer', names, args.overwrite)
+    stage = PictureStage('infer', names, args.overwrite, args.on_error, args.dry_run)
     net, baseline, why, _ = load_cam_net(
         args.weights,
         device,
@@ -206,7 +210,7 @@ def main(args: argparse.Namespace) -> None:
     check_pcm_flags(args, baseline)
     outputs = seed_outputs(args, baseline, classes)
     crf_backend = args.crf_backend if args.out_crf else None
-    stage.claim(wanted_outputs(args, outputs), crf_backend)
+    stage.claim(wanted_outputs(args, outputs), made_of(args, names, labels), crf_backend)
     if is_first():
         complete = len(stage.names) - len(stage.todo)
         print(
@@ -218,14 +222,14 @@ def main(args: argparse.Namespace) -> None:
     views = MultiScaleSet(args.voc12_root, names, labels, args.scales, net.normalisation)
     todo = [index for index, name in enumerate(names) if name in stage.todo]
     loader = DataLoader(
-        Subset(views, todo),
+        CatchesProblems(Subset(views, todo), list(stage.todo)),
         batch_size=None,  # a picture at a time: their sizes differ
         num_workers=args.num_workers,
         pin_memory=device.type == 'cuda',
     )
     predicted: dict[str, list[int]] = {}
     with stage.writers(args.jobs) as submit:
-        for item in loader:
+        for item in stage.usable(loader):
             if predicts:
                 view = item['views'][nearest_to_1(args.scales)].to(device, non_blocking=True)
                 threshold = args.cls_labels.threshold
@@ -233,10 +237,10 @@ def main(args: argparse.Namespace) -> None:
                 predicted[item['name']] = item['classes']
             cam = seeds(net, baseline, item, device, dtype, args.gate_pcm, args.fill_empty)
             path = image_path(args.voc12_root, item['name'])
-            submit(write_seed, item['name'], cam, item['size'], path, outputs)
-    stage.report(f' ({args.infer_list})')
+            submit(item['name'], write_seed, item['name'], cam, item['size'], path, outputs)
     if args.known_labels and is_first():
         print_agreement(args, stage, predicted, known, classes)
+    stage.report(f' ({args.infer_list})')
 
 
 def read_inputs(args: argparse.Namespace, classes: ClassSet) -> tuple[list[str], np.ndarray | None]:
@@ -252,6 +256,27 @@ def read_inputs(args: argparse.Namespace, classes: ClassSet) -> tuple[list[str],
         labels = pick_labels(read_labels(args.cls_labels, classes), names, args.cls_labels)
     check_images(args.voc12_root, names)
     return names, labels
+
+
+def made_of(
+    args: argparse.Namespace, names: list[str], labels: np.ndarray | None
+) -> Callable[[str], Inputs]:
+    """A function that says what the files of a picture are made from.
+
+    Args:
+        args: the command line.
+        names: names of the pictures.
+        labels: their labels, [N, K]; None where the network predicts them.
+    """
+    classes_of: dict[str, list[int] | None] = dict.fromkeys(names)
+    if labels is not None:
+        for name, label in zip(names, labels):
+            classes_of[name] = np.flatnonzero(label).tolist()
+
+    def inputs(name: str) -> Inputs:
+        return Inputs((image_path(args.voc12_root, name),), classes_of[name])
+
+    return inputs
 
 
 def read_known_labels(

@@ -20,6 +20,7 @@ from tool.files.manifest import fingerprint
 from tool.files.maps import read_maps
 from tool.files.picture_stage import Output, PictureStage
 from tool.files.pictures import write_mask
+from tool.files.records import Inputs
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -43,6 +44,8 @@ def parse_args() -> argparse.Namespace:
         help='data folder whose classes.txt names the classes of the maps',
     )
     command_line.add_jobs_flag(parser, 'reading and writing')
+    command_line.add_on_error_flag(parser)
+    command_line.add_dry_run_flag(parser)
     parser.output.add_argument(
         '--overwrite', action='store_true', help='replace masks that were made from other maps'
     )
@@ -50,16 +53,18 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    stage = PictureStage('pseudo masks', read_names(args), args.overwrite)
+    names = read_names(args)
+    stage = PictureStage('pseudo masks', names, args.overwrite, args.on_error, args.dry_run)
     settings = {'stage': 'make_pseudo_masks', 'crf_dir': fingerprint(args.crf_dir)}
     masks = Output(args.out_dir, '.png', settings)
-    stage.claim([masks])
+
+    def map_file(name: str) -> str:
+        return os.path.join(args.crf_dir, name + '.npy')
+
+    stage.claim([masks], lambda name: Inputs((map_file(name),)))
 
     classes = class_set(args.voc12_root)
-    tasks = [
-        (os.path.join(args.crf_dir, name + '.npy'), masks.path(name), classes)
-        for name in stage.todo
-    ]
+    tasks = [(name, (map_file(name), masks.path(name), classes)) for name in stage.todo]
     stage.map(make_mask, tasks, args.jobs)
     stage.report()
 

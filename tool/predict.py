@@ -20,7 +20,6 @@ predicted is left out and named at the end, and the exit code is 1.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -31,12 +30,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tool.files.atomic import write_text
 from tool.files.manifest import fingerprint
 from tool.files.picture_files import named_pictures
-from tool.files.picture_stage import Output, PictureStage
+from tool.files.picture_stage import CatchesProblems, Output, PictureStage
 from tool.files.pictures import read_image
 from tool.files.prediction_outputs import MaskOutputs
+from tool.files.records import Inputs
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -45,9 +44,6 @@ from tool.run.shard import is_first
 # Folders in --out for what --overlay asks for.
 OVERLAYS = 'overlay'
 HEAT_MAPS = 'heat'
-
-# File in --out that tells which pictures the masks are of: {name: size of the picture's file}.
-PICTURES = '.pictures.json'
 
 # What resizing raises: OpenCV where a scale leaves no pixel, all where the memory is too small.
 _CANNOT_BE_SCALED = (cv2.error, ValueError, RuntimeError, MemoryError)
@@ -154,13 +150,8 @@ def add_output_flags(parser: command_line.Parser) -> None:
 
 
 def add_run_flags(parser: command_line.Parser) -> None:
-    parser.run.add_argument(
-        '--on_error',
-        choices=('skip', 'stop'),
-        default='skip',
-        help='at a picture that cannot be read or predicted: skip it, name it at the end and exit '
-        'with 1; or stop there and exit with 2',
-    )
+    command_line.add_on_error_flag(parser, default='skip')
+    command_line.add_dry_run_flag(parser)
     command_line.add_crf_backend_flag(parser)
     command_line.add_workers_flag(parser)
     command_line.add_amp_flag(parser)
@@ -172,12 +163,13 @@ def main(args: argparse.Namespace) -> None:
     pictures = named_pictures(args.pictures, args.out)
     predictor = make_predictor(args)
     outputs = mask_outputs(args, predictor)
-    stage = PictureStage('predict', list(pictures), args.overwrite)
-    sizes = {name: os.path.getsize(path) for name, path in pictures.items()}
-    if not args.overwrite:
-        check_same_pictures(args.out, pictures, sizes)
-    stage.claim(wanted_outputs(args, predictor, outputs), outputs.crf_backend)
-    note_pictures(args.out, sizes, args.overwrite)
+    stage = PictureStage('predict', list(pictures), args.overwrite, args.on_error, args.dry_run)
+
+    def made_of(name: str) -> Inputs:
+        return Inputs((pictures[name],))
+
+    stage.claim(wanted_outputs(args, predictor, outputs), made_of, outputs.crf_backend)
+    check_same_pictures(stage, pictures)
     if is_first():
         complete = len(stage.names) - len(stage.todo)
         print(
@@ -185,8 +177,8 @@ def main(args: argparse.Namespace) -> None:
             f'{len(stage.names)} pictures, {complete} already complete',
             flush=True,
         )
-    failures = predict_all(args, stage, pictures, predictor, outputs)
-    report(args, stage, failures)
+    predict_all(args, stage, pictures, predictor, outputs)
+    stage.report()
 
 
 def make_predictor(args: argparse.Namespace) -> Predictor:
@@ -275,44 +267,20 @@ def wanted_outputs(
     return wanted
 
 
-def check_same_pictures(out: str, pictures: dict[str, str], sizes: dict[str, int]) -> None:
-    """Check that masks that are there are of the pictures that are given, and not of others.
-
-    Two files of one name are taken for the same picture if they have the same number of bytes.
+def check_same_pictures(stage: PictureStage, pictures: dict[str, str]) -> None:
+    """Check that the masks that are there are of the pictures that are given, and not of others.
 
     Args:
-        out: the folder of masks.
+        stage: the stage, which has claimed its folders.
         pictures: {name: file}.
-        sizes: {name: bytes of the file}.
     Raises:
         UserError: the mask of a name is of another picture.
     """
-    noted = read_noted(out)
-    for name, path in pictures.items():
-        mask = os.path.join(out, name + '.png')
-        if noted.get(name, sizes[name]) != sizes[name] and os.path.exists(mask):
-            raise UserError(
-                f'{mask}: is of another picture than {path}; choose another --out, or replace all '
-                'masks there with --overwrite'
-            )
-
-
-def note_pictures(out: str, sizes: dict[str, int], overwrite: bool) -> None:
-    """Note in --out which pictures its masks are of, for `check_same_pictures`."""
-    noted = {} if overwrite else read_noted(out)
-    write_text(os.path.join(out, PICTURES), json.dumps({**noted, **sizes}, indent=1) + '\n')
-
-
-def read_noted(out: str) -> dict[str, int]:
-    """The content of the file that `note_pictures` writes; {} where there is none."""
-    path = os.path.join(out, PICTURES)
-    try:
-        with open(path, encoding='utf-8') as file:
-            return dict(json.load(file))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f'{path}: unreadable ({error}); remove it, or use another --out') from None
+    for name, mask in stage.stale.items():
+        raise UserError(
+            f'{mask}: is of another picture than {pictures[name]}; choose another --out, or '
+            'replace all masks there with --overwrite'
+        )
 
 
 class PictureSet:
@@ -332,19 +300,18 @@ class PictureSet:
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
-        """'name', 'picture', uint8 [H, W, 3], and 'views'; or 'name' and 'error', the reason why
-        the picture cannot be used."""
-        name = self.names[index]
+        """'name', 'picture', uint8 [H, W, 3], and 'views'.
+
+        Raises:
+            UserError: the picture cannot be read or scaled.
+        """
         path = self.paths[index]
-        try:
-            image = read_image(path, 'it was there a moment ago')
-        except UserError as error:
-            return {'name': name, 'error': str(error)}
+        image = read_image(path, 'it was there a moment ago')
         try:
             views = self.make_views(image)
         except _CANNOT_BE_SCALED as error:
-            return {'name': name, 'error': f'{path}: cannot be scaled ({first_line(error)})'}
-        return {'name': name, 'picture': np.array(image), 'views': views}
+            raise UserError(f'{path}: cannot be scaled ({first_line(error)})') from None
+        return {'name': self.names[index], 'picture': np.array(image), 'views': views}
 
 
 def predict_all(
@@ -353,76 +320,42 @@ def predict_all(
     pictures: dict[str, str],
     predictor: Predictor,
     outputs: MaskOutputs,
-) -> list[str]:
+) -> None:
     """Write the files that are missing; the dense CRF runs beside the network.
 
     A picture is a batch of its own, with its mirror image. Pictures of any origin rarely have equal
     sizes, and one with its mirror image keeps a GPU busy.
 
-    Returns:
-        Why pictures were left out, a line for each.
     Raises:
-        UserError: with --on_error stop, for the first such picture.
+        UserError: with --on_error stop, for the first picture that cannot be predicted.
     """
     from torch.utils.data import DataLoader
 
     todo = {name: pictures[name] for name in stage.todo}
     workers = min(args.num_workers, len(todo))
     loader = DataLoader(
-        PictureSet(todo, predictor.make_views),  # type: ignore[arg-type]
+        CatchesProblems(PictureSet(todo, predictor.make_views), list(todo)),  # type: ignore[arg-type]
         batch_size=None,
         num_workers=workers,
         pin_memory=predictor.device.type == 'cuda',
     )
-    failures = []
     with stage.writers(min(args.jobs, len(todo)) if args.crf else 0) as submit:
-        for item in loader:
+        for item in stage.usable(loader):
             name = item['name']
-            reason = item.get('error')
-            if reason is None:
-                picture = np.asarray(item['picture'])
-                try:
-                    prediction = predictor.predict(item['views'], picture.shape[:2])
-                except RuntimeError as error:  # the picture is too large for the memory, or tiny
-                    reason = f'{pictures[name]}: cannot be predicted ({first_line(error)})'
-            if reason is None:
-                submit(predictor.write, name, picture, prediction, outputs)
+            picture = np.asarray(item['picture'])
+            try:
+                prediction = predictor.predict(item['views'], picture.shape[:2])
+            except RuntimeError as error:  # the picture is too large for the memory, or tiny
+                reason = first_line(error)
+                stage.leave_out(name, f'{pictures[name]}: cannot be predicted ({reason})')
                 continue
-            if args.on_error == 'stop':
-                raise UserError(reason)
-            failures.append(reason)
-            submit(do_nothing)  # it counts as done in the progress bar
-    return failures
-
-
-def do_nothing() -> None:
-    """The work that is left to do for a picture that is left out."""
+            submit(name, predictor.write, name, picture, prediction, outputs)
 
 
 def first_line(error: Exception) -> str:
     """The first line of an error's message, or its name where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
-
-
-def report(args: argparse.Namespace, stage: PictureStage, failures: list[str]) -> None:
-    """Print how many pictures were made, and which were left out and why.
-
-    Exits with 1 if any was left out.
-    """
-    there = len(stage.names) - len(stage.todo)
-    made = len(stage.todo) - len(failures)
-    print(
-        f'{len(stage.names)} pictures: {made} made, {there} were there, {len(failures)} left out; '
-        f'in {args.out}',
-        flush=True,
-    )
-    if not failures:
-        return
-    print(f'left out, {len(failures)} pictures:', file=sys.stderr)
-    for failure in failures:
-        print(f'  {failure}', file=sys.stderr)
-    sys.exit(1)
 
 
 if __name__ == '__main__':

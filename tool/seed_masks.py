@@ -13,6 +13,7 @@ there from the same CAMs and settings are skipped.
 """
 
 import argparse
+import functools
 import os
 
 from tool.files.lists import read_list
@@ -24,7 +25,7 @@ from tool.files.stage_outputs import SeedOutputs, write_seed
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.layout import check_files, check_images, class_set, image_path
+from voc12.layout import check_files, check_images, class_set, image_path, picture_and_map
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,6 +53,8 @@ def parse_args() -> argparse.Namespace:
     )
     command_line.add_crf_backend_flag(parser)
     command_line.add_jobs_flag(parser, 'reading, the CRF and writing')
+    command_line.add_on_error_flag(parser)
+    command_line.add_dry_run_flag(parser)
     parser.output.add_argument(
         '--overwrite',
         action='store_true',
@@ -67,7 +70,7 @@ def main(args: argparse.Namespace) -> None:
     check_images(args.voc12_root, names)
     check_files(args.cam_dir, names, '.npy', 'make the CAMs with contrast_infer.py --out_cam')
     classes = class_set(args.voc12_root)
-    stage = PictureStage('seed masks', names, args.overwrite)
+    stage = PictureStage('seed masks', names, args.overwrite, args.on_error, args.dry_run)
     outputs = SeedOutputs(
         cam=None,
         png=args.out_png,
@@ -79,9 +82,12 @@ def main(args: argparse.Namespace) -> None:
     )
     settings = {'stage': 'seed_masks', 'cam_dir': fingerprint(args.cam_dir), 't': args.t}
     wanted = outputs.wanted(cam_settings={}, mask_settings=settings)
-    stage.claim(wanted, args.crf_backend if args.out_crf else None)
+    made_of = functools.partial(picture_and_map, args.voc12_root, args.cam_dir)
+    stage.claim(wanted, made_of, args.crf_backend if args.out_crf else None)
 
-    tasks = [(args.voc12_root, args.cam_dir, outputs, classes, name) for name in stage.todo]
+    tasks = []
+    for name in stage.todo:
+        tasks.append((name, (args.voc12_root, args.cam_dir, outputs, classes, name)))
     stage.map(make_masks, tasks, args.jobs)
     stage.report(f' ({args.list}), background score {args.t}')
 

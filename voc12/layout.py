@@ -13,6 +13,7 @@ from tool.files.class_sets import read_class_set
 from tool.files.lists import ENDINGS, picture_name
 from tool.files.maps import maps_size
 from tool.files.pictures import check_size, image_size
+from tool.files.records import Inputs
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 from tool.run.progress import progress
@@ -99,6 +100,11 @@ def image_path(root: str, name: str) -> str:
     """Path of a picture in a data folder; <name>.jpg where the folder has no such picture."""
     file = pictures(root).get(name, name + '.jpg')
     return os.path.join(root, PICTURES, file)
+
+
+def picture_and_map(root: str, map_dir: str, name: str) -> Inputs:
+    """What a stage reads of a picture: the picture of a data folder, and its map file."""
+    return Inputs((image_path(root, name), os.path.join(map_dir, name + '.npy')))
 
 
 def check_images(root: str, names: list[str], flag: str = '--voc12_root') -> None:

@@ -32,6 +32,7 @@ import argparse
 import contextlib
 import functools
 import os
+import re
 
 import cv2
 import imageio.v3 as iio
@@ -40,6 +41,7 @@ import numpy as np
 from tool.files.atomic import atomic
 from tool.files.class_sets import FILE as CLASS_FILE
 from tool.files.class_sets import write_classes
+from tool.files.folder_locks import FolderLocks
 from tool.files.manifest import claim_all, fingerprint, missing
 from tool.files.pictures import write_mask
 from tool.method.class_set import ClassSet
@@ -496,7 +498,29 @@ def main(args: argparse.Namespace) -> None:
     refuse_devkit(args.out)
     outputs = [(os.path.join(args.out, folder), extension) for folder, extension in OUTPUTS]
     png_folders = [folder for folder, extension in outputs if extension == '.png']
-    claim_all([(folder, settings) for folder in png_folders], args.overwrite)
+    with FolderLocks(png_folders):
+        claim_all([(folder, settings) for folder in png_folders], args.overwrite, is_own)
+        draw_all(args, train_names, val_names, outputs)
+
+
+def is_own(folder: str, file: str) -> bool:
+    """Whether this command makes files of this name."""
+    return re.fullmatch(r'(train|val)_\d{6,}\.png', file) is not None
+
+
+def draw_all(
+    args: argparse.Namespace,
+    train_names: list[str],
+    val_names: list[str],
+    outputs: list[tuple[str, str]],
+) -> None:
+    """Write the pictures that are missing, the classes, and the lists.
+
+    Args:
+        args: the command line.
+        train_names, val_names: names of the pictures.
+        outputs: (folder, extension) of each kind of file.
+    """
     write_class_file(os.path.join(args.out, CLASS_FILE), args.classes)
 
     todo = missing(train_names + val_names, outputs)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tool.files.manifest import MANIFEST, claim, fingerprint, missing
+from tool.files.manifest import MANIFEST, claim_all, fingerprint, missing
 from tool.run.errors import UserError
 
 SETTINGS = {'stage': 'infer', 'scales': (0.5, 1.0), 'threshold': 0.26, 'weights': 'ab12'}
@@ -14,6 +14,10 @@ SETTINGS = {'stage': 'infer', 'scales': (0.5, 1.0), 'threshold': 0.26, 'weights'
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / 'cam'
+
+
+def claim(folder, settings, overwrite=False, is_own=None):
+    claim_all([(folder, settings)], overwrite, is_own)
 
 
 def test_claim_makes_the_folder_and_is_kept_by_the_same_settings(folder):
@@ -51,12 +55,38 @@ def test_overwrite_of_the_same_settings_starts_again(folder):
     assert [path.name for path in folder.iterdir()] == [MANIFEST]
 
 
-def test_output_without_a_manifest_is_refused(folder):
+@pytest.mark.parametrize('overwrite', [False, True])
+def test_output_without_a_manifest_is_refused(folder, overwrite):
     folder.mkdir()
     (folder / 'a.png').write_text('a')
-    with pytest.raises(UserError, match='holds 1 files that this stage did not write'):
-        claim(str(folder), SETTINGS)
-    assert not (folder / MANIFEST).exists()
+    with pytest.raises(UserError, match='holds 1 files that this stage did not write, e.g. a.png'):
+        claim(str(folder), SETTINGS, overwrite)
+    assert [path.name for path in folder.iterdir()] == ['a.png']
+
+
+@pytest.mark.parametrize('overwrite', [False, True])
+def test_output_of_another_stage_is_never_replaced(folder, overwrite):
+    claim(str(folder), SETTINGS)
+    (folder / 'a.npy').write_text('a')
+    with pytest.raises(UserError, match='cam: was made by the stage infer; use another folder'):
+        claim(str(folder), {'stage': 'walk'}, overwrite)
+    assert (folder / 'a.npy').read_text() == 'a'
+
+
+def test_overwrite_keeps_files_that_the_stage_did_not_write(folder):
+    claim(str(folder), SETTINGS)
+    for name in ('a.npy', 'b.npy'):
+        (folder / name).write_text('a')
+
+    def is_own(folder, file):
+        return file == 'a.npy'
+
+    with pytest.raises(UserError, match='holds 1 files that this stage did not write, e.g. b.npy'):
+        claim(str(folder), SETTINGS, overwrite=True, is_own=is_own)
+    assert (folder / 'a.npy').exists() and (folder / 'b.npy').exists()
+    (folder / 'b.npy').unlink()
+    claim(str(folder), SETTINGS, overwrite=True, is_own=is_own)
+    assert [path.name for path in folder.iterdir()] == [MANIFEST]
 
 
 def test_a_folder_claimed_but_empty_may_be_claimed_by_other_settings(folder):

@@ -64,6 +64,8 @@ def run(
             out_no_crf=out_no_crf and str(out_no_crf),
             submission=submission and str(submission),
             overwrite=overwrite,
+            on_error='stop',
+            dry_run=False,
             jobs=jobs,
         )
     )

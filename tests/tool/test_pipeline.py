@@ -143,6 +143,33 @@ def test_a_changed_stage_and_all_after_it_are_done_anew(toy):
     assert toy('--seed', 4)[3] == []  # no stage of the toy asks for the seed
 
 
+def test_a_stage_whose_files_have_changed_runs_again(toy, tmp_path):
+    listed = tmp_path / 'list.txt'
+    listed.write_text('a\n')
+    flags = ('--set', f'walk.value={listed}')
+    assert toy(*flags)[3] == ALL
+    assert toy(*flags)[3] == []
+    listed.write_text('b\n')
+    code, out, _, ran = toy(*flags)
+    assert code == 0 and ran == ['walk'] and f'runs again, {listed} has changed' in out
+    assert toy(*flags)[3] == []
+    (toy.folder / 'last.txt').write_text('edited')
+    assert toy(*flags)[3] == ['last:found']  # its output is not removed: the stage decides
+
+
+def test_a_pipeline_killed_while_it_removes_old_output_removes_the_rest(toy, monkeypatch):
+    toy()
+
+    def killed(self, stage):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr('tool.presets.runner.Runner.clean', killed)
+        assert toy('--set', 'one.value=x')[::3] == (130, [])
+    # with the old command, whose output may be half removed
+    assert toy()[3] == ALL
+
+
 def test_a_failed_stage_passes_its_line_and_code_on_and_is_continued(toy):
     code, _, err, ran = toy('--set', 'walk.do=fail')
     assert code == 7 and ran == ['one', 'seeds', 'crf', 'walk']

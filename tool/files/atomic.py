@@ -1,9 +1,10 @@
 """Atomic writing, and checks that files and folders exist."""
 
 import contextlib
+import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tool.run.errors import UserError
 
@@ -11,6 +12,9 @@ from tool.run.errors import UserError
 # 0600; `atomic` gives them the mode of ordinary files.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+
+# end of the names of temporary files
+_TEMPORARY = '.tmp'
 
 
 @contextlib.contextmanager
@@ -26,21 +30,48 @@ def atomic(path: str) -> Iterator[str]:
     folder, name = os.path.split(os.path.abspath(path))
     try:
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix='.tmp', dir=folder)
+        handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix=_TEMPORARY, dir=folder)
     except OSError as error:
-        raise UserError(
-            f'{path}: cannot be written ({error.strerror}); choose another output folder'
-        ) from None
+        raise cannot_be_written(path, error) from None
     os.close(handle)
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f'{path}: cannot be written ({error.strerror or error})') from None
+        raise cannot_be_written(path, error) from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def cannot_be_written(path: str, error: OSError) -> UserError:
+    """The error to raise where a file cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        fix = 'make room and give the same command again'
+    else:
+        fix = 'choose another output folder'
+    return UserError(f'{path}: cannot be written ({error.strerror or error}); {fix}')
+
+
+def remove_left_overs(folder: str, names: Iterable[str]) -> None:
+    """Remove what killed processes have left of `atomic` files in a folder.
+
+    Args:
+        folder: it need not exist.
+        names: names of the files in the folder that no other process writes at this time.
+    """
+    if not os.path.isdir(folder):
+        return
+    own = set(names)
+    for entry in os.listdir(folder):
+        if not (entry.startswith('.') and entry.endswith(_TEMPORARY)):
+            continue
+        # .<name>.<random characters>.tmp
+        name = entry[1 : -len(_TEMPORARY)].rpartition('.')[0]
+        if name in own:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, entry))
 
 
 def need_file(path: str, fix: str) -> str:

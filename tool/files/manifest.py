@@ -6,8 +6,10 @@ With it a stage resumes its own work, and refuses a folder that was made with ot
 import hashlib
 import json
 import os
+from collections.abc import Callable
 
 from tool.files.atomic import write_text
+from tool.files.records import as_json
 from tool.run.errors import UserError
 
 MANIFEST = '.manifest.json'
@@ -29,60 +31,89 @@ def fingerprint(path: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def claim(folder: str, settings: dict, overwrite: bool = False) -> None:
-    """Claim one folder, see `claim_all`."""
-    claim_all([(folder, settings)], overwrite)
-
-
-def claim_all(folders: list[tuple[str, dict]], overwrite: bool = False) -> None:
+def claim_all(
+    folders: list[tuple[str, dict]],
+    overwrite: bool = False,
+    is_own: Callable[[str, str], bool] | None = None,
+) -> None:
     """Make folders the outputs of a stage, by writing their manifests.
 
     A folder with the same settings is left as it is, so that complete files can be skipped. A
-    folder that holds files of other settings, or files without a manifest, is refused. If one
-    folder is refused, none is changed.
+    folder that another stage has made, or that holds files without a manifest, is refused, and so
+    is one of other settings unless it is to be overwritten. If one folder is refused, none is
+    changed.
 
     Args:
         folders: (folder, settings) of each output. The settings are JSON values that decide the
-            bytes of the files (fingerprint of the weights, scales, α, …); the image list does not.
-        overwrite: remove the .npy and .png files of each folder instead of refusing it.
+            bytes of the files (fingerprint of the weights, scales, α, …) and name the stage
+            ('stage'); the image list is not among them.
+        overwrite: remove what this stage has written into the folders, whatever the settings.
+        is_own: is_own(folder, file name) says whether the stage has written a .npy or .png file;
+            None: all files of a folder with a manifest are its own.
     Raises:
-        UserError: a folder holds files of other settings, and the message names the first
-            difference; or a folder is given twice.
+        UserError: a folder is refused, and the message says why; or a folder is given twice.
     """
+    check_claims(folders, overwrite, is_own)
+    for folder, settings in folders:
+        if overwrite:
+            for name in _outputs(folder):
+                os.unlink(os.path.join(folder, name))
+        if read_manifest(folder) != as_json(settings):
+            _write(folder, settings)
+
+
+def check_claims(
+    folders: list[tuple[str, dict]],
+    overwrite: bool = False,
+    is_own: Callable[[str, str], bool] | None = None,
+) -> None:
+    """The checks of `claim_all`, whose arguments and errors these are; nothing is written."""
     paths = [os.path.realpath(folder) for folder, _ in folders]
     for (folder, _), path in zip(folders, paths):
         if paths.count(path) > 1:
             raise UserError(f'{folder}: is given for two outputs; each needs a folder of its own')
-    if overwrite:
-        for folder, settings in folders:
-            for name in _outputs(folder):
-                os.unlink(os.path.join(folder, name))
-            _write(folder, settings)
-        return
     for folder, settings in folders:
-        _check(folder, settings)
-    for folder, settings in folders:
-        if read_manifest(folder) != _as_json(settings):
-            _write(folder, settings)
+        _check(folder, settings, overwrite, is_own)
 
 
-def _check(folder: str, settings: dict) -> None:
-    """UserError if a folder holds files of other settings."""
+def _check(
+    folder: str,
+    settings: dict,
+    overwrite: bool,
+    is_own: Callable[[str, str], bool] | None,
+) -> None:
+    """UserError if a folder cannot be claimed, see `claim_all`."""
     outputs = _outputs(folder)
-    before = read_manifest(folder)
-    now = _as_json(settings)
-    if not outputs or before == now:
+    if not outputs:
         return
+    before = read_manifest(folder)
+    now = as_json(settings)
     if before is None:
+        raise _foreign(folder, outputs)
+    if before.get('stage') != now.get('stage'):
         raise UserError(
-            f'{folder}: holds {len(outputs)} files that this stage did not write; '
-            'use --overwrite to replace them or another folder'
+            f'{folder}: was made by the stage {before.get("stage")}; use another folder, or remove '
+            'this one'
         )
     difference = first_difference(before, now)
-    if difference is not None:
+    if difference is None and not overwrite:
+        return
+    if is_own is not None:
+        foreign = [name for name in outputs if not is_own(folder, name)]
+        if foreign:
+            raise _foreign(folder, foreign)
+    if difference is not None and not overwrite:
         raise UserError(
             f'{folder}: was made with {difference}; use --overwrite to replace it or another folder'
         )
+
+
+def _foreign(folder: str, names: list[str]) -> UserError:
+    """The error to raise for files that are not the stage's own, so that it may not remove them."""
+    return UserError(
+        f'{folder}: holds {len(names)} files that this stage did not write, e.g. {min(names)}; use '
+        'another folder, or move them away'
+    )
 
 
 def first_difference(before: dict, now: dict) -> str | None:
@@ -97,11 +128,6 @@ def first_difference(before: dict, now: dict) -> str | None:
         if before.get(key) != now.get(key):
             return f'{key} = {before.get(key)}, now {key} = {now.get(key)}'
     return None
-
-
-def _as_json(settings: dict) -> dict:
-    """Settings as they are when read back: tuples become lists."""
-    return json.loads(json.dumps(settings))
 
 
 def _outputs(folder: str) -> list[str]:
@@ -126,7 +152,7 @@ def read_manifest(folder: str) -> dict | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f'{path}: unreadable manifest ({error}); use --overwrite or another folder'
+            f'{path}: unreadable manifest ({error}); use another folder, or remove this one'
         ) from None
 
 

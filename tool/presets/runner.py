@@ -13,6 +13,7 @@ import time
 from typing import Any, NoReturn
 
 from tool.files.atomic import write_text
+from tool.files.picture_files import lies_in
 from tool.presets.child import last_line, run_script
 from tool.presets.choices import (
     HISTOGRAM,
@@ -23,8 +24,9 @@ from tool.presets.choices import (
     measure_of,
 )
 from tool.presets.ladder import clock, ladder_row, ladder_table, read_scores, write_ladder
+from tool.presets.path_states import PathStates, possible_paths
 from tool.presets.processes import launched, process_count
-from tool.presets.stages import BEST_MASKS, BEST_THRESHOLD, FromScores, Preset, Stage
+from tool.presets.stages import BEST_MASKS, BEST_THRESHOLD, ROOT, FromScores, Preset, Stage
 from tool.run import command_line
 from tool.run.errors import Interrupted, UserError
 from tool.train.log import commit
@@ -38,8 +40,8 @@ class Runner:
         work: the work folder.
         device: the value of --device; None if it was not given.
     Attributes:
-        records: {stage: {'command': words, 'seconds': time it took, 'done': bool}}, the content of
-            pipeline.json.
+        records: {stage: {'command': words, 'seconds': time it took, 'done': bool, 'paths': states
+            of the files and folders that it has read and made}}, the content of pipeline.json.
     """
 
     def __init__(self, preset: Preset, work: str, device: str | None):
@@ -49,6 +51,7 @@ class Runner:
         self.device = device
         self.path = os.path.join(work, 'pipeline.json')
         self.records = self._read_records()
+        self.states = PathStates(ROOT)
 
     def _read_records(self) -> dict[str, dict]:
         """The records of an earlier run; UserError if pipeline.json is damaged."""
@@ -94,8 +97,11 @@ class Runner:
             self.records.pop(stage.name, None)
 
     def run_stage(self, index: int) -> None:
-        """Skip, continue or do one stage; what follows a stage that was not skipped has to be done
-        anew.
+        """Skip, continue or do one stage.
+
+        A stage of another command than before is done anew, and so are all after it. A stage that
+        was not complete is continued, and one whose inputs or outputs have changed since it was
+        complete is run again; it makes what is stale.
 
         Raises:
             SystemExit: the stage failed; its last line has been printed, its exit code is passed
@@ -111,18 +117,28 @@ class Runner:
         if was_done and not self.is_there(stage):  # somebody has removed what it made
             same = False
         label = f'[{index + 1:2}/{len(self.stages)}] {stage.name:20}'
-        if same and was_done:
+        changed = self.changed_path(stage, command) if same and was_done else ''
+        if same and was_done and not changed:
             print(f'{label} complete ({clock(before["seconds"])})', flush=True)
             return
 
-        self.forget(index)
         already = before['seconds'] if same else 0.0
         record: dict[str, Any] = {'command': command, 'seconds': already, 'done': False}
-        self.records[stage.name] = record
         if not same:
+            self.forget(index)
+            # no command is like this one: if the pipeline is killed while old output is removed,
+            # the next run removes the rest
+            self.records[stage.name] = {**record, 'command': []}
+            self.save()
             self.clean(stage)
+        self.records[stage.name] = record
         self.save()
-        print(f'{label} {"continued" if same else "runs"}', end='', flush=True)
+        what = 'runs'
+        if changed:
+            what = f'runs again, {changed} has changed'
+        elif same:
+            what = 'continued'
+        print(f'{label} {what}', end='', flush=True)
 
         log = os.path.join(self.work, 'logs', f'{stage.name}.log')
         threads = max(1, command_line.default_jobs() // count) if count > 1 else None
@@ -134,6 +150,9 @@ class Runner:
         finally:
             record['seconds'] = round(already + time.monotonic() - start, 2)
             record['done'] = code == 0
+            self.states.forget()
+            if record['done']:
+                record['paths'] = self.path_states(stage, command)
             self.save()
 
         print(f', {clock(record["seconds"])}{self._score_of(stage)}', flush=True)
@@ -151,6 +170,29 @@ class Runner:
         if measure == HISTOGRAM:
             return f', background score {scores["t"]:.2f}'
         return f', {measure} {scores[measure]:.2f}'
+
+    def path_states(self, stage: Stage, command: list[str]) -> dict[str, str]:
+        """The states of what a stage reads and makes, {path: state}."""
+        work = os.path.realpath(self.work)
+        paths = []
+        for path in possible_paths(command):
+            # the work folder itself, or one around it, changes with every stage
+            if not lies_in(work, os.path.join(ROOT, path)):
+                paths.append(path)
+        for made in self.outputs(stage):
+            paths += made
+        return self.states.of_all(paths)
+
+    def changed_path(self, stage: Stage, command: list[str]) -> str:
+        """A file or folder that has changed since a stage was complete; '' where none has."""
+        before = self.records[stage.name].get('paths')
+        if before is None:  # pipeline.json is of an earlier version
+            return ''
+        now = self.path_states(stage, command)
+        for path in sorted({**before, **now}):
+            if before.get(path) != now.get(path):
+                return path
+        return ''
 
     def outputs(self, stage: Stage) -> list[list[str]]:
         """The paths that exist of each of the things a stage makes."""

@@ -296,6 +296,27 @@ def add_jobs_flag(parser: Parser, what: str) -> None:
     )
 
 
+def add_on_error_flag(parser: Parser, default: str = 'stop') -> None:
+    """--on_error of the stages over pictures."""
+    parser.run.add_argument(
+        '--on_error',
+        choices=('stop', 'skip'),
+        default=default,
+        help='at a picture that cannot be read or made: stop there and exit with 2; or skip it, '
+        'name it at the end and exit with 1',
+    )
+
+
+def add_dry_run_flag(parser: Parser) -> None:
+    """--dry_run of the stages."""
+    parser.run.add_argument(
+        '--dry_run',
+        action='store_true',
+        help='check everything, print what would be read, made, skipped and removed, and make '
+        'nothing',
+    )
+
+
 def add_crf_backend_flag(parser: Parser) -> None:
     """Add --crf_backend; `need_crf_backend` checks that it is installed."""
     parser.run.add_argument(

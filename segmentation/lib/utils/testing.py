@@ -15,6 +15,7 @@ DATA_ROOT/SegmentationClass is printed.
 import argparse
 import functools
 import os
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -26,8 +27,9 @@ from torch.utils.data import DataLoader
 from datasets import TestSet
 from net import load_net, own_normalisation
 from network.device import to_device
-from tool.files.manifest import claim_all, fingerprint, missing
-from tool.files.picture_stage import Output, PictureStage, lacking
+from tool.files.manifest import fingerprint, missing
+from tool.files.picture_stage import CatchesProblems, Output, PictureStage, claim_folders
+from tool.files.records import Inputs
 from tool.method.class_set import ClassSet
 from tool.method.crf import TEST_CRFS
 from tool.method.metrics import table
@@ -35,10 +37,11 @@ from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import processes
 from utils.config import add_config_flags, classes_of, names_of, read_config
+from utils.keys import PREDICTION_KEYS
 from utils.predictions import PredictionOutputs, evaluate, write_prediction
 from utils.submission import write_submission
 from voc12.classes import VOC
-from voc12.layout import check_images
+from voc12.layout import check_images, image_path
 
 
 @torch.inference_mode()
@@ -77,19 +80,19 @@ def predict(
     The dense CRF runs in a pool of `jobs` processes while the network works on the next pictures.
     """
     loader = DataLoader(
-        TestSet(config, list(stage.todo)),
+        CatchesProblems(TestSet(config, list(stage.todo)), list(stage.todo)),
         batch_size=None,
         num_workers=min(config['DATA_WORKERS'], command_line.default_jobs()),
         pin_memory=device.type == 'cuda',
     )
     with stage.writers(jobs if outputs.crf else 0) as submit:
-        for item in loader:
+        for item in stage.usable(loader):
             picture = np.asarray(item['picture'])
             views = [view.to(device, non_blocking=True) for view in item['views']]
             logits = mean_logits(net, views, picture.shape[:2])
             labels = logits.argmax(0).byte().cpu().numpy() if outputs.plain else None
             probs = logits.softmax(0).cpu().numpy() if outputs.crf else None
-            submit(write_prediction, item['name'], picture, labels, probs, outputs)
+            submit(item['name'], write_prediction, item['name'], picture, labels, probs, outputs)
 
 
 def parse_args(config: dict) -> argparse.Namespace:
@@ -124,6 +127,8 @@ def parse_args(config: dict) -> argparse.Namespace:
         help='replace predictions of other weights or settings',
     )
     command_line.add_jobs_flag(parser, 'the CRF and the evaluation')
+    command_line.add_on_error_flag(parser)
+    command_line.add_dry_run_flag(parser)
     args = parser.parse_args()
     args.config = read_config(config, args.set)
     return args
@@ -143,16 +148,21 @@ def main(args: argparse.Namespace) -> None:
 
     outputs = prediction_outputs(args, config)
     wanted = wanted_outputs(config, weights, outputs)
-    stage = PictureStage('test', names)
+    stage = PictureStage('test', names, on_error=args.on_error, dry_run=args.dry_run)
     backend = config['TEST_CRF_BACKEND'] if outputs.crf else None
 
-    def claim() -> int:
-        """Claim the folders and return the number of pictures to do."""
-        claim_all([(output.folder, output.settings) for output in wanted], args.overwrite)
-        return len(lacking(names, wanted))
+    def replace() -> None:
+        """Remove what was predicted with other settings, before any process writes."""
+        claim_folders(wanted, overwrite=True).release()
 
-    todo = processes.once(claim)  # before any process writes
-    stage.claim(wanted, backend, crf_option='TEST_CRF_BACKEND')
+    if args.overwrite and not args.dry_run:
+        processes.once(replace)
+
+    def made_of(name: str) -> Inputs:
+        return Inputs((image_path(config['DATA_ROOT'], name),))
+
+    stage.claim(wanted, made_of, backend, crf_option='TEST_CRF_BACKEND')
+    todo = int(processes.total(torch.tensor(len(stage.todo))))
     if processes.is_main():
         print(
             f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}, {weights}, {device}, CRF '
@@ -160,7 +170,13 @@ def main(args: argparse.Namespace) -> None:
             flush=True,
         )
     predict(net, config, stage, outputs, device, args.jobs)
-    processes.barrier()
+    left_out = int(processes.total(torch.tensor(len(stage.left_out))))
+    if left_out:
+        if processes.is_main():
+            print(f'{left_out} pictures were left out, so nothing is scored', flush=True)
+        processes.stop()
+        stage.exit_if_incomplete()
+        sys.exit(1)
     if processes.is_main():
         print(f'wrote {", ".join(output.folder for output in wanted)}')
         out_dir = wanted[0].folder
@@ -231,14 +247,9 @@ def wanted_outputs(config: dict, weights: str, outputs: PredictionOutputs) -> li
 
     The first one holds the predictions to score and to submit.
     """
-    settings = {
-        'stage': 'segmentation test',
-        'weights': fingerprint(weights),
-        'DATA_MEAN': config['DATA_MEAN'],
-        'DATA_STD': config['DATA_STD'],
-        'TEST_MULTISCALE': config['TEST_MULTISCALE'],
-        'TEST_FLIP': config['TEST_FLIP'],
-    }
+    settings = {'stage': 'segmentation test', 'weights': fingerprint(weights)}
+    for key in PREDICTION_KEYS:
+        settings[key] = config[key]
     wanted = []
     if outputs.crf:
         crf_settings = {
