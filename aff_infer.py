@@ -14,6 +14,7 @@ Writes one or more of these. What is already there from the same weights and set
 
 import argparse
 import functools
+import os
 
 import numpy as np
 import torch
@@ -33,7 +34,15 @@ from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.shard import is_first
 from voc12.aff_data import WalkSet
-from voc12.layout import check_images, check_maps, class_set, image_path, picture_and_map
+from voc12.layout import (
+    check_images,
+    check_maps,
+    class_set,
+    image_path,
+    map_bytes,
+    mask_bytes,
+    picture_and_map,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -206,10 +215,17 @@ def wanted_outputs(
         'bg_score': args.bg_score,
     }
     with_crf = {**settings, 'crf': True, 'crf_backend': args.crf_backend}
+    mask_size = functools.partial(mask_bytes, args.voc12_root)
+
+    def prob_size(name: str) -> int:
+        """The maps of the background and of the classes that have a CAM."""
+        cam = os.path.getsize(os.path.join(args.cam_dir, name + '.npy'))
+        return cam + map_bytes(args.voc12_root, name, 1)
+
     outputs = [
-        Output(plain, '.png', {**settings, 'crf': False}),
-        Output(refined, '.png', with_crf),
-        Output(args.out_rw_prob, '.npy', settings),
+        Output(plain, '.png', {**settings, 'crf': False}, mask_size),
+        Output(refined, '.png', with_crf, mask_size),
+        Output(args.out_rw_prob, '.npy', settings, prob_size),
     ]
     return [output for output in outputs if output.folder]
 

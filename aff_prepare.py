@@ -27,7 +27,7 @@ from tool.method.class_set import ClassSet
 from tool.method.crf import affinity_maps
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.layout import check_images, check_maps, class_set, image_path, picture_and_map
+from voc12.layout import check_images, check_maps, class_set, image_path, map_bytes, picture_and_map
 
 
 def parse_args() -> argparse.Namespace:
@@ -123,8 +123,16 @@ def wanted_outputs(args: argparse.Namespace, folders: dict[str, float]) -> list[
         'dtype': args.dtype,
         'crf_backend': args.crf_backend,
     }
+    value_bytes = np.dtype(args.dtype).itemsize
+
+    def size(name: str) -> int:
+        """The maps of the background and of the classes that have a CAM."""
+        cam = os.path.getsize(os.path.join(args.cam_dir, name + '.npy'))
+        background = map_bytes(args.voc12_root, name, 1, value_bytes)
+        return cam * value_bytes // 4 + background
+
     return [
-        Output(os.path.join(args.out_crf, folder), '.npy', {**settings, 'alpha': alpha})
+        Output(os.path.join(args.out_crf, folder), '.npy', {**settings, 'alpha': alpha}, size)
         for folder, alpha in folders.items()
     ]
 

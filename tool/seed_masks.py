@@ -25,7 +25,14 @@ from tool.files.stage_outputs import SeedOutputs, write_seed
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.layout import check_files, check_images, class_set, image_path, picture_and_map
+from voc12.layout import (
+    check_files,
+    check_images,
+    class_set,
+    image_path,
+    mask_bytes,
+    picture_and_map,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,7 +88,8 @@ def main(args: argparse.Namespace) -> None:
         num_classes=classes.num_classes,
     )
     settings = {'stage': 'seed_masks', 'cam_dir': fingerprint(args.cam_dir), 't': args.t}
-    wanted = outputs.wanted(cam_settings={}, mask_settings=settings)
+    size = functools.partial(mask_bytes, args.voc12_root)
+    wanted = outputs.wanted(cam_settings={}, mask_settings=settings, mask_bytes=size)
     made_of = functools.partial(picture_and_map, args.voc12_root, args.cam_dir)
     stage.claim(wanted, made_of, args.crf_backend if args.out_crf else None)
 

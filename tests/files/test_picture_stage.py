@@ -299,6 +299,23 @@ def test_a_dry_run_says_what_it_would_do_and_makes_nothing(tmp_path, sources, in
         start(inputs, other, dry_run=True)
 
 
+def test_a_dry_run_estimates_the_disk_it_needs(tmp_path, inputs, capsys):
+    def estimate(size):
+        return [Output(str(tmp_path / 'cam'), '.npy', {'stage': 'toy'}, lambda name: size)]
+
+    for size, words in ((1500, 'about 4.5 kB to write'), (10**18, 'TB free: NOT ENOUGH')):
+        with pytest.raises(SystemExit):
+            start(inputs, estimate(size), dry_run=True)
+        out = capsys.readouterr().out
+        assert words in out.replace('GB free: NOT', 'TB free: NOT')
+    work(start(inputs, estimate(1)), inputs)
+    with pytest.raises(SystemExit):
+        start(inputs, estimate(1), dry_run=True, overwrite=True)
+    out = capsys.readouterr().out
+    assert '3 files to make, 0 complete; about 3 bytes to write' in out
+    assert '--overwrite removes 3 files first' in out
+
+
 def test_a_dry_run_goes_beside_a_run(tmp_path, inputs):
     stage = start(inputs, outputs(tmp_path))
     with pytest.raises(SystemExit):

@@ -9,6 +9,7 @@ This module does not import torch, so that stages without a network start quickl
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +47,8 @@ class Output:
     extension: str
     # what decides the bytes of the files; the content of the folder's manifest
     settings: dict
+    # estimated_bytes(name): how large a picture's file will be, for --dry_run; None: not known
+    estimated_bytes: Callable[[str], int] | None = None
 
     def path(self, name: str) -> str:
         """The path of a picture's file."""
@@ -190,8 +193,19 @@ class PictureStage:
         """Print what the stage would do and exit."""
         self._tell_stale()
         for output in self.outputs:
-            count = sum(output in lacked for lacked in self.todo.values())
-            print(f'{output.folder}: {count} files to make, {len(self.names) - count} complete')
+            names = [name for name, lacked in self.todo.items() if output in lacked]
+            complete = len(self.names) - len(names)
+            line = f'{output.folder}: {len(names)} files to make, {complete} complete'
+            if output.estimated_bytes is not None:
+                size = sum(output.estimated_bytes(name) for name in names)
+                free = shutil.disk_usage(_existing_part(output.folder)).free
+                line += f'; about {in_words(size)} to write, {in_words(free)} free'
+                if size > free:
+                    line += ': NOT ENOUGH'
+            print(line)
+            if self.overwrite and os.path.isdir(output.folder):
+                count = sum(name.endswith(output.extension) for name in os.listdir(output.folder))
+                print(f'{output.folder}: --overwrite removes {count} files first')
         print('dry run: nothing was made')
         sys.exit(0)
 
@@ -343,6 +357,24 @@ class CatchesProblems:
             return self.dataset[index]
         except UserError as error:
             return {'name': self.names[index], 'problem': str(error)}
+
+
+def in_words(size: int) -> str:
+    """A number of bytes for the eye: '3.2 GB'."""
+    amount = float(size)
+    for unit in ('bytes', 'kB', 'MB', 'GB'):
+        if amount < 1000:
+            return f'{amount:.0f} {unit}' if unit == 'bytes' else f'{amount:.1f} {unit}'
+        amount /= 1000
+    return f'{amount:.1f} TB'
+
+
+def _existing_part(folder: str) -> str:
+    """A folder, or the nearest one above it that exists."""
+    folder = os.path.abspath(folder)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def make_files(

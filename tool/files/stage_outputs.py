@@ -5,6 +5,7 @@ quickly.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,13 +36,20 @@ class SeedOutputs:
     # C, the labels of the CRF: all classes, the background included
     num_classes: int
 
-    def wanted(self, cam_settings: dict, mask_settings: dict) -> list[Output]:
+    def wanted(
+        self,
+        cam_settings: dict,
+        mask_settings: dict,
+        cam_bytes: Callable[[str], int] | None = None,
+        mask_bytes: Callable[[str], int] | None = None,
+    ) -> list[Output]:
         """The outputs to claim.
 
         Args:
             cam_settings: what decides the CAMs.
             mask_settings: what decides the masks at `threshold`. For the masks after dense CRF, the
                 settings of the CRF are added.
+            cam_bytes, mask_bytes: estimated bytes of the files of a picture, by its name.
         """
         crf_settings = {
             **mask_settings,
@@ -50,11 +58,11 @@ class SeedOutputs:
         }
         outputs = []
         if self.cam:
-            outputs.append(Output(self.cam, '.npy', cam_settings))
+            outputs.append(Output(self.cam, '.npy', cam_settings, cam_bytes))
         if self.png:
-            outputs.append(Output(self.png, '.png', mask_settings))
+            outputs.append(Output(self.png, '.png', mask_settings, mask_bytes))
         if self.crf:
-            outputs.append(Output(self.crf, '.png', crf_settings))
+            outputs.append(Output(self.crf, '.png', crf_settings, mask_bytes))
         return outputs
 
 

@@ -41,7 +41,7 @@ from utils.keys import PREDICTION_KEYS
 from utils.predictions import PredictionOutputs, evaluate, write_prediction
 from utils.submission import write_submission
 from voc12.classes import VOC
-from voc12.layout import check_images, image_path
+from voc12.layout import check_images, image_path, mask_bytes
 
 
 @torch.inference_mode()
@@ -250,6 +250,7 @@ def wanted_outputs(config: dict, weights: str, outputs: PredictionOutputs) -> li
     settings = {'stage': 'segmentation test', 'weights': fingerprint(weights)}
     for key in PREDICTION_KEYS:
         settings[key] = config[key]
+    size = functools.partial(mask_bytes, config['DATA_ROOT'])
     wanted = []
     if outputs.crf:
         crf_settings = {
@@ -257,9 +258,9 @@ def wanted_outputs(config: dict, weights: str, outputs: PredictionOutputs) -> li
             'TEST_CRF': config['TEST_CRF'],
             'TEST_CRF_BACKEND': config['TEST_CRF_BACKEND'],
         }
-        wanted.append(Output(outputs.crf, '.png', crf_settings))
+        wanted.append(Output(outputs.crf, '.png', crf_settings, size))
     if outputs.plain:
-        wanted.append(Output(outputs.plain, '.png', {**settings, 'TEST_CRF': 'none'}))
+        wanted.append(Output(outputs.plain, '.png', {**settings, 'TEST_CRF': 'none'}, size))
     return wanted
 
 
