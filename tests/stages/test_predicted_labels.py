@@ -164,7 +164,7 @@ def test_the_table_counts_the_pictures_made_here(data, weights, tmp_path, run, m
     code, out, _ = run('contrast_infer', *words)
     head = 'over 3 pictures made in this run; not among them: 0 already complete, 1 without'
     assert code == 0 and f'classes (predicted:0.58) against {known}, {head}' in out
-    table = out[out.index('known label\n') :].splitlines()[1:]
+    table = out[out.index('known label\n') :].splitlines()[1:-1]
     rows = {line.split()[0]: line.split()[1:] for line in table}
     assert len(table) == 1 + 20 + 2
     assert rows['aeroplane'] == ['2', '0', '-', '0.00']

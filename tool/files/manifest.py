@@ -68,12 +68,21 @@ def check_claims(
     is_own: Callable[[str, str], bool] | None = None,
 ) -> None:
     """The checks of `claim_all`, whose arguments and errors these are; nothing is written."""
-    paths = [os.path.realpath(folder) for folder, _ in folders]
-    for (folder, _), path in zip(folders, paths):
-        if paths.count(path) > 1:
-            raise UserError(f'{folder}: is given for two outputs; each needs a folder of its own')
+    check_distinct([folder for folder, _ in folders])
     for folder, settings in folders:
         _check(folder, settings, overwrite, is_own)
+
+
+def check_distinct(folders: list[str]) -> None:
+    """Check that no two outputs of a stage are the same folder, links resolved.
+
+    Raises:
+        UserError: a folder is given twice.
+    """
+    paths = [os.path.realpath(folder) for folder in folders]
+    for folder, path in zip(folders, paths):
+        if paths.count(path) > 1:
+            raise UserError(f'{folder}: is given for two outputs; each needs a folder of its own')
 
 
 def _check(

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from tool.files.atomic import remove_left_overs
 from tool.files.folder_locks import FolderLocks
-from tool.files.manifest import MANIFEST, check_claims, claim_all, read_manifest
+from tool.files.manifest import MANIFEST, check_claims, check_distinct, claim_all, read_manifest
 from tool.files.records import (
     FileState,
     History,
@@ -137,6 +137,7 @@ class PictureStage:
             SystemExit: at the end of a dry run.
         """
         self.outputs = outputs
+        check_distinct([output.folder for output in outputs])  # before any of them is locked
         self._inputs = {name: inputs(name) for name in self.names}
         _keep_apart(outputs, self._inputs)
         if self.dry_run:
