@@ -1,11 +1,15 @@
 """Fixtures for the tests of the scripts: how a command is run, and what a refusal looks like."""
 
 import importlib
+import os
 import sys
 
 import pytest
 
 from tool.run import command_line
+
+# an unexpected error of a command fails its test with a traceback
+os.environ.setdefault(command_line.TRACEBACK, '1')
 
 
 @pytest.fixture

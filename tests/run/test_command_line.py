@@ -2,13 +2,18 @@
 mean what they say."""
 
 import argparse
+import errno
+import os
+import re
+import subprocess
 import sys
 
 import pytest
 import torch
 
+from mini import ROOT
 from tool.run import command_line
-from tool.run.errors import UserError
+from tool.run.errors import LONGEST_LINE, UserError
 
 
 @pytest.fixture
@@ -52,9 +57,136 @@ def test_user_error_is_one_line_and_exit_code_2(run):
     )
 
 
-def test_other_errors_keep_their_traceback(run):
+def test_an_unexpected_error_is_one_line_that_says_how_to_see_more(run, monkeypatch):
+    monkeypatch.setenv('PPC_TRACEBACK', '0')
+    code, _, err = run(lambda _: {}['a\n\x1b[2Jb' * 200])
+    assert code == 1
+    assert err.startswith("stage.py: error: KeyError: 'a")
+    assert err.endswith(
+        'this is a bug: PPC_TRACEBACK=1 before the same command shows the traceback, please report '
+        'it\n'
+    )
+    assert '\x1b' not in err and err.count('\n') == 1 and len(err) <= LONGEST_LINE + 1
+
+
+def test_an_unexpected_error_names_its_line(run, monkeypatch):
+    monkeypatch.setenv('PPC_TRACEBACK', '')
+    _, _, err = run(lambda _: command_line.number('no type')('3'))
+    assert re.search(r'TypeError: .*\(tool/run/command_line.py, line \d+\); this is a bug', err)
+
+
+def test_with_the_variable_an_unexpected_error_keeps_its_traceback(run, monkeypatch):
+    monkeypatch.setenv('PPC_TRACEBACK', '1')
     with pytest.raises(ZeroDivisionError):
         run(lambda _: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    'error, line',
+    [
+        (
+            OSError(errno.ENOSPC, 'No space left on device', 'out/a.png'),
+            'out/a.png: No space left on device; make room and give the same command again',
+        ),
+        (OSError(errno.ENOSPC, 'No space left on device'), 'No space left on device; make room'),
+        (
+            PermissionError(errno.EACCES, 'Permission denied', 'a.npy'),
+            'a.npy: Permission denied; change its permissions or choose another place',
+        ),
+        (
+            OSError(errno.EROFS, 'Read-only file system', 'runs'),
+            'runs: Read-only file system; choose a place that can be written',
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, 'No such file or directory', 'a.jpg'),
+            'a.jpg: No such file or directory; check this path',
+        ),
+        (MemoryError(), 'the memory is full; use a smaller batch'),
+        (torch.OutOfMemoryError('CUDA out of memory.'), 'the memory is full; use a smaller batch'),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 'the memory is full; use'),
+    ],
+)
+def test_what_is_wrong_with_the_machine_is_one_line_and_no_bug(run, monkeypatch, error, line):
+    monkeypatch.setenv('PPC_TRACEBACK', '0')
+
+    def fail(_):
+        raise error
+
+    code, _, err = run(fail)
+    assert code == 2 and err.startswith(f'stage.py: error: {line}')
+    assert err.count('\n') == 1 and 'bug' not in err
+
+
+COMMAND = """
+import sys
+sys.path.insert(0, {root!r})
+from tool.run import command_line
+command_line.run(lambda _: {main}, lambda: None)
+"""
+
+
+def command(main, stdout=subprocess.PIPE, **environment):
+    """Run `main`, an expression, as a command in a process of its own."""
+    code = COMMAND.format(root=str(ROOT), main=main)
+    return subprocess.run(
+        [sys.executable, '-c', code],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env={**os.environ, 'PPC_TRACEBACK': '0', **environment},
+        timeout=60,
+    )
+
+
+def test_a_terminal_that_is_not_utf_8_ends_no_command():
+    result = command("print('la → ha: 3,000 files')", PYTHONIOENCODING='ascii', PYTHONUTF8='0')
+    assert (result.returncode, result.stdout) == (0, b'la ? ha: 3,000 files\n')
+    assert result.stderr == b''
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
+def test_an_output_that_cannot_be_written_is_one_line():
+    with open('/dev/full', 'w') as full:
+        result = command("print('a table')", stdout=full)
+    assert result.returncode == 2
+    assert result.stderr.decode().count('\n') == 1
+    assert b'No space left on device; make room' in result.stderr
+
+
+def test_a_reader_of_the_output_that_has_ended_is_silent():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, 'w') as output:
+        result = command("print('a table')", stdout=output)
+    assert (result.returncode, result.stderr) == (1, b'')
+
+
+def test_a_pipe_that_breaks_elsewhere_is_not_silent():
+    result = command('(_ for _ in ()).throw(BrokenPipeError(32, "Broken pipe"))')
+    assert result.returncode == 1 and b'BrokenPipeError' in result.stderr
+
+
+def test_error_lines_are_short_and_keep_their_start_and_end(run):
+    def fail(_):
+        raise UserError(f'a.npy: entry {"x" * 5_000_000} is no map; make it again')
+
+    code, _, err = run(fail)
+    assert code == 2 and len(err) <= LONGEST_LINE + 1
+    assert err.startswith('stage.py: error: a.npy: entry xxx') and ' … xxx' in err
+    assert err.endswith('is no map; make it again\n') and err.count('…') == 1
+
+
+def test_a_bad_flag_of_any_length_is_a_short_line(run):
+    code, _, err = run(print, '--count', '9' * 100_000)
+    assert code == 2 and len(err) <= LONGEST_LINE + 1
+    assert err.startswith('stage.py: error: argument --count: ')
+    assert err.endswith('(see stage.py --help)\n')
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal():
+    assert str(UserError('a\x1b[2J\x07\x9b.npy: no  such\nfile')) == (
+        'a\\x1b[2J\\x07\\x9b.npy: no such file'
+    )
+    assert str(UserError('Küche/犬.npy: …')) == 'Küche/犬.npy: …'
 
 
 def test_interrupt_is_130(run):

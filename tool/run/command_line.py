@@ -1,14 +1,42 @@
 """What all command lines share: argument types, common flags, errors on one line, the device."""
 
 import argparse
+import contextlib
+import errno
+import io
 import math
 import os
+import select
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from tool.method.crf import BACKENDS, check_backend
-from tool.run.errors import Interrupted, UserError
+from tool.run.errors import Interrupted, UserError, shortened
+
+# The environment variable that makes an unexpected error show its traceback.
+TRACEBACK = 'PPC_TRACEBACK'
+# The end of the line about an unexpected error.
+_BUG = f'this is a bug: {TRACEBACK}=1 before the same command shows the traceback, please report it'
+# The folder of the repository.
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# What the user can do about errors of the system.
+_MAKE_ROOM = 'make room and give the same command again'
+_PERMISSION = 'change its permissions or choose another place'
+_SYSTEM_FIXES = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EFBIG: _MAKE_ROOM,
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.EROFS: 'choose a place that can be written',
+    errno.EMFILE: 'use fewer --num_workers or --jobs, or raise the limit (ulimit -n)',
+    errno.ENFILE: 'use fewer --num_workers or --jobs',
+    errno.ENOMEM: 'use fewer --num_workers or --jobs',
+    errno.EIO: 'the disk or the network mount fails: check it and give the same command again',
+    errno.ESTALE: 'the network mount fails: check it and give the same command again',
+}
 
 # Title of the help's group for what docs/method.md §10 describes.
 ADDITIONS = 'additions of this project (not in the paper)'
@@ -47,7 +75,8 @@ class Parser(argparse.ArgumentParser):
         under_torchrun = 'LOCAL_RANK' in os.environ
         if under_torchrun and os.environ.get('RANK') != '0':
             self.exit(2)
-        self.exit(2, f'{self.prog}: error: {message} (see {self.prog} --help)\n')
+        line = shortened(f'{self.prog}: error: {message} (see {self.prog} --help)')
+        self.exit(2, f'{line}\n')
 
 
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -69,26 +98,104 @@ def run(
 ) -> None:
     """Run `main(parse_args())` as a command.
 
-    A UserError becomes one line on stderr and exit code 2. Ctrl-C becomes exit code 130. Training
-    that SIGTERM or Ctrl-C has interrupted prints one line and exits with 143 or 130.
+    Whatever ends it early becomes one line on stderr of at most 300 characters, and an exit code:
+
+    - 2: something that the user can mend, a UserError, a full disk, a missing permission, too
+      little memory;
+    - 1: an error that nobody expected, which is a bug. With PPC_TRACEBACK=1 in the environment
+      such an error keeps its traceback instead. Also 1, and silent: the reader of the output
+      (head, less) has ended;
+    - 130: Ctrl-C; 143 or 130: a training that SIGTERM or Ctrl-C has interrupted.
     """
+    # A terminal that cannot show a character, such as → in ASCII, shows ? and ends no command.
+    # stderr does the like from the start.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='replace')
     name = os.path.basename(sys.argv[0])
     try:
         main(parse_args())
-    except UserError as error:
         sys.stdout.flush()
-        print(f'{name}: error: {error}', file=sys.stderr)
-        sys.exit(2)
-    except Interrupted as stop:
-        sys.stdout.flush()
-        if str(stop):
-            print(f'{name}: {stop}', file=sys.stderr)
-        sys.exit(stop.code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of the output (head, less) has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except Exception as error:
+        sys.exit(_report(name, error))
+
+
+def _report(name: str, error: Exception) -> int:
+    """Say on stderr why a command ends, and return its exit code; see `run`.
+
+    An unexpected error is raised again where its traceback is asked for.
+    """
+    if isinstance(error, BrokenPipeError) and _reader_has_ended():
+        _silence_output()
+        return 1
+    try:
+        sys.stdout.flush()
+    except OSError:  # the disk that stdout is written to is full
+        _silence_output()
+    if isinstance(error, Interrupted):
+        if str(error):
+            _say(f'{name}: {error}')
+        return error.code
+    if isinstance(error, UserError):
+        _say(f'{name}: error: {error}')
+        return 2
+    if os.environ.get(TRACEBACK) == '1':
+        raise error
+    reason = _system_reason(error)
+    if reason is not None:
+        _say(f'{name}: error: {reason}')
+        return 2
+    message = ' '.join(str(error).split())
+    _say(f'{name}: error: {type(error).__name__}: {message} ({_place(error)}); {_BUG}')
+    return 1
+
+
+def _reader_has_ended() -> bool:
+    """True if stdout is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
+
+
+def _silence_output() -> None:
+    """Let nothing more be written to stdout, as Python does at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(line: str) -> None:
+    """Print an error line."""
+    with contextlib.suppress(OSError):  # stderr is closed: the exit code is left
+        print(shortened(line), file=sys.stderr)
+
+
+def _system_reason(error: Exception) -> str | None:
+    """What is wrong with the machine or with a file, and the fix; None where it is neither."""
+    is_torchs = type(error).__name__ == 'OutOfMemoryError'
+    # what PyTorch raises on CPUs is a plain RuntimeError
+    on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError) or is_torchs or on_cpu:
+        return (
+            'the memory is full; use a smaller batch or crop, smaller pictures, or fewer '
+            '--num_workers or --jobs'
+        )
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    if error.filename is None and error.errno not in _SYSTEM_FIXES:
+        return None
+    where = '' if error.filename is None else f'{error.filename}: '
+    fix = _SYSTEM_FIXES.get(error.errno, 'check this path')
+    return f'{where}{error.strerror}; {fix}'
+
+
+def _place(error: Exception) -> str:
+    """The file and the line of this repository that an error came through last."""
+    place = 'no line of this repository'
+    for frame in traceback.extract_tb(error.__traceback__):
+        is_ours = frame.filename.startswith(_ROOT + os.sep)
+        if is_ours and 'site-packages' not in frame.filename:
+            place = f'{os.path.relpath(frame.filename, _ROOT)}, line {frame.lineno}'
+    return place
 
 
 def boolean(text: str) -> bool:

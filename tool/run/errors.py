@@ -1,5 +1,32 @@
 """The two exceptions that end a run early: a user's mistake, and a stop by signal."""
 
+# Characters that an error line has at most. What comes from a file can be megabytes long.
+LONGEST_LINE = 300
+# Of a line that is too long, the last characters that are kept: they say what the user can do.
+_KEPT_END = 97
+
+
+def shortened(text: str) -> str:
+    """A text on one line of at most LONGEST_LINE characters, which a terminal can show.
+
+    Of a longer text the start, which names the file, and the end, which says what to do, are kept,
+    with … between them. Control characters, which could make a terminal do something, are escaped.
+    """
+    # what is far too long is cut first, so that no time is spent on what is not shown
+    if len(text) > 100 * LONGEST_LINE:
+        text = text[: 50 * LONGEST_LINE] + text[-50 * LONGEST_LINE :]
+    line = ''.join(_shown(character) for character in ' '.join(text.split()))
+    if len(line) <= LONGEST_LINE:
+        return line
+    start = line[: LONGEST_LINE - _KEPT_END - 3]
+    return f'{start} … {line[-_KEPT_END:]}'
+
+
+def _shown(character: str) -> str:
+    """A character as an error line shows it."""
+    is_control = ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0
+    return ascii(character)[1:-1] if is_control else character
+
 
 class UserError(Exception):
     """A mistake in what the user gave: a missing file, a corrupt image, a wrong checkpoint, a bad
@@ -8,16 +35,16 @@ class UserError(Exception):
     `tool.run.command_line.run` prints the message on one line and exits with code 2.
 
     Args:
-        message: names the file or the flag, and says how to mend it. A DataLoader re-raises a
-            worker's exception with the worker's traceback pasted into its message. Of such a
-            message only the line that the worker raised is kept.
+        message: names the file or the flag, and says how to mend it. It is `shortened`. A
+            DataLoader re-raises a worker's exception with the worker's traceback pasted into its
+            message. Of such a message only the line that the worker raised is kept.
     """
 
     def __init__(self, message: str):
         marker = 'tool.run.errors.UserError: '
         if 'Original Traceback' in message and marker in message:
             message = message.rsplit(marker, 1)[1]
-        super().__init__(' '.join(message.split()))
+        super().__init__(shortened(message))
 
 
 class Interrupted(Exception):
