@@ -205,3 +205,36 @@ def test_torch_in_a_function_is_loaded_later():
         'try:\n    from torch import nn\nexcept ImportError:\n    pass'
     )
     assert not loads_torch('def f():\n    import torch')
+
+
+# Who opens pictures and other files. All others call what these modules offer.
+OPENS_PICTURES = 'tool/files/pictures.py'
+PICTURE_LIBRARIES = {
+    'Image.open',
+    'PIL.Image.open',
+    'cv2.imread',
+    'cv2.imdecode',
+    'cv2.imreadmulti',
+    'cv2.VideoCapture',
+    'iio.imread',
+    'iio.imopen',
+    'iio.imiter',
+    'imageio.imread',
+    'plt.imread',
+}
+
+
+def calls(source: str) -> list[str]:
+    """The dotted names of what a source calls, e.g. Image.open."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            found.append(ast.unparse(node.func))
+    return found
+
+
+@pytest.mark.parametrize('path', FILES)
+def test_pictures_are_opened_in_one_place(path):
+    """Pillow starts Ghostscript on PostScript, unless it is told the formats; see `FORMATS`."""
+    opened = [name for name in calls((ROOT / path).read_text()) if name in PICTURE_LIBRARIES]
+    assert opened == (['Image.open'] if path == OPENS_PICTURES else [])

@@ -1,14 +1,22 @@
 """tool/files/pictures.py: pictures and masks, written and read back, damaged and wrong."""
 
+import errno
+import io
+import os
 import random
+import struct
+import subprocess
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import EpsImagePlugin, Image, ImageFile
 
 from tool.files.pictures import (
+    FORMATS,
     check_size,
     image_size,
+    read_gray,
     read_image,
     read_mask,
     stored_size,
@@ -213,3 +221,124 @@ def test_another_size_is_said_as_width_and_height():
         check_size('a.png', (4, 5), (4, 6))
     with pytest.raises(UserError, match='^a.npy: maps are 5x4, its truth is 6x4; do it$'):
         check_size('a.npy', (4, 5), (4, 6), what='maps are', of='its truth', fix='do it')
+
+
+# ---------------------------------------------------------------- files from strangers
+
+READERS = {
+    'read_image': read_image,
+    'image_size': image_size,
+    'stored_size': stored_size,
+    'image_size of a mask': lambda path: image_size(path, gray=True),
+    'read_mask': lambda path: read_mask(path, VOC),
+    'read_gray': lambda path: read_gray(path, 'fix'),
+}
+
+
+@pytest.fixture(params=READERS)
+def read(request):
+    return READERS[request.param]
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'a.png', 'a.tif', 'a.eps'])
+def test_a_postscript_file_starts_no_program(tmp_path, monkeypatch, read, name):
+    def start(*arguments, **_):
+        raise AssertionError(f'started {arguments}')
+
+    monkeypatch.setattr(subprocess, 'check_call', start)
+    monkeypatch.setattr(subprocess, 'Popen', start)
+    monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', start)
+    path = tmp_path / name
+    path.write_bytes(
+        b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n'
+        b'(%pipe%touch /tmp/was_run) (w) file\nshowpage\n%%EOF\n'
+    )
+    with pytest.raises(UserError, match=f'{name}: damaged or not a picture'):
+        read(str(path))
+
+
+def test_only_the_formats_of_the_documents_are_decoded(tmp_path, monkeypatch, read):
+    """Pillow knows some forty formats, and it looks at the content, not at the ending."""
+    Image.init()
+    for name in set(Image.OPEN) - set(FORMATS):
+        factory, accept = Image.OPEN[name]
+
+        def reach(*_, name=name):
+            raise AssertionError(f'the decoder of {name} was reached')
+
+        monkeypatch.setitem(Image.OPEN, name, (reach, accept and reach))
+    saved = 0
+    for name in set(Image.SAVE) - set(FORMATS) - {'MPO', 'JPEG2000', 'PDF', 'AVIF'}:
+        path = tmp_path / 'a.png'
+        content = io.BytesIO()
+        try:
+            picture().convert('L').save(content, name)
+        except Exception:  # the format is not of this build of Pillow, or not of grey pictures
+            continue
+        path.write_bytes(content.getvalue())
+        saved += 1
+        with pytest.raises(UserError, match='a.png: damaged or not a picture .none of the formats'):
+            read(str(path))
+    assert saved > 8
+
+
+def png(width, height):
+    """A PNG that claims so many 1-bit grey pixels and holds none."""
+    file = b'\x89PNG\r\n\x1a\n'
+    header = struct.pack('>IIBBBBB', width, height, 1, 0, 0, 0, 0)
+    for name, content in ((b'IHDR', header), (b'IDAT', zlib.compress(b'')), (b'IEND', b'')):
+        checksum = zlib.crc32(name + content)
+        file += struct.pack('>I', len(content)) + name + content + struct.pack('>I', checksum)
+    return file
+
+
+def test_a_picture_with_too_many_pixels_is_not_called_damaged(tmp_path, read):
+    path = tmp_path / 'a.png'
+    path.write_bytes(png(20_000, 10_000))
+    with pytest.raises(UserError, match='a.png: has 200 megapixels, and at most 100 can be read'):
+        read(str(path))
+
+
+def test_the_largest_picture_is_read(tmp_path, monkeypatch):
+    path = str(tmp_path / 'a.png')
+    monkeypatch.setattr('tool.files.pictures.LARGEST', 6)
+    Image.new('L', (3, 2)).save(path)
+    assert read_image(path).size == (3, 2)
+    Image.new('L', (7, 1)).save(path)
+    with pytest.raises(UserError, match='megapixels'):
+        read_image(path)
+
+
+def test_a_pipe_and_a_device_are_refused_at_once(tmp_path, read):
+    path = tmp_path / 'a.png'
+    os.mkfifo(path)
+    for file in (str(path), '/dev/zero'):
+        with pytest.raises(UserError, match=f'{file}: is a pipe or a device, not a file'):
+            read(file)
+
+
+def test_a_picture_that_may_not_be_read(tmp_path, monkeypatch, read):
+    path = str(tmp_path / 'a.png')
+    picture().convert('L').save(path)
+
+    def refuse(path, *_):
+        raise PermissionError(errno.EACCES, 'Permission denied', path)
+
+    # not by its mode, which does not keep root from reading
+    monkeypatch.setattr('tool.files.pictures.open_file', refuse)
+    with pytest.raises(
+        UserError, match='a.png: cannot be read .Permission denied.; check its perm'
+    ):
+        read(path)
+
+
+def test_a_full_memory_is_not_called_a_damaged_picture(tmp_path, monkeypatch):
+    path = str(tmp_path / 'a.png')
+    picture().save(path)
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, 'load', fail)
+    with pytest.raises(MemoryError):
+        read_image(path)

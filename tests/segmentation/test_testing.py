@@ -1,6 +1,7 @@
 """Testing: multi-scale logits, the dense CRF, skipping and evaluating, the submission archive."""
 
 import io
+import os
 import shutil
 import sys
 import tarfile
@@ -225,6 +226,21 @@ def test_test_pictures_need_no_ground_truth_and_make_a_submission(devkit, weight
         ]
         mask = np.array(Image.open(io.BytesIO(packed.extractfile(packed.getnames()[0]).read())))
     assert (mask == read_mask(tmp_path / 'out' / f'{names[0]}.png', VOC)).all()
+
+
+def test_predictions_that_are_links_are_packed_as_files(devkit, tmp_path):
+    names = (devkit / 'ImageSets/Segmentation/test.txt').read_text().split()
+    archive = tmp_path / 'results.tgz'
+    png = tmp_path / 'png'
+    for name in names:
+        write_mask(tmp_path / 'elsewhere' / f'{name}.png', np.full((64, 72), 3, np.uint8))
+    png.mkdir()
+    (png / f'{names[0]}.png').symlink_to(tmp_path / 'elsewhere' / f'{names[0]}.png')
+    os.link(tmp_path / 'elsewhere' / f'{names[1]}.png', png / f'{names[1]}.png')
+    os.link(tmp_path / 'elsewhere' / f'{names[1]}.png', png / f'{names[2]}.png')
+    write_submission(str(archive), str(png), str(devkit), names)
+    with tarfile.open(archive) as packed:
+        assert [member.isreg() for member in packed.getmembers()] == [True] * len(names)
 
 
 def test_a_faulty_submission_is_refused_and_not_left_behind(devkit, tmp_path):

@@ -86,6 +86,8 @@ def need_file(path: str, fix: str) -> str:
     if os.path.isdir(path):
         raise UserError(f'{path}: is a folder, not a file; {fix}')
     if not os.path.isfile(path):
+        if os.path.exists(path):
+            raise UserError(f'{path}: is a pipe or a device, not a file; {fix}')
         raise UserError(f'{path}: no such file; {fix}')
     return path
 

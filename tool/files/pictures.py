@@ -5,21 +5,26 @@ pixels, `image_size` the size. Masks, saliency maps and predictions are files th
 turned picture. They are read as they are stored, whatever their EXIF data say.
 """
 
+import contextlib
+from collections.abc import Iterator
+from typing import IO
+
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from tool.files.atomic import atomic, need_file
+from tool.files.reading import open_file
 from tool.method.class_set import IGNORE, ClassSet, colour_map
 from tool.run.errors import UserError
 
-# The exceptions that PIL raises for a damaged file.
-_DAMAGED = (
-    OSError,
-    UnidentifiedImageError,
-    SyntaxError,
-    ValueError,
-    Image.DecompressionBombError,
-)
+# The formats that are read, by their content and not by the ending of the file. Pillow knows forty
+# more; some of its decoders start other programs (Ghostscript), and others allocate what a small
+# file asks for.
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'TIFF')
+# Pixels of a picture that are read at most. Decoded, a pixel takes 4 bytes.
+LARGEST = 100_000_000
+# The limit of this module takes the place of Pillow's own, which calls a large picture an attack.
+Image.MAX_IMAGE_PIXELS = None
 _PALETTE = colour_map()
 # PIL's names of the 8-bit modes with one channel: palette and grey.
 _GRAY = ('P', 'L')
@@ -62,6 +67,59 @@ def _stored_size(image: Image.Image) -> tuple[int, int]:
     return image.height, image.width
 
 
+@contextlib.contextmanager
+def open_picture(file: IO[bytes], path: str) -> Iterator[Image.Image]:
+    """Open a picture of one of FORMATS, to look at its header or to decode it.
+
+    This is the only place that opens pictures.
+
+    Args:
+        file: the open file.
+        path: what to call it in messages.
+    Yields:
+        The picture, not yet decoded.
+    Raises:
+        UserError: it is damaged, of another format, or has more than LARGEST pixels; also if it
+            turns out to be damaged within the block.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            pixels = image.width * image.height
+            if pixels > LARGEST:
+                raise UserError(
+                    f'{path}: has {pixels / 1e6:.0f} megapixels, and at most '
+                    f'{LARGEST / 1e6:.0f} can be read; make it smaller'
+                )
+            yield image
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # a damaged or hostile file can raise anything
+        raise UserError(
+            f'{path}: damaged or not a picture ({_reason(error)}); copy the file again'
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Why Pillow cannot read a picture."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f'none of the formats {", ".join(FORMATS)}'
+    return str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _open_path(path: str, fix: str) -> Iterator[Image.Image]:
+    """`open_picture` of a path; `fix` is the end of the message where there is no such file."""
+    need_file(path, fix)
+    try:
+        file = open_file(path)
+    except OSError as error:
+        raise UserError(
+            f'{path}: cannot be read ({error.strerror}); check its permissions'
+        ) from None
+    with file, open_picture(file, path) as image:
+        yield image
+
+
 def _decode(path: str, fix: str, turn: bool = False) -> Image.Image:
     """Read a picture in the mode of its file.
 
@@ -70,21 +128,15 @@ def _decode(path: str, fix: str, turn: bool = False) -> Image.Image:
         fix: the end of the message where the file is missing: what the user can do.
         turn: turn it by its EXIF orientation.
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing, damaged or too large.
     """
-    need_file(path, fix)
-    try:
-        image = Image.open(path)
+    with _open_path(path, fix) as image:
         orientation = _orientation(image) if turn else 1
         image.load()
-    except _DAMAGED as error:
-        raise UserError(
-            f'{path}: damaged or not a picture ({error}); copy the file again'
-        ) from None
-    # Pillow itself turns a TIFF when it decodes it
-    if orientation == 1 or image.format == 'TIFF':
-        return image
-    return image.transpose(_TURNS[orientation])
+        # Pillow itself turns a TIFF when it decodes it
+        if orientation == 1 or image.format == 'TIFF':
+            return image
+        return image.transpose(_TURNS[orientation])
 
 
 def read_image(path: str, fix: str = 'check --voc12_root and the image list') -> Image.Image:
@@ -131,14 +183,8 @@ def stored_size(path: str) -> tuple[int, int]:
 
 def _read_header(path: str, fix: str) -> tuple[tuple[int, int], int, str]:
     """The stored size (H, W), the EXIF orientation and the mode of a picture."""
-    need_file(path, fix)
-    try:
-        with Image.open(path) as image:
-            return _stored_size(image), _orientation(image), image.mode
-    except (*_DAMAGED, KeyError) as error:
-        raise UserError(
-            f'{path}: damaged or not a picture ({error}); copy the file again'
-        ) from None
+    with _open_path(path, fix) as image:
+        return _stored_size(image), _orientation(image), image.mode
 
 
 def check_size(

@@ -5,10 +5,9 @@ import os
 import tarfile
 
 import numpy as np
-from PIL import Image
 
 from tool.files.atomic import atomic
-from tool.files.pictures import check_size, image_size, read_mask
+from tool.files.pictures import check_size, image_size, open_picture, read_mask
 from tool.run.errors import UserError
 from voc12.classes import NUM_CLASSES, VOC
 from voc12.layout import image_path
@@ -34,7 +33,8 @@ def write_submission(path: str, out_dir: str, root: str, names: list[str]) -> No
     if not path.endswith(('.tgz', '.tar.gz')):
         raise UserError(f'--submission {path}: the server takes a .tgz; use such a name')
     with atomic(path) as temporary:
-        with tarfile.open(temporary, 'w:gz') as archive:
+        # of a prediction that is a link the archive gets the file, not the link
+        with tarfile.open(temporary, 'w:gz', dereference=True) as archive:
             for name in names:
                 source = os.path.join(out_dir, name + '.png')
                 read_mask(source, VOC)  # raises an error for a missing or damaged file
@@ -65,14 +65,17 @@ def check_submission(path: str, root: str, names: list[str]) -> None:
                     f'{in_list} times; test again with --overwrite'
                 )
         for member, name in wanted.items():
-            content = archive.extractfile(member).read()
+            packed = archive.extractfile(member)
+            if packed is None:
+                raise UserError(f'{member}: is no file in the archive; test again with --overwrite')
             # a mask, so it is read as it is stored
-            image = Image.open(io.BytesIO(content))
-            mask = np.array(image)
+            with open_picture(io.BytesIO(packed.read()), member) as image:
+                mode = image.mode
+                mask = np.array(image)
             picture_size = image_size(image_path(root, name))
-            if image.mode != 'P':
+            if mode != 'P':
                 raise UserError(
-                    f'{member}: is {image.mode} instead of P, the mode of a palette PNG; '
+                    f'{member}: is {mode} instead of P, the mode of a palette PNG; '
                     'test again with --overwrite'
                 )
             check_size(member, mask.shape, picture_size, fix='test again with --overwrite')
