@@ -6,6 +6,8 @@ import os
 import pickle
 import random
 import struct
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -13,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 
+from mini import ROOT
 from tool.files.lists import read_labels
 from tool.files.maps import maps_size, read_maps
 from tool.files.npy import read_npy
-from tool.run.errors import UserError
+from tool.run.errors import LONGEST_LINE, UserError
 from voc12.classes import VOC
 
 
@@ -248,3 +251,127 @@ def test_lying_npy_headers(path, header, data):
         read_maps(path, VOC)
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()
+
+
+# ---------------------------------------------------------------- small files that eat the machine
+
+
+def head(protocol=2):
+    return b'\x80' + bytes([protocol])
+
+
+def nested_key(levels, again):
+    """A dict whose key is a tuple that holds a tuple …; with `again` each holds the same one
+    twice, so that its hash value takes 2^levels steps."""
+    body = bytearray(head() + b'}' + b')q\x00')
+    for level in range(levels):
+        place = bytes([level % 256])
+        body += b'h' + place + b'\x86' if again else b'\x85'
+        body += b'q' + bytes([(level + 1) % 256])
+    return bytes(body) + b'K\x01s.'
+
+
+def outer(content):
+    """The pickle of the outermost array, of a dict whose pickle is `content`."""
+    return array_pickle(b'O8', b')', b']' + content + b'a')
+
+
+def shared_bytes(size, count):
+    """One bytes object that `count` arrays of the dict are made from."""
+    body = b'}' + b'B' + struct.pack('<I', size) + bytes(size) + b'q\x630'
+    dtype = glob('numpy', 'dtype') + b'(U\x02u1I00\nI01\ntRq\x64'
+    state = b'(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb0'
+    body += dtype + state + glob('numpy.core.multiarray', '_reconstruct') + b'q\x650'
+    body += glob('numpy', 'ndarray') + b'q\x660'
+    for index in range(count):
+        body += b'M' + struct.pack('<H', index) + b'h\x65h\x66K\x00\x85U\x01b\x87R'
+        body += b'(K\x01M' + struct.pack('<H', size) + b'\x85h\x64I00\nh\x63tbs'
+    return outer(body)
+
+
+def growing_dtype(turns):
+    """A dtype whose byte order is its own long one, again and again."""
+    body = glob('numpy', 'dtype') + b'(U\x02f4I00\nI01\ntR'
+    body += b'X' + struct.pack('<I', 1 << 16) + b'<' * (1 << 16) + b'q\x630'
+    for _ in range(turns):
+        body += b'K\x03h\x63\x86b'
+    return head() + body + b'.'
+
+
+def encoded_again(size, count):
+    """A list of one text, encoded again and again."""
+    body = b']' + b'X' + struct.pack('<I', size) + b'a' * size + b'q\x630'
+    for _ in range(count):
+        body += glob('_codecs', 'encode') + b'h\x63U\x06latin1\x86Ra'
+    return head() + body + b'.'
+
+
+EATERS = {
+    # name: (function that makes the body, its arguments)
+    'a key of tuples with shared tuples': (nested_key, 60, True),
+    'a key of tuples, deep': (nested_key, 300_000, False),
+    'an outer dict with such a key': (lambda: outer(nested_key(60, True)[2:-1]),),
+    'one bytes object as 1,000 arrays': (shared_bytes, 60_000, 1000),
+    'a byte order that grows': (growing_dtype, 5000),
+    'a text encoded 1,000 times': (encoded_again, 1 << 20, 1000),
+    'a number of 200,000 digits': (lambda: head() + b'L' + b'9' * 200_000 + b'L\n.',),
+    'a number of 1 MB': (
+        lambda: head() + b'\x8b' + struct.pack('<i', 1 << 20) + b'\x7f' * (1 << 20) + b'.',
+    ),
+    'a set': (lambda: head(4) + b'\x8f(K\x01\x90.',),
+}
+READ = """
+import resource, sys
+sys.path.insert(0, {root!r})
+import numpy
+from tool.files.npy import read_npy
+from tool.run.errors import LONGEST_LINE, UserError
+with open('/proc/self/statm') as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + {memory}, used + {memory}))
+resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+try:
+    read_npy({path!r})
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize('kind', EATERS)
+@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='needs /proc')
+def test_a_small_file_takes_little_time_and_memory(path, kind):
+    """In a process with limits, so that a regression fails and does not stop the machine."""
+    make, *arguments = EATERS[kind]
+    save_body(path, make(*arguments))
+    memory = (32 << 20) + 30 * os.path.getsize(path)
+    code = READ.format(root=str(ROOT), path=path, memory=memory)
+    result = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, (result.returncode, result.stderr[-500:])
+    assert f'{path}: refused' in result.stdout and len(result.stdout) <= LONGEST_LINE + 1
+    # not because the memory was full: that error has no text, or numpy's
+    assert '()' not in result.stdout and 'allocate' not in result.stdout
+
+
+def test_arrays_may_be_shared_by_keys(path):
+    """One label of many pictures: the arrays are the same, and nothing is copied."""
+    label = np.ones(20, np.float32)
+    shared = {f'picture {number}': label for number in range(1000)}
+    np.save(path, shared)
+    assert list(read_labels(path, VOC)) == list(shared)
+
+
+def test_shared_maps_are_converted_once(path):
+    class_map = np.ones((500, 500), np.float16)
+    np.save(path, {class_id: class_map for class_id in range(20)})
+    tracemalloc.start()
+    maps = read_maps(path, VOC)
+    assert len(maps) == 20 and tracemalloc.get_traced_memory()[1] < 10 * class_map.nbytes
+    tracemalloc.stop()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(path):
+    os.mkfifo(path)
+    with pytest.raises(UserError, match='is a pipe or a device'):
+        read_npy(path)

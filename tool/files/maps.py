@@ -36,6 +36,8 @@ def read_maps(
             )
         loaded = dict(enumerate(loaded))
     maps = {}
+    # {id of an array: the same in float32}, so that an array of several classes is converted once
+    converted: dict[int, np.ndarray] = {}
     for key, value in loaded.items():
         is_class = not isinstance(key, str) and 0 <= key < classes.num_classes
         if not is_class or value.ndim != 2:
@@ -43,7 +45,9 @@ def read_maps(
                 f'{path}: entry {key!r} of shape {value.shape} is no map of a class '
                 f'0…{classes.num_classes - 1}'
             )
-        maps[int(key)] = value.astype(np.float32, copy=False)
+        if id(value) not in converted:
+            converted[id(value)] = value.astype(np.float32, copy=False)
+        maps[int(key)] = converted[id(value)]
     for class_id, class_map in maps.items():
         _check_values(path, class_id, class_map)
     shapes = {value.shape for value in maps.values()}

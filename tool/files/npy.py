@@ -1,5 +1,6 @@
 """`.npy` files from strangers, read without running their code or trusting their sizes.
 
+Time and memory are bounded by a small multiple of the file's size (see also `tool.files.pickles`).
 A file may hold a numeric array, or a pickled dict of numeric arrays with str or int keys. On
 anything else `header`, `numeric_array`, `dict_of_arrays` and `first_shape` raise some exception,
 mostly a ValueError, and `open_npy` turns it into a UserError that names the file.
@@ -18,6 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tool.files.atomic import atomic, need_file
+from tool.files.pickles import scan
+from tool.files.reading import open_file
 from tool.run.errors import UserError
 
 # The opcodes of a pickle that push a whole number.
@@ -54,10 +57,21 @@ class _Dtype:
     """A dtype as a pickle describes it: its name, e.g. 'f4', or '<f4' once the state is known."""
 
     def __init__(self, name: str):
-        self.name = name
+        # 'O8' is that of the file's outermost array, whose one element is the dict
+        if not re.fullmatch('[biuf][0-9]{1,2}|O8', name):
+            raise pickle.UnpicklingError(f'it carries an array of {name}')
+        self.kind = name
+        self.order = ''
+
+    @property
+    def name(self) -> str:
+        return self.order + self.kind
 
     def __setstate__(self, state: tuple):
-        self.name = state[1] + self.name
+        order = state[1]
+        if order not in ('<', '>', '=', '|'):
+            raise pickle.UnpicklingError(f'it carries an array of byte order {order}')
+        self.order = order
 
 
 class _Array:
@@ -67,15 +81,20 @@ class _Array:
     addresses of objects. So this class only collects what the pickle says, and numpy is given plain
     bytes and the name of a numeric type.
 
+    Args:
+        budget: how much may be made.
     Attributes:
         content: the array, once its state is known; of the file's outermost array, its one element.
     """
 
     content: Any = None
 
+    def __init__(self, budget: '_Budget'):
+        self._budget = budget
+
     def __setstate__(self, state: tuple):
         _, shape, dtype, fortran, data = state
-        if not dtype.name.endswith('O8'):
+        if dtype.kind != 'O8':
             self.fill(data, dtype, shape, bool(fortran))
         elif isinstance(data, list) and shape == ():
             # An array of objects is the file's outermost one; its one element is the dict.
@@ -85,8 +104,9 @@ class _Array:
 
     def fill(self, data: bytes | str, dtype: _Dtype, shape: tuple, fortran: bool) -> '_Array':
         """Make the array; UnpicklingError unless it is one of numbers."""
-        if not re.fullmatch('[<>=|]?[biuf][0-9]+', dtype.name):
-            raise pickle.UnpicklingError(f'it carries an array of {dtype.name}')
+        if dtype.kind == 'O8':
+            raise pickle.UnpicklingError('it carries an array of objects')
+        self._budget.take(len(data))
         if isinstance(data, str):  # as Python 2 wrote bytes
             data = data.encode('latin1')
         flat = np.frombuffer(data, dtype.name)
@@ -94,8 +114,33 @@ class _Array:
         return self
 
 
+class _Budget:
+    """How many bytes may still be made from a pickle.
+
+    One bytes object of the pickle, used for a thousand arrays, would make a thousand copies.
+    """
+
+    def __init__(self, size: int):
+        self.left = size
+
+    def take(self, size: int) -> None:
+        """Count bytes that are made; UnpicklingError if they are too many."""
+        self.left -= size
+        if self.left < 0:
+            raise pickle.UnpicklingError('its arrays are larger than the file')
+
+
 class _NumpyOnly(pickle.Unpickler):
-    """Unpickler that knows arrays and builtin containers, and nothing that could run code."""
+    """Unpickler that knows arrays and builtin containers, and nothing that could run code.
+
+    Args:
+        body: the pickle, which `scan` has been through.
+    """
+
+    def __init__(self, body: bytes):
+        super().__init__(io.BytesIO(body), encoding='latin1')
+        # the numbers of an array are copied once, and once more where they are stored as text
+        self._budget = _Budget(2 * len(body))
 
     def find_class(self, module: str, name: str) -> Any:
         """The function or class that stands for a name in the pickle.
@@ -105,20 +150,22 @@ class _NumpyOnly(pickle.Unpickler):
         The functions are made anew in each call, because a pickle can set attributes of what it is
         given.
         """
+        budget = self._budget
 
         def reconstruct(*_):
-            return _Array()
+            return _Array(budget)
 
         def scalar(dtype, data):
-            return _Array().fill(data, dtype, (), fortran=False).content.item()
+            return _Array(budget).fill(data, dtype, (), fortran=False).content.item()
 
         def frombuffer(data, dtype, shape, order, *_):
-            return _Array().fill(data, dtype, shape, fortran=order == 'F')
+            return _Array(budget).fill(data, dtype, shape, fortran=order == 'F')
 
         def make_dtype(name, *_):
             return _Dtype(name)
 
         def encode(text, encoding='latin1'):  # protocol 2 stores bytes as text
+            budget.take(len(text))
             return text.encode('latin1')
 
         known = {
@@ -136,13 +183,12 @@ class _NumpyOnly(pickle.Unpickler):
 
 
 def dict_of_arrays(body: bytes) -> dict[str | int, np.ndarray]:
-    """The dict in a pickle: {str or int: numeric array}."""
-    # genops fails where a length goes beyond the end of the pickle. load() would first allocate
-    # that length, and a memo of any size that the pickle asks for.
-    for opcode, argument, _ in pickletools.genops(body):
-        if 'PUT' in opcode.name and int(argument or 0) > len(body):
-            raise pickle.UnpicklingError('its memo is larger than the file')
-    loaded = _NumpyOnly(io.BytesIO(body), encoding='latin1').load()
+    """The dict in a pickle: {str or int: numeric array}.
+
+    Keys of the pickle that share an array share it in the dict, too.
+    """
+    scan(io.BytesIO(body))
+    loaded = _NumpyOnly(body).load()
     value = loaded.content if isinstance(loaded, _Array) else None
     if not isinstance(value, dict):
         what = 'an array' if isinstance(value, np.ndarray) else 'something else'
@@ -201,7 +247,7 @@ def open_npy(path: str) -> Iterator[tuple[BinaryIO, tuple, np.dtype]]:
     """
     need_file(path, 'run the stage that writes it first')
     try:
-        with open(path, 'rb') as file:
+        with open_file(path) as file:
             yield file, *header(file)
     except UserError:
         raise

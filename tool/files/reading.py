@@ -1,32 +1,47 @@
 """Opening files to read them: regular files only, and JSON of any depth.
 
 Every file that this project reads is opened here. A pipe or a device under the name of a picture
-could block a stage for ever, so `open_file` refuses both without opening them.
+could block a stage for ever, so both are refused without being opened.
 """
 
 import errno
 import json
 import os
 import stat
-from typing import IO, Any
+from typing import Any, BinaryIO, TextIO
 
 # Reading a file that is no regular one fails with this reason.
 _NOT_REGULAR = 'a pipe, a device or a folder, not a file'
 
 
-def open_file(path: str, mode: str = 'rb', **options: Any) -> IO[Any]:
-    """Open a regular file to read it.
+def open_file(path: str) -> BinaryIO:
+    """Open a regular file, or a link to one, to read its bytes.
 
-    Args:
-        path: the file; a link to a file is one too.
-        mode: 'rb', or 'r' for text.
-        options: those of the builtin `open`, e.g. encoding.
     Raises:
         OSError: it is missing, may not be read, or is no regular file.
     """
+    _need_regular(path)
+    return open(path, 'rb')
+
+
+def open_text(path: str, encoding: str = 'utf-8', **options: Any) -> TextIO:
+    """Open a regular file, or a link to one, to read its text.
+
+    Args:
+        path: the file.
+        encoding: the encoding of the text.
+        options: further ones of the builtin `open`.
+    Raises:
+        OSError: as `open_file`.
+    """
+    _need_regular(path)
+    return open(path, encoding=encoding, **options)
+
+
+def _need_regular(path: str) -> None:
+    """OSError unless a path is that of a regular file."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, _NOT_REGULAR, path)
-    return open(path, mode, **options)
 
 
 def read_json(path: str) -> Any:
@@ -36,7 +51,7 @@ def read_json(path: str) -> Any:
         OSError: as `open_file`.
         ValueError: it is no JSON, no UTF-8, or nested too deeply.
     """
-    with open_file(path, 'r', encoding='utf-8') as file:
+    with open_text(path) as file:
         return parse_json(file.read())
 
 
