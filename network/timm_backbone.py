@@ -20,6 +20,8 @@ from tool.run.errors import UserError
 # A checkpoint holds 'name/output stride' of its backbone under this key, as ASCII bytes. So no flag
 # has to name the backbone again.
 KEY = 'timm_model'
+# Bytes that such a text may have.
+LONGEST_DESCRIPTION = 200
 
 
 class TimmBackbone(Backbone):
@@ -163,6 +165,9 @@ def read_description(state: dict, path: str) -> tuple[str, int] | None:
     if KEY not in state:
         return None
     try:
+        # looked at first, because `tolist` takes 60 bytes for each byte of a tensor
+        if state[KEY].numel() > LONGEST_DESCRIPTION:
+            raise ValueError('a longer text than the name of a model')
         name, stride = bytes(state[KEY].tolist()).decode('ascii').split('/')
         return name, int(stride)
     except (ValueError, TypeError):

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from typing import Any
 
 from tool.files.atomic import atomic, need_file
+from tool.files.torch_pickles import check_stored, check_torch_pickles
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 
@@ -32,6 +33,7 @@ def load_checkpoint(path: str) -> dict:
 
     need_file(path, 'check --weights')
     try:
+        check_torch_pickles(path)
         state = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged or hostile file can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -48,6 +50,7 @@ def load_checkpoint(path: str) -> dict:
             f'{path}: not a bare state dict (a dict of tensors), as torch.save(net.state_dict(), '
             '…) writes'
         )
+    check_stored(path, state)
     if all(key.startswith('module.') for key in state):
         bare = OrderedDict((key[len('module.') :], value) for key, value in state.items())
         for attribute in (NAMES, CONFIG):
