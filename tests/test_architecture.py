@@ -238,3 +238,48 @@ def test_pictures_are_opened_in_one_place(path):
     """Pillow starts Ghostscript on PostScript, unless it is told the formats; see `FORMATS`."""
     opened = [name for name in calls((ROOT / path).read_text()) if name in PICTURE_LIBRARIES]
     assert opened == (['Image.open'] if path == OPENS_PICTURES else [])
+
+
+# Who opens other files to read them: the one place, what reads files of the system, and the log
+# that a training continues.
+OPENS_FILES = ('tool/files/reading.py', 'tool/run/measure.py', 'tool/train/log.py')
+
+
+def reads(source: str) -> list[str]:
+    """The calls in a source that open a file to read it, or parse JSON of any depth."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        modes = [ast.unparse(argument) for argument in node.args[1:2]]
+        writes = modes not in ([], ["'r'"], ["'rb'"])
+        if (name == 'open' and not writes) or name in ('io.open', 'os.fdopen', 'json.load'):
+            found.append(ast.unparse(node))
+        if name.endswith(('.read_text', '.read_bytes')):
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize('path', FILES)
+def test_files_are_opened_in_one_place(path):
+    """A pipe or a device under the name of a file would block its reader for ever."""
+    if path not in OPENS_FILES:
+        assert reads((ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    'source, count',
+    [
+        ("open('a')", 1),
+        ("open(path, 'rb')", 1),
+        ("open(path, encoding='utf-8')", 1),
+        ("open(path, 'w')", 0),
+        ('open(path, mode)', 0),
+        ('json.load(file)', 1),
+        ('pathlib.Path(name).read_text()', 1),
+        ('open_file(path)', 0),
+    ],
+)
+def test_a_call_that_opens_a_file_is_found(source, count):
+    assert len(reads(source)) == count

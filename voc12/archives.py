@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tool.files.atomic import need_file
+from tool.files.reading import open_file
 from tool.run.errors import UserError
 from tool.run.progress import progress
 
@@ -77,7 +78,7 @@ def md5_of_file(path: str) -> str:
     try:
         size = os.path.getsize(path)
         with (
-            open(path, 'rb') as file,
+            open_file(path) as file,
             progress(total=size, desc=f'md5 of {name}', unit='B', scale=True) as bar,
         ):
             while block := file.read(BLOCK):

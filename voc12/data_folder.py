@@ -25,6 +25,7 @@ from tool.files.manifest import MANIFEST, first_difference
 from tool.files.npy import write_npy
 from tool.files.picture_files import lies_in
 from tool.files.pictures import read_image
+from tool.files.reading import open_text, read_json
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -169,7 +170,7 @@ def report_bad(out: str, problems: list[str], skip: bool) -> None:
     """
     path = os.path.join(out, BAD_FILES)
     if os.path.exists(path):
-        with open(path, encoding='utf-8', errors='replace') as file:
+        with open_text(path, errors='replace') as file:
             is_ours = file.readline().startswith(_BAD_HEADER)
         if not is_ours:
             raise UserError(f'{path}: is a file of another kind; rename it or choose another --out')
@@ -260,8 +261,7 @@ def _read_manifest(out: str) -> tuple[dict | None, set[str]]:
     """(settings, files) of a data folder's manifest; (None, no files) where there is none."""
     path = os.path.join(out, MANIFEST)
     try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
+        content = read_json(path)
         settings = dict(content['settings'])
         files = {str(file) for file in content['files']}
     except FileNotFoundError:

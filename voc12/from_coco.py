@@ -31,6 +31,7 @@ from tool.files.atomic import need_file, need_folder, write_text
 from tool.files.lists import picture_name
 from tool.files.manifest import fingerprint
 from tool.files.pictures import check_size, image_size, stored_size, write_mask
+from tool.files.reading import read_json
 from tool.method.class_set import IGNORE, ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -90,8 +91,7 @@ def read_annotations(path: str, images: str) -> tuple[ClassSet, list[AnnotatedPi
     """
     need_file(path, 'give the file of annotations, e.g. instances_train2014.json')
     try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
+        content = read_json(path)
         categories = content['categories']
         names = [str(category['name']).strip() for category in categories]
         class_ids = {category['id']: place for place, category in enumerate(categories, 1)}
@@ -118,7 +118,7 @@ def read_annotations(path: str, images: str) -> tuple[ClassSet, list[AnnotatedPi
             f'{path}: lacks {error}, as a key or as the id of an image or a category; COCO object '
             'annotations (instances_*.json) are expected'
         ) from None
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f'{path}: not a readable file of COCO object annotations ({error}); download or export '
             'it again'

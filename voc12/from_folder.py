@@ -32,6 +32,7 @@ from tool.files.class_sets import read_classes
 from tool.files.lists import ENDINGS, picture_name
 from tool.files.picture_files import find_pictures, lies_in
 from tool.files.pictures import check_size, image_size, read_mask
+from tool.files.reading import open_text
 from tool.method.class_set import BACKGROUND, ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -73,7 +74,7 @@ def read_table(path: str, separator: str) -> tuple[list[Row], list[str]]:
     """
     need_file(path, 'give the table of labels as --labels')
     try:
-        with open(path, encoding='utf-8-sig', newline='') as table:
+        with open_text(path, 'utf-8-sig', newline='') as table:
             reader = csv.reader(table, strict=True)
             lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -4,7 +4,6 @@ This module does not import torch, so that the CPU stages and their worker proce
 """
 
 import functools
-import json
 import os
 from collections import Counter
 
@@ -13,6 +12,7 @@ from tool.files.class_sets import read_class_set
 from tool.files.lists import ENDINGS, picture_name
 from tool.files.maps import maps_size
 from tool.files.pictures import check_size, image_size
+from tool.files.reading import read_json
 from tool.files.records import Inputs
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
@@ -43,8 +43,7 @@ def mask_rule_beside(folder: str) -> str:
     if not os.path.exists(path):
         return ''
     try:
-        with open(path, encoding='utf-8') as file:
-            rule = json.load(file)['rule']
+        rule = read_json(path)['rule']
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f'{path}: not the rule of masks that voc12.from_coco writes ({error!r}); '

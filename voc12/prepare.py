@@ -28,6 +28,7 @@ import numpy as np
 from tool.files.atomic import atomic, need_folder, write_text
 from tool.files.lists import labels_of, read_labels, read_list
 from tool.files.pictures import check_size, image_size, read_mask, write_mask
+from tool.files.reading import read_json
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import Pool, pool_map
@@ -129,8 +130,7 @@ def read_state(root: str) -> dict[str, dict[str, int]]:
     Of SBD's archive it also has the number of its masks, under SBD_COUNT.
     """
     try:
-        with open(os.path.join(root, STATE), encoding='utf-8') as file:
-            state = json.load(file)
+        state = read_json(os.path.join(root, STATE))
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}

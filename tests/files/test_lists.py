@@ -1,5 +1,7 @@
 """tool/files/lists.py: lists and image-level labels, in both formats, damaged and wrong."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -149,3 +151,25 @@ def test_pictures_are_evenly_spaced():
         and spaced(names, 1) == ['5']
     )
     assert spaced(names, 10) == names
+
+
+def test_a_line_of_many_endings_takes_no_time(tmp_path):
+    """A regular expression with two open ends needed minutes for such lines."""
+    path = tmp_path / 'list.txt'
+    line = '.jpg ' * 1700 + 'x'
+    path.write_text(''.join(f'{number} {line}\n' for number in range(1000)))
+    assert len(read_list(str(path))) == 1000
+
+
+def test_a_line_that_is_no_name_is_a_short_message(tmp_path):
+    path = tmp_path / 'list.txt'
+    path.write_text('a\n' + 'b.jpg ' * 2_000_000)
+    with pytest.raises(UserError, match='list.txt: line 2 has 11,999,999 characters; one image'):
+        read_list(str(path))
+
+
+def test_a_pipe_is_no_list(tmp_path):
+    path = tmp_path / 'list.txt'
+    os.mkfifo(path)
+    with pytest.raises(UserError, match='list.txt: is a pipe or a device, not a file'):
+        read_list(str(path))

@@ -3,6 +3,7 @@
 import os
 
 from tool.files.atomic import write_text
+from tool.files.reading import open_text
 from tool.method.class_set import BACKGROUND, ClassSet
 from tool.run.errors import UserError
 
@@ -30,7 +31,7 @@ def read_classes(path: str) -> ClassSet:
         UserError: the file is missing or not readable, or its lines are not a class set.
     """
     try:
-        with open(path, encoding='utf-8-sig') as file:
+        with open_text(path, 'utf-8-sig') as file:
             lines = [line.strip() for line in file]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{path}: not a readable text file ({error})') from None

@@ -8,14 +8,16 @@ import numpy as np
 
 from tool.files.atomic import need_file
 from tool.files.npy import read_npy
+from tool.files.reading import open_file, open_text
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 
 # Extensions of picture files, in upper or lower case.
 ENDINGS = ('.jpg', '.jpeg', '.png', '.webp', '.tif')
-_ENDING = '(?:' + '|'.join(map(re.escape, ENDINGS)) + ')'
-# A line of a list with two files, a picture and its mask; group 1 is the picture.
-_TWO_PATHS = re.compile(rf'(.*?{_ENDING})\s+\S.*{_ENDING}', re.IGNORECASE)
+# The end of the first file in a line of a list that names two files, a picture and its mask.
+_END_OF_FIRST = re.compile('(?:' + '|'.join(map(re.escape, ENDINGS)) + r')(?=\s+\S)', re.IGNORECASE)
+# Characters that a line of a list has at most: two paths of the longest kind.
+_LONGEST_LINE = 9000
 
 
 def picture_name(file: str) -> str:
@@ -43,7 +45,7 @@ def read_list(path: str) -> list[str]:
     """
     need_file(path, 'make the lists with python -m voc12.make_lists')
     try:
-        with open(path, encoding=_encoding(path)) as file:
+        with open_text(path, _encoding(path)) as file:
             lines = [line.strip() for line in file]
     except (OSError, UnicodeError) as error:
         raise UserError(
@@ -53,8 +55,12 @@ def read_list(path: str) -> list[str]:
     for number, line in enumerate(lines, 1):
         if not line:
             continue
-        two_paths = _TWO_PATHS.fullmatch(line)
-        name = picture_name(two_paths[1] if two_paths else line)
+        if len(line) > _LONGEST_LINE:
+            raise UserError(
+                f'{path}: line {number} has {len(line):,} characters; one image name a line is '
+                'expected'
+            )
+        name = picture_name(_first_of_two(line) or line)
         if name in line_of:
             raise UserError(
                 f'{path}: {name} stands in line {line_of[name]} and in line {number}; '
@@ -66,9 +72,23 @@ def read_list(path: str) -> list[str]:
     return list(line_of)
 
 
+def _first_of_two(line: str) -> str | None:
+    """The first file of a line that names two files; None where the line names one.
+
+    It takes time in proportion to the length of the line, whatever stands there.
+    """
+    end_of_first = _END_OF_FIRST.search(line)
+    if end_of_first is None:
+        return None
+    second = line[end_of_first.end() :].strip().lower()
+    if second.endswith(ENDINGS) and second not in ENDINGS:
+        return line[: end_of_first.end()]
+    return None
+
+
 def _encoding(path: str) -> str:
     """The encoding of a text file by its byte-order mark: UTF-16 where it has that of UTF-16."""
-    with open(path, 'rb') as file:
+    with open_file(path) as file:
         start = file.read(2)
     return 'utf-16' if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else 'utf-8-sig'
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 
 from tool.files.atomic import write_text
+from tool.files.reading import open_file, read_json
 from tool.files.records import as_json
 from tool.run.errors import UserError
 
@@ -25,7 +26,7 @@ def fingerprint(path: str) -> str:
         if not os.path.exists(path):
             return ''
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
+    with open_file(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:16]
@@ -155,8 +156,7 @@ def read_manifest(folder: str) -> dict | None:
     """The settings in the manifest of a folder; None where there is no manifest."""
     path = os.path.join(folder, MANIFEST)
     try:
-        with open(path, encoding='utf-8') as file:
-            return dict(json.load(file))
+        return dict(read_json(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:

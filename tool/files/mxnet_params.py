@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tool.files.atomic import need_file
+from tool.files.reading import open_file
 from tool.run.errors import UserError
 
 # First number of a file that holds a list of arrays.
@@ -110,7 +111,7 @@ def load_mxnet_params(path: str) -> dict[str, np.ndarray]:
             another kind of file.
     """
     need_file(path, _FIX)
-    with open(path, 'rb') as file:
+    with open_file(path) as file:
         reader = _Reader(file, path)
         magic, _, count = reader.numbers('Q', 3, 'the header')
         if magic != _LIST:

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tool.files.atomic import cannot_be_written
+from tool.files.reading import open_file, open_text
 
 _PREFIX = '.records-'
 _SUFFIX = '.jsonl'
@@ -86,7 +87,7 @@ def digest_of(path: str) -> str:
     """16 hex digits that stand for the content of a file; '' where it cannot be read."""
     digest = hashlib.blake2b(digest_size=8)
     try:
-        with open(path, 'rb') as file:
+        with open_file(path) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError:
@@ -139,7 +140,7 @@ def read_records(folder: str) -> dict[str, History]:
     """
     lines: list[tuple[float, dict]] = []
     for path in record_files(folder):
-        with open(path, encoding='utf-8', errors='replace') as file:
+        with open_text(path, errors='replace') as file:
             for line in file:
                 record = _parsed(line)
                 if record is not None:
@@ -258,7 +259,7 @@ class RecordFile:
 def _ends_within_a_line(path: str) -> bool:
     """Whether the last line of a file has no end, as after a write to a full disk."""
     try:
-        with open(path, 'rb') as file:
+        with open_file(path) as file:
             if file.seek(0, os.SEEK_END) == 0:
                 return False
             file.seek(-1, os.SEEK_END)

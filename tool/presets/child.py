@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+from tool.files.reading import open_text
 from tool.presets.stages import ROOT
 from tool.run.interrupts import SIGNALS
 
@@ -81,7 +82,7 @@ def last_line(path: str) -> str:
 
     It is the last line with an error message, else the last one that is not empty.
     """
-    with open(path, encoding='utf-8', errors='replace') as file:
+    with open_text(path, errors='replace') as file:
         last_run = file.read().rpartition('$ python ')[2]
     lines = [line.strip() for line in last_run.splitlines() if line.strip()]
     for line in reversed(lines):

@@ -4,6 +4,7 @@ import json
 import os
 
 from tool.files.atomic import write_text
+from tool.files.reading import read_json
 from tool.method.metrics import mean_iou, occurring
 from tool.run.errors import UserError
 
@@ -15,8 +16,7 @@ def read_scores(path: str) -> dict:
         UserError: the file is missing or damaged.
     """
     try:
-        with open(path, encoding='utf-8') as file:
-            return dict(json.load(file))
+        return dict(read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f'{path}: no scores of eval.py ({error}); run the stage again with --from'

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from tool.files.atomic import write_text
 from tool.files.picture_files import lies_in
+from tool.files.reading import read_json
 from tool.presets.child import last_line, run_script
 from tool.presets.choices import (
     HISTOGRAM,
@@ -56,8 +57,7 @@ class Runner:
     def _read_records(self) -> dict[str, dict]:
         """The records of an earlier run; UserError if pipeline.json is damaged."""
         try:
-            with open(self.path, encoding='utf-8') as file:
-                return dict(json.load(file)['stages'])
+            return dict(read_json(self.path)['stages'])
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError) as error:

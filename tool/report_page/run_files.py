@@ -1,12 +1,12 @@
 """What the work folder of a pipeline holds for its report: ladder, scores, losses and commands."""
 
 import glob
-import json
 import math
 import os
 import shlex
 from dataclasses import dataclass, field
 
+from tool.files.reading import open_text, parse_json, read_json
 from tool.presets.stages import ROOT
 from tool.run.errors import UserError
 
@@ -163,8 +163,7 @@ def _damaged(path: str, error: object) -> UserError:
 def _read_json(path: str) -> dict:
     """The dict in a JSON file; empty where there is no file."""
     try:
-        with open(path, encoding='utf-8') as file:
-            return dict(json.load(file))
+        return dict(read_json(path))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError) as error:
@@ -276,14 +275,14 @@ def _read_training(path: str) -> Training:
     """The losses of a .jsonl file. A half-written last line is left out."""
     records = []
     try:
-        with open(path, encoding='utf-8') as file:
+        with open_text(path) as file:
             for line in file:
                 if line.endswith('}\n'):
-                    records.append(dict(json.loads(line)))
+                    records.append(dict(parse_json(line)))
         names = [name for name in records[0] if name != 'step'] if records else []
         steps = [float(record['step']) for record in records]
         losses = {name: [float(record[name]) for record in records] for name in names}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise _damaged(path, repr(error)) from None
     for name, values in list(losses.items()):
         if not all(map(math.isfinite, values)):
@@ -299,7 +298,7 @@ def _read_notes(work: str, commands: list[Command]) -> dict[str, str]:
         if not os.path.isfile(path):
             continue
         notes = {}
-        with open(path, encoding='utf-8', errors='replace') as file:
+        with open_text(path, errors='replace') as file:
             for line in file:
                 name, colon, text = line.partition(': ')
                 if colon and name in ('versions', 'device') and name not in notes:

@@ -10,6 +10,7 @@ from typing import Any
 import voc12
 from tool.files.atomic import need_file, need_folder
 from tool.files.lists import read_list
+from tool.files.reading import open_text
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -94,7 +95,7 @@ def read_config_file(path: str) -> dict[str, Any]:
     """
     need_file(path, 'give --config a config.py, or KEY=VALUE')
     try:
-        with open(path, encoding='utf-8') as file:
+        with open_text(path) as file:
             tree = ast.parse(file.read())
     except (OSError, ValueError, SyntaxError, RecursionError) as error:
         raise UserError(f'{path}: not a readable config.py ({error})') from None
