@@ -110,6 +110,13 @@ def test_an_error_of_the_file_is_one_line(load, text, message):
         load(text)
 
 
+@pytest.mark.parametrize('text', ['{best_t:1000000000}', '%1000000000d', '{0.__class__}'])
+def test_a_format_in_a_value_is_only_a_text(load, text):
+    """Formatting such a text would fill the memory with spaces."""
+    preset = load(FILE, f'train.text={text}')
+    assert preset.stages['train'].flags['text'] == text
+
+
 @pytest.mark.parametrize(
     'word, message',
     [
@@ -117,6 +124,8 @@ def test_an_error_of_the_file_is_one_line(load, text, message):
         ('train.lr', '--set train.lr: STAGE.FLAG=VALUE is expected'),
         ('train.text="1', '--set train.text="1: No closing quotation'),
         ('train.processes=x', 'processes = x: must be a whole number of at least 1'),
+        ('train.processes=' + '9' * 5000, 'must be a whole number of at least 1'),
+        ('preset.steps=' + '9' * 5000, 'is not like the default 5'),
         ('preset.step=1', 'no option step; there are core, experiment, fast, gt, .* steps, text'),
         ('preset.steps=many', "--set preset.steps=many: 'many' is not like the default 5"),
         ('preset.fast=perhaps', "'perhaps' is not like the default False"),

@@ -4,7 +4,7 @@ import pytest
 
 from net import generate_net
 from segmentation_toy import EXPERIMENTS, config_dict_of, config_of
-from tool.run.errors import UserError
+from tool.run.errors import LONGEST_LINE, UserError
 from utils.config import (
     classes_of,
     names_of,
@@ -141,7 +141,7 @@ def test_defaults_are_not_shared():
 def test_every_key_is_explained():
     text = describe_keys()
     assert all(f'  {name}: ' in text and key.meaning in text for name, key in KEYS.items())
-    assert 'TRAIN_BATCHES: a whole number of at least 1; default 10' in text
+    assert 'TRAIN_BATCHES: a whole number between 1 and 1,000,000; default 10' in text
     assert 'EXP_NAME: a text; no default' in text
 
 
@@ -189,9 +189,16 @@ def test_overrides_have_the_keys_type():
         ),
         ('train_iteration=5', 'no such config key'),
         ('TRAIN_ITERATION', 'KEY=VALUE is expected'),
-        ('TRAIN_ITERATION=many', "TRAIN_ITERATION = 'many': must be a whole number of at least 1"),
+        (
+            'TRAIN_ITERATION=many',
+            "TRAIN_ITERATION = 'many': must be a whole number between 1 and 1,000,000,000",
+        ),
         ('TRAIN_ITERATION=1.5', 'must be a whole number'),
-        ('TRAIN_ITERATION=0', 'must be a whole number of at least 1'),
+        ('TRAIN_ITERATION=0', 'must be a whole number between 1 and 1,000,000,000'),
+        ('TRAIN_ITERATION=100000000000', 'TRAIN_ITERATION = 100000000000: must be a whole number'),
+        ('TRAIN_SEED=18446744073709551616', 'between 0 and 9.2'),
+        ('TRAIN_LR=1e999', 'TRAIN_LR = inf: must be a number'),
+        ('DATA_RANDOMSCALE=1.5,0.5', 'must be 2 numbers .*, the lower one first'),
         ('TRAIN_ITERATION=True', 'must be a whole number'),
         ('TRAIN_LR=fast', 'TRAIN_LR.*must be a number'),
         ('TRAIN_LR=-1', 'at least 0'),
@@ -209,6 +216,26 @@ def test_overrides_have_the_keys_type():
 def test_wrong_overrides_are_named(override, message):
     with pytest.raises(UserError, match=message):
         read_config(config_of('EPS_deeplabv1_resnet101'), [override])
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['(' * 100_000, '-' * 100_000 + '1', '-' * 990 + '1', '9' * 5000, '1,' * 3_000_000]
+    + ['[' * 150 + ']' * 150, '{:1000000000}', '%1000000000d', '"a" * 9999999999', '9 ** 9 ** 9'],
+)
+@pytest.mark.parametrize('key', ['TRAIN_LR', 'TEST_MULTISCALE'])
+def test_a_value_that_python_could_choke_on_is_one_short_line(key, text):
+    with pytest.raises(UserError) as caught:
+        read_config(config_of('EPS_deeplabv1_resnet101'), [f'{key}={text}'])
+    message = str(caught.value)
+    assert message.startswith(f'{key} = ') and 'number' in message[-100:]
+    assert len(message) <= LONGEST_LINE
+
+
+def test_a_text_with_a_format_in_it_is_only_a_text():
+    config = config_of('EPS_deeplabv1_resnet101')
+    for text in ('{best_t:1000000000}', '%1000000000d', '{0.__class__}'):
+        assert read_config(config, [f'EXP_NAME={text}'])['EXP_NAME'] == text
 
 
 def test_a_wrong_config_file_is_refused():

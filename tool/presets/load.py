@@ -220,7 +220,8 @@ def _field(override: Override) -> Any:
     """The value that --set gives a field of a stage."""
     if override.option == 'makes':
         return _split(override)
-    if override.option == 'processes' and override.value.isdecimal():
+    # a longer text is no number of processes; with thousands of digits it would raise an error
+    if override.option == 'processes' and override.value.isdecimal() and len(override.value) < 10:
         return int(override.value)
     return override.value
 

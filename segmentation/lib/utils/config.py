@@ -3,6 +3,7 @@
 import argparse
 import ast
 import difflib
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,9 @@ from tool.run import command_line
 from tool.run.errors import UserError
 from utils.keys import KEYS, PREDICTION_KEYS, Key, describe_keys, with_defaults
 from voc12.layout import class_set
+
+# Characters of a value of --set that are read as Python; no number or list of them has more.
+_LONGEST_VALUE = 1000
 
 
 def read_config(config: dict, overrides: Sequence[str] = ()) -> dict:
@@ -97,7 +101,7 @@ def read_config_file(path: str) -> dict[str, Any]:
     try:
         with open_text(path) as file:
             tree = ast.parse(file.read())
-    except (OSError, ValueError, SyntaxError, RecursionError) as error:
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise UserError(f'{path}: not a readable config.py ({error})') from None
     for statement in tree.body:
         if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Dict):
@@ -116,7 +120,7 @@ def _written_out(path: str, written: ast.Dict) -> dict[str, Any]:
             continue
         try:
             values[key.value] = ast.literal_eval(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UserError(
                 f'{path}: {key.value} is computed there, and the file is not run; give --config '
                 f'{key.value}=VALUE behind it'
@@ -145,11 +149,14 @@ def _parse(name: str, text: str) -> Any:
         if key.or_false and text.lower() in ('false', 'none', ''):
             return False
         return text
+    if len(text) > _LONGEST_VALUE:
+        return text
     try:
         if key.kind is bool:
             return command_line.boolean(text)
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, argparse.ArgumentTypeError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError, argparse.ArgumentTypeError):
+        # Python raises the third and the fourth for too many brackets or signs
         return text
 
 
@@ -181,7 +188,9 @@ def _fits(value: Any, key: Key) -> bool:
             right_length = len(value) > 0
         else:
             right_length = len(value) == key.length
-        return right_length and all(_is_number(item, key) for item in value)
+        if not right_length or not all(_is_number(item, key) for item in value):
+            return False
+        return not key.is_range or value[0] <= value[1]
     if key.kind is float:
         return _is_number(value, key)
     if key.kind is int:
@@ -192,6 +201,8 @@ def _fits(value: Any, key: Key) -> bool:
 def _is_number(value: Any, key: Key) -> bool:
     """Whether a value is a number in the range of a key."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    if isinstance(value, float) and not math.isfinite(value):
         return False
     not_below = key.low is None or value >= key.low
     not_above = key.high is None or value <= key.high

@@ -30,6 +30,8 @@ class Key:
     length: int | None = None
     # whether False is allowed too; it means 'none'
     or_false: bool = False
+    # whether a list of two numbers is a range, whose second number is not below the first
+    is_range: bool = False
 
     def allowed(self) -> str:
         """The allowed values in words."""
@@ -47,12 +49,19 @@ class Key:
             else:
                 text = f'{self.length or "one or more"} numbers'
             if self.low is not None and self.high is None:
-                text += f' of at least {self.low:.6g}'
-            elif self.low is not None:
-                text += f' between {self.low:.6g} and {self.high:.6g}'
+                text += f' of at least {_in_words(self.low)}'
+            elif self.low is not None and self.high is not None:
+                text += f' between {_in_words(self.low)} and {_in_words(self.high)}'
+        if self.is_range:
+            text += ', the lower one first'
         if self.or_false:
             text += ' or False'
         return text
+
+
+def _in_words(number: float) -> str:
+    """A limit of a key as a message shows it, e.g. 1,000,000 or 0.03125."""
+    return f'{number:,}' if isinstance(number, int) else f'{number:.6g}'
 
 
 KEYS = {
@@ -70,7 +79,7 @@ KEYS = {
         'train_aug',
         'training list: the name of one in ImageSets/Segmentation or voc12/, or a path *.txt',
     ),
-    'DATA_WORKERS': Key(int, 4, 'number of processes that load pictures', low=0),
+    'DATA_WORKERS': Key(int, 4, 'number of processes that load pictures', low=0, high=1000),
     'DATA_MEAN': Key(
         list,
         [0.485, 0.456, 0.406],
@@ -87,7 +96,7 @@ KEYS = {
         high=1,
         length=3,
     ),
-    'DATA_RANDOMCROP': Key(int, 448, 'side of the crops, in pixels', low=16),
+    'DATA_RANDOMCROP': Key(int, 448, 'side of the crops, in pixels', low=16, high=10_000),
     'DATA_RANDOMSCALE': Key(
         list,
         [0.5, 1.5],
@@ -95,6 +104,7 @@ KEYS = {
         low=0.05,
         high=10,
         length=2,
+        is_range=True,
     ),
     'DATA_RANDOM_H': Key(
         int, 10, 'largest random shift of the hue, in units of 2 degrees', low=0, high=90
@@ -145,9 +155,11 @@ KEYS = {
         low=2,
         high=255,
     ),
-    'MODEL_ASPP_OUTDIM': Key(int, 256, 'channels of the ASPP of deeplabv2, v3 and v3plus', low=1),
+    'MODEL_ASPP_OUTDIM': Key(
+        int, 256, 'channels of the ASPP of deeplabv2, v3 and v3plus', low=1, high=10_000
+    ),
     'MODEL_SHORTCUT_DIM': Key(
-        int, 48, 'channels of the low-level shortcut of deeplabv3plus', low=1
+        int, 48, 'channels of the low-level shortcut of deeplabv3plus', low=1, high=10_000
     ),
     'MODEL_FREEZEBN': Key(
         bool,
@@ -180,14 +192,19 @@ KEYS = {
     ),
     'TRAIN_POWER': Key(float, 0.9, 'power of the polynomial decay of the learning rate', low=0),
     'TRAIN_BATCHES': Key(
-        int, 10, 'batch size: pictures in an iteration, of all processes together', low=1
+        int,
+        10,
+        'batch size: pictures in an iteration, of all processes together',
+        low=1,
+        high=1_000_000,
     ),
-    'TRAIN_ITERATION': Key(int, 20000, 'number of training iterations', low=1),
+    'TRAIN_ITERATION': Key(int, 20000, 'number of training iterations', low=1, high=1_000_000_000),
     'TRAIN_ACCUMULATE': Key(
         int,
         1,
         'to save memory, a process computes its share of a batch in this many parts',
         low=1,
+        high=1_000_000,
     ),
     'TRAIN_AMP': Key(
         str,
@@ -206,11 +223,12 @@ KEYS = {
         5000,
         'iterations between two checkpoints and training states; 0 saves only at the end',
         low=0,
+        high=1_000_000_000,
     ),
     'TRAIN_TBLOG': Key(
         bool, True, 'log to TensorBoard: the loss, and pictures with label and prediction'
     ),
-    'TRAIN_SEED': Key(int, 0, 'seed of every random choice', low=0),
+    'TRAIN_SEED': Key(int, 0, 'seed of every random choice', low=0, high=2**63 - 1),
     # ---- test
     'TEST_MULTISCALE': Key(
         list,
