@@ -8,7 +8,7 @@ from PIL import Image
 
 from datasets import TestSet as Views  # pytest would collect a class named Test…
 from datasets import generate_dataset
-from datasets.voc import shift_hsv
+from datasets.voc import picture_views, shift_hsv
 from segmentation_toy import config_of, make_devkit
 from tool.run.errors import UserError
 from utils.config import names_of
@@ -142,3 +142,13 @@ def test_views_are_all_scales_with_their_mirror_images(devkit):
     np.testing.assert_allclose(item['views'][0][0].permute(1, 2, 0), cubic, atol=1e-5)
     single = Views({**config, 'TEST_FLIP': False}, names_of(config, 'train'))[0]['views']
     assert [len(view) for view in single] == [1, 1, 1]
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 60), (60, 1), (2, 2)])
+def test_views_of_a_picture_with_a_side_of_one_pixel(size):
+    config = config_of('EPS_deeplabv1_resnet101')
+    picture = np.full((*size, 3), 128, np.uint8)
+    views = picture_views(picture, config)
+    for scale, view in zip(config['TEST_MULTISCALE'], views):
+        expected = [max(1, round(side * scale)) for side in size]
+        assert view.shape == (2, 3, *expected) and view.isfinite().all()

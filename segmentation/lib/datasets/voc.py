@@ -115,13 +115,21 @@ def picture_views(picture: np.ndarray, config: dict) -> list[torch.Tensor]:
     image = normalise(picture, config['DATA_MEAN'], config['DATA_STD'])
     views = []
     for scale in config['TEST_MULTISCALE']:
-        resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-        view = to_tensor(resized)
+        view = to_tensor(_scaled(image, scale))
         if config['TEST_FLIP']:
             views.append(torch.stack([view, view.flip(2)]))
         else:
             views.append(view[None])
     return views
+
+
+def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
+    """An image [H, W, 3] resized by a factor; a side that would become 0 has one pixel."""
+    height, width = image.shape[:2]
+    if min(round(height * scale), round(width * scale)) > 0:
+        return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
 
 
 class TestSet(Dataset):
