@@ -19,7 +19,6 @@ import os
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
 
 from network.backbone import Backbone
 from network.device import to_device
@@ -32,6 +31,7 @@ from tool.method.class_set import ClassSet
 from tool.method.random_walk import random_walk
 from tool.run import command_line
 from tool.run.errors import UserError
+from tool.run.loader import load
 from tool.run.shard import is_first
 from voc12.aff_data import WalkSet
 from voc12.layout import (
@@ -142,14 +142,14 @@ def main(args: argparse.Namespace) -> None:
 
     todo = list(stage.todo)
     walk_set = WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score, net.normalisation)
-    loader = DataLoader(
+    loading = load(
         CatchesProblems(walk_set, todo),
-        batch_size=None,  # a picture at a time: their sizes differ
-        num_workers=args.num_workers,
+        range(len(todo)),  # a picture at a time: their sizes differ
+        args.num_workers,
         pin_memory=device.type == 'cuda',
     )
-    with stage.writers(args.jobs) as submit:
-        for sample in stage.usable(loader):
+    with stage.writers(args.jobs) as submit, loading as samples:
+        for sample in stage.usable(samples):
             scores = walk(net, sample, device, args.beta, args.logt)
             submit(
                 sample['name'],

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from network.baselines import BASELINES
 from network.baselines.baseline import Baseline
@@ -40,6 +40,7 @@ from tool.method.class_set import ClassSet
 from tool.method.metrics import class_agreement, class_table
 from tool.run import command_line
 from tool.run.errors import UserError
+from tool.run.loader import load
 from tool.run.shard import is_first, shard_index
 from tool.train.precision import amp_dtype, resolved
 from voc12.data import MultiScaleSet, pick_labels
@@ -227,15 +228,15 @@ def main(args: argparse.Namespace) -> None:
 
     views = MultiScaleSet(args.voc12_root, names, labels, args.scales, net.normalisation)
     todo = [index for index, name in enumerate(names) if name in stage.todo]
-    loader = DataLoader(
+    loading = load(
         CatchesProblems(Subset(views, todo), list(stage.todo)),
-        batch_size=None,  # a picture at a time: their sizes differ
-        num_workers=args.num_workers,
+        range(len(todo)),  # a picture at a time: their sizes differ
+        args.num_workers,
         pin_memory=device.type == 'cuda',
     )
     predicted: dict[str, list[int]] = {}
-    with stage.writers(args.jobs) as submit:
-        for item in stage.usable(loader):
+    with stage.writers(args.jobs) as submit, loading as items:
+        for item in stage.usable(items):
             if predicts:
                 view = item['views'][nearest_to_1(args.scales)].to(device, non_blocking=True)
                 threshold = args.cls_labels.threshold

@@ -39,6 +39,7 @@ from tool.files.records import Inputs
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
+from tool.run.loader import load
 from tool.run.shard import is_first
 
 # Folders in --out for what --overlay asks for.
@@ -284,7 +285,7 @@ def check_same_pictures(stage: PictureStage, pictures: dict[str, str]) -> None:
 
 
 class PictureSet:
-    """The pictures of a run with their views, for a DataLoader.
+    """The pictures of a run with their views.
 
     Args:
         pictures: {name: file}.
@@ -329,18 +330,15 @@ def predict_all(
     Raises:
         UserError: with --on_error stop, for the first picture that cannot be predicted.
     """
-    from torch.utils.data import DataLoader
-
     todo = {name: pictures[name] for name in stage.todo}
-    workers = min(args.num_workers, len(todo))
-    loader = DataLoader(
-        CatchesProblems(PictureSet(todo, predictor.make_views), list(todo)),  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=workers,
+    loading = load(
+        CatchesProblems(PictureSet(todo, predictor.make_views), list(todo)),
+        range(len(todo)),
+        args.num_workers,
         pin_memory=predictor.device.type == 'cuda',
     )
-    with stage.writers(min(args.jobs, len(todo)) if args.crf else 0) as submit:
-        for item in stage.usable(loader):
+    with stage.writers(min(args.jobs, len(todo)) if args.crf else 0) as submit, loading as items:
+        for item in stage.usable(items):
             name = item['name']
             picture = np.asarray(item['picture'])
             try:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from tool.method.crf import BACKENDS, check_backend
+from tool.run import interrupts, workers
 from tool.run.errors import Interrupted, UserError, shortened
 
 # The environment variable that makes an unexpected error show its traceback.
@@ -72,8 +73,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         # Under torchrun every process has the same command line, and one of them reports the error.
-        under_torchrun = 'LOCAL_RANK' in os.environ
-        if under_torchrun and os.environ.get('RANK') != '0':
+        if not _speaks():
             self.exit(2)
         line = shortened(f'{self.prog}: error: {message} (see {self.prog} --help)')
         self.exit(2, f'{line}\n')
@@ -93,6 +93,12 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
         return super()._get_help_string(action)
 
 
+def _speaks() -> bool:
+    """Whether this process reports what happens to all processes of torchrun alike."""
+    under_torchrun = 'LOCAL_RANK' in os.environ
+    return not under_torchrun or os.environ.get('RANK') == '0'
+
+
 def run(
     main: Callable[[argparse.Namespace], None], parse_args: Callable[[], argparse.Namespace]
 ) -> None:
@@ -105,7 +111,7 @@ def run(
     - 1: an error that nobody expected, which is a bug. With PPC_TRACEBACK=1 in the environment
       such an error keeps its traceback instead. Also 1, and silent: the reader of the output
       (head, less) has ended;
-    - 130: Ctrl-C; 143 or 130: a training that SIGTERM or Ctrl-C has interrupted.
+    - 143 or 130: SIGTERM or Ctrl-C. The command ends in order, training after the step under way.
     """
     # A terminal that cannot show a character, such as → in ASCII, shows ? and ends no command.
     # stderr does the like from the start.
@@ -113,15 +119,22 @@ def run(
         sys.stdout.reconfigure(errors='replace')
     name = os.path.basename(sys.argv[0])
     try:
-        main(parse_args())
-        sys.stdout.flush()
+        with interrupts.raised():
+            main(parse_args())
+            sys.stdout.flush()
+        code = 0
     except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        sys.exit(_report(name, error))
+        code = 130
+    except (Exception, Interrupted) as error:
+        code = _report(name, error)
+    if not workers.close_all():  # Python would wait at its end for one that cannot be killed
+        sys.stderr.flush()
+        os._exit(code)
+    if code:
+        sys.exit(code)
 
 
-def _report(name: str, error: Exception) -> int:
+def _report(name: str, error: Exception | Interrupted) -> int:
     """Say on stderr why a command ends, and return its exit code; see `run`.
 
     An unexpected error is raised again where its traceback is asked for.
@@ -134,7 +147,7 @@ def _report(name: str, error: Exception) -> int:
     except OSError:  # the disk that stdout is written to is full
         _silence_output()
     if isinstance(error, Interrupted):
-        if str(error):
+        if str(error) and _speaks():
             _say(f'{name}: {error}')
         return error.code
     if isinstance(error, UserError):

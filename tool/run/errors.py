@@ -47,10 +47,12 @@ class UserError(Exception):
         super().__init__(shortened(message))
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """A run that ended early, in good order, because a signal asked for it.
 
-    `tool.run.command_line.run` prints the message and exits with code 128 + `signal`.
+    `tool.run.command_line.run` prints the message and exits with code 128 + `signal`. Like
+    KeyboardInterrupt it is no Exception: code that goes on after any error must not go on after a
+    signal.
 
     Args:
         signal: number of the signal.

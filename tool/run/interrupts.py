@@ -1,17 +1,32 @@
-"""SIGTERM and Ctrl-C during training, which stops between two steps."""
+"""SIGTERM and Ctrl-C: a command ends in order, training between two steps."""
 
+import contextlib
 import os
 import signal
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
+from tool.run.errors import Interrupted
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+# Seconds after the first signal in which further ones are taken for the same wish: torchrun, SLURM
+# and terminals send several at once.
+SAME_WISH = 10.0
+
+
+def _in_main_thread() -> bool:
+    """Whether this is the thread in which Python sets and runs handlers of signals."""
+    return threading.current_thread() is threading.main_thread()
 
 
 class Interrupts:
     """A block in which SIGTERM and SIGINT are only noted.
 
-    So the step under way can end, and its training state can be written.
+    So the step under way can end, and its training state can be written. Who cannot wait for that
+    sends the signal again after SAME_WISH seconds: it ends the block at once, by `Interrupted`.
 
     Args:
         quiet: print nothing when a signal comes.
@@ -22,11 +37,11 @@ class Interrupts:
     def __init__(self, quiet: bool = False):
         self.signal = 0
         self.quiet = quiet
+        self._came = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> 'Interrupts':
-        # outside the main thread Python sets no handlers
-        if threading.current_thread() is threading.main_thread():
+        if _in_main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
@@ -35,16 +50,72 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame) -> None:
-        if not self.signal and not self.quiet:
+        name = signal.Signals(number).name
+        if self.signal:
+            if time.monotonic() - self._came > SAME_WISH:
+                raise Interrupted(number, f'stopped by a second {name}, in the middle of a step')
+            return
+        self.signal = number
+        self._came = time.monotonic()
+        if not self.quiet:
             # a handler must not use buffered output
-            os.write(2, f'\n{signal.Signals(number).name}: stops after this step\n'.encode())
-        self.signal = self.signal or number
+            os.write(2, f'\n{name}: stops after this step\n'.encode())
 
 
-def ignore(worker: int = 0) -> None:
-    """Ignore both signals, in a loader's worker process.
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """A block that SIGTERM and SIGINT end by `Interrupted`, so that it can clean up.
+
+    Signals that this process ignores, as Ctrl-C in the background of a shell, stay ignored.
+    """
+    came: list[float] = []
+
+    def end(number: int, frame) -> None:
+        now = time.monotonic()
+        if came and now - came[-1] < SAME_WISH:
+            return  # cleaning up has begun
+        came.append(now)
+        raise Interrupted(number, f'stopped by {signal.Signals(number).name}')
+
+    before: dict[int, Any] = {}
+    if _in_main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for changed, handler in before.items():
+            signal.signal(changed, handler)
+
+
+def ignore() -> None:
+    """Ignore both signals, in a worker process.
 
     Terminals and SLURM signal the workers too, but the main process decides when they end.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """A block in which no signal is delivered, neither to this process nor to those it starts.
+
+    It is for starting worker processes: they begin with the handlers of this process, until they
+    have called `ignore` and `deliver`.
+    """
+    if os.name != 'posix':
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def deliver() -> None:
+    """In a process that was started in `held_back`: let signals come again."""
+    if os.name == 'posix':
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,10 +1,13 @@
 """A pool of worker processes that a stage hands work to while it goes on."""
 
-import concurrent.futures
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from tool.run.errors import UserError
+from tool.run.workers import Call, Workers, server_context
+
+# Seconds that calls under way get when the work is broken off. They write files: one that is killed
+# leaves a temporary file behind. A dense CRF, the longest of them, takes some seconds.
+GRACE = 20.0
 
 
 class Pool:
@@ -23,61 +26,74 @@ class Pool:
 
     def __init__(self, jobs: int):
         self.jobs = jobs
-        self._waiting: set[concurrent.futures.Future] = set()
-        self._executor: concurrent.futures.ProcessPoolExecutor | None = None
+        self._workers: Workers | None = None
         if jobs:
-            has_forkserver = 'forkserver' in multiprocessing.get_all_start_methods()
-            context = multiprocessing.get_context('forkserver' if has_forkserver else 'spawn')
-            self._executor = concurrent.futures.ProcessPoolExecutor(jobs, context)
+            self._workers = Workers(_apply, jobs, server_context(), 'a worker process', '--jobs')
 
-    def submit(self, function: Callable, *arguments) -> list:
+    def submit(self, function: Callable, *arguments: Any) -> list:
         """Hand out one call, and return the results that have become ready meanwhile.
 
         Raises:
-            UserError: a worker was killed.
+            UserError: a worker was killed, or does not answer.
+            Whatever a call has raised.
         """
-        if self._executor is None:
-            return [function(*arguments)]
-        ready = self._collect(2 * self.jobs - 1)
-        try:
-            self._waiting.add(self._executor.submit(function, *arguments))
-        except concurrent.futures.process.BrokenProcessPool:
-            raise UserError(_KILLED) from None
-        return ready
+        return [call.result() for call in self.hand_out(function, *arguments)]
 
     def finish(self) -> Iterator:
         """Yield the results that are still under way, as they become ready."""
-        while self._waiting:
-            yield from self._collect(len(self._waiting) - 1)
+        for call in self.finish_calls():
+            yield call.result()
 
-    def _collect(self, leave: int) -> list:
-        """Wait until at most `leave` calls are under way, and return the results of the others."""
+    def hand_out(self, function: Callable, *arguments: Any) -> list[Call]:
+        """Like `submit`, for a caller that goes on when a call fails.
+
+        Returns:
+            The calls that are ready. `call.result()` returns or raises what the function did, and
+            `call.arguments` are the function and its arguments.
+        Raises:
+            UserError: a worker was killed, or does not answer.
+        """
+        if self._workers is None:
+            call = Call(0, (function, *arguments))
+            try:
+                call.answer(function(*arguments))
+            except Exception as error:
+                call.answer(None, error)
+            return [call]
         ready = []
-        while len(self._waiting) > leave:
-            done, self._waiting = concurrent.futures.wait(
-                self._waiting, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            for future in done:
-                try:
-                    ready.append(future.result())
-                except concurrent.futures.process.BrokenProcessPool:
-                    raise UserError(_KILLED) from None
+        while self._workers.outstanding >= 2 * self.jobs:
+            ready.append(self._next())
+        self._workers.submit(function, *arguments)
         return ready
 
-    def __enter__(self):
+    def finish_calls(self) -> Iterator[Call]:
+        """Like `finish`, for a caller that goes on when a call fails; see `hand_out`."""
+        while self._workers is not None and self._workers.outstanding:
+            yield self._next()
+
+    def _next(self) -> Call:
+        """Wait for the next call that is ready."""
+        assert self._workers is not None
+        call = self._workers.next_done()
+        assert call is not None  # only a wait with `stop` ends without one
+        return call
+
+    def __enter__(self) -> 'Pool':
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: type | None, *_: object) -> None:
         try:
             if kind is None:
-                for _ in self.finish():
+                for _result in self.finish():
                     pass
         finally:
-            if self._executor is not None:
-                self._executor.shutdown(wait=True, cancel_futures=True)
+            if self._workers is not None:
+                self._workers.close(GRACE)
 
 
-_KILLED = 'a worker process was killed (out of memory?); use fewer --jobs'
+def _apply(function: Callable, *arguments: Any) -> Any:
+    """What the workers do."""
+    return function(*arguments)
 
 
 def pool_map(function: Callable, items: Iterable, jobs: int) -> Iterator:

@@ -10,15 +10,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from tool.method.class_set import ClassSet
 from tool.run import interrupts
 from tool.run.errors import Interrupted, UserError
+from tool.run.loader import load
 from tool.run.progress import progress
 from tool.train import processes
 from tool.train.log import RunLog
@@ -104,6 +104,8 @@ class TrainOptions:
     start_over: bool = False
     # TensorBoard folder; None or '': no TensorBoard
     tblog_dir: str | None = None
+    # the flag or config key that chose num_workers, for messages
+    workers_flag: str = '--num_workers'
 
 
 @dataclass
@@ -180,8 +182,10 @@ def fit(
         log: the log of the run; None in all processes but the main one.
         scaler: gradient scaler of fp16; None: no scaling.
     Raises:
-        UserError: a loss or a weight became non-finite; the message names it and the step.
+        UserError: a loss or a weight became non-finite; the message names it and the step. Or the
+            next batch cannot be loaded; then the state after the last step was written.
         Interrupted: SIGTERM or SIGINT came. The step was finished and its state written.
+        SystemExit: another process of the run has failed; that one prints the message.
     """
     options = run.options
     max_steps = options.max_steps
@@ -189,7 +193,6 @@ def fit(
     same_bits(run.device)
     if run.device.type == 'cpu':
         keep_freed_memory()
-    loader = _loader(run, start_step)
     model = processes.wrap(_Losses(run.net, run.losses), run.device, static=options.accumulate == 1)
     if scaler is None:
         scaler = torch.amp.GradScaler(enabled=False)
@@ -205,9 +208,10 @@ def fit(
     with (
         interrupts.Interrupts(quiet=not processes.is_main()) as signals,
         contextlib.closing(bar),
-        contextlib.closing(_batches(loader, signals)) as batches,
+        _loaded(run, start_step, signals) as source,
     ):
-        for step, batch in enumerate(batches, start_step):
+        failure = _Failure()
+        for step, batch in enumerate(_batches(source, signals, failure), start_step):
             # for dropout: the same numbers wherever the run was resumed
             torch.manual_seed(mixed_seed(options.seed, step, 0, processes.rank()))
             set_lr(run.optimizer, run.lr_factor(step))
@@ -227,7 +231,9 @@ def fit(
         if done < max_steps:
             if pending:
                 _report(pending, run.optimizer, log, max_steps)
-            _stop(signals.signal, states, done, start_step, run)
+            saved = _save_last(states, done, start_step, run)
+            failure.raise_any(saved)
+            _stop(signals.signal, states, done)
     check_finite(done, run.net)
 
 
@@ -238,8 +244,10 @@ def _state_is_due(states: States | None, done: int, max_steps: int) -> bool:
     return done % states.every == 0 and done < max_steps
 
 
-def _loader(run: TrainingRun, start_step: int) -> DataLoader:
-    """Loads this process's share of every batch from `start_step` on."""
+def _loaded(
+    run: TrainingRun, start_step: int, signals: interrupts.Interrupts
+) -> contextlib.AbstractContextManager[Iterator[dict]]:
+    """Loads this process's share of every batch from `start_step` on, until a signal comes."""
     sampler = StepSampler(
         len(run.dataset),
         run.options.batch_size,
@@ -249,60 +257,69 @@ def _loader(run: TrainingRun, start_step: int) -> DataLoader:
         processes.rank(),
         processes.world(),
     )
-    return DataLoader(
+    return load(
         run.dataset,
-        batch_sampler=sampler,
-        num_workers=run.options.num_workers,
+        sampler,
+        run.options.num_workers,
+        batched=True,
         pin_memory=run.device.type == 'cuda',
-        worker_init_fn=interrupts.ignore,
+        stop=lambda: signals.signal,
+        flag=run.options.workers_flag,
     )
 
 
-def _batches(loader: DataLoader, signals: interrupts.Interrupts) -> Iterator[dict]:
-    """Yield batches until the last one, or until a signal has come to any of the processes.
+@dataclass
+class _Failure:
+    """Why there are no more batches, if this process or another one cannot load the next."""
+
+    # the mistake that this process has found
+    error: UserError | None = None
+    # another process has found one, and prints it
+    elsewhere: bool = False
+
+    def raise_any(self, saved: str) -> None:
+        """End the run if there is a failure.
+
+        Args:
+            saved: where the same command continues, for the message.
+        Raises:
+            UserError: this process has failed.
+            SystemExit: another process has.
+        """
+        if self.error is not None:
+            message = f'{self.error}; {saved}' if saved else str(self.error)
+            raise UserError(message) from self.error
+        if self.elsewhere:
+            sys.exit(2)
+
+
+def _batches(
+    source: Iterator[dict], signals: interrupts.Interrupts, failure: _Failure
+) -> Iterator[dict]:
+    """Yield batches until the last one, until a signal has come to any of the processes, or until
+    one of them cannot load its next batch.
 
     Before every batch the processes agree whether to go on, so that all of them stop at the same
-    step. `signals.signal` then holds the number of the signal in each of them.
-
-    Raises:
-        UserError: the input of this process is bad.
-        SystemExit: the input of another process is bad; that one prints the message.
+    step. `signals.signal` then holds the number of the signal in each of them, or `failure` says
+    what has failed.
     """
-    source = iter(loader)
-    try:
-        while True:
-            batch = None
-            error = None
-            if not signals.signal:
-                try:
-                    batch = next(source, None)
-                except UserError as raised:
-                    error = raised
-            status = processes.highest(FAILED if error else signals.signal)
-            if error:
-                raise error
-            if status == FAILED:
-                sys.exit(2)
-            if status:
-                signals.signal = status
-                return
-            if batch is None:
-                return
-            yield batch
-    finally:
-        if loader.num_workers:
-            _end_workers(source)
-
-
-def _end_workers(source: Any) -> None:
-    """End the worker processes of a DataLoader's iterator.
-
-    PyTorch ends them when the iterator is collected, or at exit by SIGTERM. Here the workers ignore
-    SIGTERM (`interrupts.ignore`), and the traceback of an error keeps the iterator from being
-    collected, so Python and the workers would wait for each other for ever. No public method ends
-    the workers; this one exists in PyTorch 1.0 and later.
-    """
-    source._shutdown_workers()
+    while True:
+        batch = None
+        if not signals.signal:
+            try:
+                batch = next(source, None)
+            except UserError as error:
+                failure.error = error
+        status = processes.highest(FAILED if failure.error else signals.signal)
+        if status == FAILED:
+            failure.elsewhere = failure.error is None
+            return
+        if status:
+            signals.signal = status
+            return
+        if batch is None:
+            return
+        yield batch
 
 
 def _parts(
@@ -417,18 +434,29 @@ def _save(states: States, done: int, run: TrainingRun) -> None:
         states.save(done, run.net, run.optimizer)
 
 
-def _stop(number: int, states: States | None, done: int, start_step: int, run: TrainingRun) -> None:
-    """Write the training state of a run that a signal ends, and end it.
+def _save_last(states: States | None, done: int, start_step: int, run: TrainingRun) -> str:
+    """Write the training state of a run that ends early, after `done` steps.
+
+    Returns:
+        Where the same command continues, for a message; '' if the run keeps no states, or has none
+        yet.
+    """
+    if states is None or states.every == 0 or done == 0:
+        return ''
+    if done > start_step:
+        _save(states, done, run)
+    return f'the state after step {done} is saved, the same command continues from there'
+
+
+def _stop(number: int, states: States | None, done: int) -> None:
+    """End a run that a signal has stopped, and whose state is written.
 
     Raises:
         Interrupted: always; only the main process has a message.
     """
-    can_continue = states is not None and states.every > 0
-    if can_continue and done > start_step:
-        _save(states, done, run)
     if not processes.is_main():
         raise Interrupted(number, '')
-    if can_continue:
+    if states is not None and states.every > 0:
         what_next = 'the same command continues from there'
     else:
         what_next = 'no training state was asked for, the run cannot continue'

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader
 
 from datasets import TestSet
 from net import load_net, own_normalisation
@@ -35,6 +34,7 @@ from tool.method.crf import TEST_CRFS
 from tool.method.metrics import table
 from tool.run import command_line
 from tool.run.errors import UserError
+from tool.run.loader import load
 from tool.train import processes
 from utils.config import add_config_flags, classes_of, names_of, read_config
 from utils.keys import PREDICTION_KEYS
@@ -79,14 +79,16 @@ def predict(
 
     The dense CRF runs in a pool of `jobs` processes while the network works on the next pictures.
     """
-    loader = DataLoader(
-        CatchesProblems(TestSet(config, list(stage.todo)), list(stage.todo)),
-        batch_size=None,
+    todo = list(stage.todo)
+    loading = load(
+        CatchesProblems(TestSet(config, todo), todo),
+        range(len(todo)),
         num_workers=min(config['DATA_WORKERS'], command_line.default_jobs()),
         pin_memory=device.type == 'cuda',
+        flag='DATA_WORKERS',
     )
-    with stage.writers(jobs if outputs.crf else 0) as submit:
-        for item in stage.usable(loader):
+    with stage.writers(jobs if outputs.crf else 0) as submit, loading as items:
+        for item in stage.usable(items):
             picture = np.asarray(item['picture'])
             views = [view.to(device, non_blocking=True) for view in item['views']]
             logits = mean_logits(net, views, picture.shape[:2])

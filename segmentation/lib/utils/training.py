@@ -206,6 +206,7 @@ def options_of(config: dict, start_over: bool) -> TrainOptions:
         save_every=config['TRAIN_SAVE_ITERS'],
         start_over=start_over,
         tblog_dir=session + '_tblog' if config['TRAIN_TBLOG'] else None,
+        workers_flag='DATA_WORKERS',
     )
 
 
