@@ -41,7 +41,7 @@ from tool.method.metrics import (
     scores,
     table,
 )
-from tool.run import command_line
+from tool.run import command_line, interrupts
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
@@ -210,7 +210,8 @@ def sum_over_processes(total: np.ndarray) -> np.ndarray:
     from tool.train import processes
 
     processes.start('cpu')
-    total = processes.total(torch.from_numpy(total)).numpy()
+    with interrupts.at_once():
+        total = processes.total(torch.from_numpy(total)).numpy()
     processes.stop()
     return total
 

@@ -15,8 +15,10 @@ context.set_forkserver_preload(['contrast_train'])
 def _run(flags: list[str], output: str, environment: dict[str, str]) -> None:
     """The process: what a command line starts."""
     import contrast_train
+    from tool.run import interrupts
     from tool.train import processes
 
+    interrupts.deliver()  # a pool of an earlier test may have started the server without them
     torch.set_num_threads(1)
     os.environ.update(environment)
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -5,10 +5,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 
 from tool.files.reading import open_text
 from tool.presets.stages import ROOT
-from tool.run.interrupts import SIGNALS
+from tool.run.interrupts import SAME_WISH, SIGNALS
 
 
 def run_script(
@@ -16,7 +17,8 @@ def run_script(
 ) -> tuple[int, int]:
     """Run a script of the repository, python <command>, and wait for its end.
 
-    SIGTERM and Ctrl-C are handed on to it, once.
+    SIGTERM and Ctrl-C are handed on to it, and again if they come once more after SAME_WISH
+    seconds.
 
     Args:
         command: the words that follow `python`.
@@ -34,17 +36,19 @@ def run_script(
     environment.update(os.environ)
     process: subprocess.Popen | None = None
     signals: list[int] = []
-    handed_on = False
+    handed_on: list[float] = []
 
-    def hand_on_first() -> None:
-        nonlocal handed_on
-        if process is not None and signals and not handed_on:
-            handed_on = True
-            process.send_signal(signals[0])
+    def hand_on() -> None:
+        if process is None or not signals:
+            return
+        now = time.monotonic()
+        if not handed_on or now - handed_on[-1] > SAME_WISH:
+            handed_on.append(now)
+            process.send_signal(signals[-1])
 
     def note(number: int, frame) -> None:
         signals.append(number)
-        hand_on_first()
+        hand_on()
 
     with open(log, mode, encoding='utf-8') as output:
         print('$ python', shlex.join(command), file=output, flush=True)
@@ -68,7 +72,7 @@ def run_script(
                 start_new_session=True,
                 env=environment,
             )
-            hand_on_first()  # a signal may have come while the process was being started
+            hand_on()  # a signal may have come while the process was being started
             code = process.wait()
         finally:
             for number, handler in before.items():

@@ -8,6 +8,7 @@ import glob
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from typing import Any, NoReturn
@@ -322,6 +323,8 @@ def _fail(stage: Stage, code: int, count: int, log: str) -> NoReturn:
         log: file of its output.
     """
     line = last_line(log)
+    if code == 128 + signal.SIGKILL:
+        line = 'killed by SIGKILL (out of memory?)'
     print(f'pipeline: stage {stage.name} failed: {line}', file=sys.stderr)
     print(f'pipeline: its output is in {log}', file=sys.stderr)
     if count > 1 and ': error: ' in line:

@@ -6,7 +6,6 @@
 `tool.presets.child` starts it. For the script everything is as if Python had been started with it.
 """
 
-import ctypes
 import os
 import runpy
 import signal
@@ -15,9 +14,7 @@ import sys
 from filelock import FileLock
 
 from tool.presets.lock import acquire, stage_lock
-
-# Number of the option of Linux's prctl that sends a signal to a process whose parent has died.
-PR_SET_PDEATHSIG = 1
+from tool.run.parents import signal_at_parents_death
 
 # The lock that this process holds until it ends. A local one would be released too early.
 held: FileLock | None = None
@@ -31,7 +28,9 @@ def main(work: str, parent: int, command: list[str]) -> None:
         parent: process id of the pipeline.
         command: the words that follow `python`.
     """
-    end_with_parent()
+    # Until the script can end in order, Ctrl-C ends it as SIGTERM does: without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal_at_parents_death(signal.SIGTERM)
     hold_stage_lock(work)
     if parent_has_died(parent):
         # The pipeline was killed before this process had the lock: another one may have begun.
@@ -40,12 +39,6 @@ def main(work: str, parent: int, command: list[str]) -> None:
         run_module(command[1], command[2:])
     else:
         run_script(command[0], command[1:])
-
-
-def end_with_parent() -> None:
-    """Ask for SIGTERM when the pipeline is killed. Only Linux offers this."""
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def hold_stage_lock(work: str) -> None:

@@ -7,6 +7,7 @@ import io
 import math
 import os
 import select
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any, NoReturn
 from tool.method.crf import BACKENDS, check_backend
 from tool.run import interrupts, workers
 from tool.run.errors import Interrupted, UserError, shortened
+from tool.run.parents import signal_at_parents_death
+from tool.run.shard import under_torchrun
 
 # The environment variable that makes an unexpected error show its traceback.
 TRACEBACK = 'PPC_TRACEBACK'
@@ -95,8 +98,7 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
 
 def _speaks() -> bool:
     """Whether this process reports what happens to all processes of torchrun alike."""
-    under_torchrun = 'LOCAL_RANK' in os.environ
-    return not under_torchrun or os.environ.get('RANK') == '0'
+    return not under_torchrun() or os.environ.get('RANK') == '0'
 
 
 def run(
@@ -113,6 +115,8 @@ def run(
       (head, less) has ended;
     - 143 or 130: SIGTERM or Ctrl-C. The command ends in order, training after the step under way.
     """
+    if under_torchrun():
+        signal_at_parents_death(signal.SIGTERM)
     # A terminal that cannot show a character, such as → in ASCII, shows ? and ends no command.
     # stderr does the like from the start.
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -89,6 +89,25 @@ def raised() -> Iterator[None]:
             signal.signal(changed, handler)
 
 
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """A block that SIGTERM and SIGINT end at once, with the process and without a word.
+
+    It is for waiting in code that is not Python's, which keeps Python's handlers from running: for
+    other processes of a run, where there is nothing to clean up.
+    """
+    before: dict[int, Any] = {}
+    if _in_main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for changed, handler in before.items():
+            signal.signal(changed, handler)
+
+
 def ignore() -> None:
     """Ignore both signals, in a worker process.
 
@@ -102,8 +121,9 @@ def ignore() -> None:
 def held_back() -> Iterator[None]:
     """A block in which no signal is delivered, neither to this process nor to those it starts.
 
-    It is for starting worker processes: they begin with the handlers of this process, until they
-    have called `ignore` and `deliver`.
+    It is for starting worker processes: they begin with the handlers of this process or with
+    Python's, until they have called `ignore` and `deliver`. A fork server that starts in the block
+    never gets a signal, nor do its processes before they call `deliver`.
     """
     if os.name != 'posix':
         yield

@@ -6,6 +6,9 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
+
+from tool.run.parents import end_with_parent
 
 
 def seconds(function: Callable, repeats: int = 5) -> float:
@@ -28,23 +31,30 @@ def in_a_process(function: Callable, *arguments, repeats: int = 1) -> tuple[floa
             arguments.
     Returns:
         (`seconds` of the call, MB of memory that preparing and calling need at the peak).
+    Raises:
+        RuntimeError: the process has ended without a result; it has printed why.
     """
     context = multiprocessing.get_context('spawn')
-    queue = context.Queue()
-    process = context.Process(target=_measure, args=(queue, function, arguments, repeats))
+    result, result_of_child = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(result_of_child, function, arguments, repeats))
     process.start()
-    result = queue.get()
-    process.join()
-    return result
+    result_of_child.close()
+    try:
+        return result.recv()
+    except EOFError:
+        raise RuntimeError('the process that was measured has ended early') from None
+    finally:
+        process.join()
 
 
-def _measure(queue, function: Callable, arguments: tuple, repeats: int) -> None:
+def _measure(result: Any, function: Callable, arguments: tuple, repeats: int) -> None:
     import torch  # imported here, because nothing in this folder loads torch at import
 
+    end_with_parent()
     torch.set_flush_denormal(True)
     before = peak_memory()  # of Python and torch themselves
     run = function(*arguments)
-    queue.put((seconds(run, repeats), peak_memory() - before))
+    result.send((seconds(run, repeats), peak_memory() - before))
 
 
 def peak_memory() -> float:

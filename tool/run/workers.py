@@ -21,6 +21,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -139,6 +140,9 @@ class _Worker:
     def __init__(
         self, context: BaseContext, task: Callable, prepare: Callable[[], None] | None
     ) -> None:
+        if context.get_start_method() != 'fork':
+            # It starts with the first process, and would let signals come again.
+            resource_tracker.ensure_running()
         self.channel, theirs = socket.socketpair()
         with theirs, interrupts.held_back():
             self.process = context.Process(  # type: ignore[attr-defined]

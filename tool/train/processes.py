@@ -5,6 +5,7 @@ no second code path.
 """
 
 import argparse
+import datetime
 import os
 import sys
 from collections.abc import Callable
@@ -14,8 +15,10 @@ import torch
 import torch.distributed as process_group
 from torch import nn
 
-from tool.run import command_line
+from tool.run import command_line, interrupts
 from tool.run.errors import UserError
+from tool.run.shard import shard_index
+from tool.run.workers import TIMEOUT_VARIABLE, timeout
 
 # {'store': the store that all processes of this run share}; empty without torchrun
 _joined: dict[str, process_group.Store] = {}
@@ -37,10 +40,18 @@ def run(
             if not _first_to_fail():
                 sys.exit(2)
             raise
-        except Exception:  # a collective that lost its partner, for example
+        except Exception as error:
             if _another_failed():
                 sys.exit(2)
-            raise
+            if not _lost_contact(error):
+                raise
+            if not _first_to_fail():
+                sys.exit(2)
+            raise UserError(
+                f'lost contact to another process of this run ({_first_line(error)}); if that was '
+                'killed, the same command continues from the newest training state; NCCL also '
+                'needs room in /dev/shm (docker run --shm-size)'
+            ) from error
         stop()
 
     command_line.run(together, parse_args)
@@ -55,20 +66,71 @@ def start(device_name: str | None = None) -> torch.device:
         device_name: the value of --device; None if it was not given. Under torchrun 'cuda' means
             the GPU of the local rank.
     Raises:
-        UserError: this machine does not have the device.
+        UserError: this machine does not have the device; RANK and WORLD_SIZE are wrong, or set
+            without torchrun.
     """
-    if int(os.environ.get('WORLD_SIZE', 1)) == 1:
+    number, processes = shard_index()
+    if processes == 1:
         return command_line.pick_device(device_name)
-    store, number, processes = next(process_group.rendezvous('env://'))
-    backend = 'cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo'
-    process_group.init_process_group(backend, store=store, rank=number, world_size=processes)
-    _joined['store'] = store
+    _join(number, processes)
     if device_name in (None, 'cuda') and torch.cuda.is_available():
-        device_name = f'cuda:{os.environ["LOCAL_RANK"]}'
+        device_name = f'cuda:{os.environ.get("LOCAL_RANK", number)}'
     device = command_line.pick_device(device_name)
     if device.type == 'cuda':
         torch.cuda.set_device(device)
     return device
+
+
+def _join(number: int, processes: int) -> None:
+    """Make the process group.
+
+    A process waits for the others a few times as long as a loader waits for its workers: the
+    process whose worker is stuck finds out first, and tells the others.
+
+    Raises:
+        UserError: torchrun has not started this process, or the other processes cannot be reached.
+    """
+    here = f'RANK={number} WORLD_SIZE={processes}'
+    for variable in ('MASTER_ADDR', 'MASTER_PORT'):
+        if not os.environ.get(variable):
+            raise UserError(
+                f'{here} are set and {variable} is not: start the command with torchrun, or unset '
+                'RANK and WORLD_SIZE'
+            )
+    to_meet = datetime.timedelta(seconds=timeout())
+    to_answer = datetime.timedelta(seconds=3 * timeout())
+    backend = 'cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo'
+    try:
+        with interrupts.at_once():
+            store, _, _ = next(process_group.rendezvous('env://', timeout=to_meet))
+            process_group.init_process_group(
+                backend, store=store, rank=number, world_size=processes, timeout=to_answer
+            )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f'{here}: cannot reach the other processes at {os.environ["MASTER_ADDR"]}:'
+            f'{os.environ["MASTER_PORT"]} ({_first_line(error)}); start the command with torchrun, '
+            f'or unset RANK and WORLD_SIZE; {TIMEOUT_VARIABLE}=<seconds> waits longer'
+        ) from None
+    _joined['store'] = store
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error's message, not too long."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:150] if lines else type(error).__name__
+
+
+def _lost_contact(error: Exception) -> bool:
+    """Whether an error is that of a collective whose other processes have ended or do not answer.
+
+    gloo has no exception of its own; its messages begin with the line of its source.
+    """
+    if not process_group.is_initialized():
+        return False
+    if isinstance(error, process_group.DistError):
+        return True
+    return isinstance(error, RuntimeError) and 'gloo' in str(error)
 
 
 def _first_to_fail() -> bool:
@@ -120,7 +182,8 @@ def is_main() -> bool:
 def barrier() -> None:
     """Wait until every process has called this."""
     if world() > 1:
-        process_group.barrier()
+        with interrupts.at_once():
+            process_group.barrier()
 
 
 def once(work: Callable[[], Any]) -> Any:
@@ -139,7 +202,8 @@ def once(work: Callable[[], Any]) -> Any:
         except UserError as error:
             message = str(error)
     outcome = [result, message]
-    process_group.broadcast_object_list(outcome, device=torch.device('cpu'))
+    with interrupts.at_once():
+        process_group.broadcast_object_list(outcome, device=torch.device('cpu'))
     result, message = outcome
     if message is not None:
         raise UserError(message)
