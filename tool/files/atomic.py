@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 
-from tool.run.errors import UserError
+from tool.run.errors import OutputError, UserError
 
 # The process's umask, which can only be read by setting it. Temporary files are made with mode
 # 0600; `atomic` gives them the mode of ordinary files.
@@ -25,7 +25,7 @@ def atomic(path: str) -> Iterator[str]:
         A temporary path in the same folder, to write to. It is renamed to `path` when the block
         ends, and removed if the block raises an error.
     Raises:
-        UserError: the folder or the file cannot be written.
+        OutputError: the folder or the file cannot be written.
     """
     folder, name = os.path.split(os.path.abspath(path))
     try:
@@ -45,13 +45,13 @@ def atomic(path: str) -> Iterator[str]:
             os.unlink(temporary)
 
 
-def cannot_be_written(path: str, error: OSError) -> UserError:
+def cannot_be_written(path: str, error: OSError) -> OutputError:
     """The error to raise where a file cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         fix = 'make room and give the same command again'
     else:
         fix = 'choose another output folder'
-    return UserError(f'{path}: cannot be written ({error.strerror or error}); {fix}')
+    return OutputError(f'{path}: cannot be written ({error.strerror or error}); {fix}')
 
 
 def remove_left_overs(folder: str, names: Iterable[str]) -> None:
@@ -72,6 +72,27 @@ def remove_left_overs(folder: str, names: Iterable[str]) -> None:
         if name in own:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, entry))
+
+
+def check_writable(path: str) -> None:
+    """Check before the work that a file can be written at its end. Nothing is made.
+
+    Args:
+        path: the file, which need not exist, nor need its folder.
+    Raises:
+        OutputError: it is a folder or lies below a file, or the folder cannot be written.
+    """
+    if os.path.isdir(path):
+        raise cannot_be_written(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder):
+        reason = NotADirectoryError(errno.ENOTDIR, f'{folder} is no folder')
+        raise cannot_be_written(path, reason)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        reason = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        raise cannot_be_written(path, reason)
 
 
 def need_file(path: str, fix: str) -> str:

@@ -1,4 +1,4 @@
-"""The two exceptions that end a run early: a user's mistake, and a stop by signal."""
+"""The exceptions that end a run early: a user's mistake, a full disk, and a stop by signal."""
 
 # Characters that an error line has at most. What comes from a file can be megabytes long.
 LONGEST_LINE = 300
@@ -45,6 +45,13 @@ class UserError(Exception):
         if 'Original Traceback' in message and marker in message:
             message = message.rsplit(marker, 1)[1]
         super().__init__(shortened(message))
+
+
+class OutputError(UserError):
+    """A file that cannot be written: the disk is full, or the place is not writable.
+
+    A training that meets it in the middle adds how it can go on (`tool.train.set_up`).
+    """
 
 
 class Interrupted(BaseException):
