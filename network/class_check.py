@@ -30,7 +30,7 @@ def known_classes(state: dict, path: str) -> ClassSet:
     for key in CLASS_LAYERS:
         if key not in state:
             continue
-        rows = len(state[key])
+        rows = len(state[key]) if state[key].ndim else 0
         if rows != classes.num_classes:
             raise UserError(
                 f'{path}: {key} is of {rows} classes, the background included, but {why} {classes}'

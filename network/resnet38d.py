@@ -22,17 +22,24 @@ def scaled(channels: int, width: float) -> int:
     return max(16, round(channels * width))
 
 
-def check_width(width: float) -> float:
-    """Return `width` if it is a multiple of 1/32 in (0, 4].
+def is_width(width: float) -> bool:
+    """Whether a number is a multiple of 1/32 in (0, 4].
 
     With such a width the shapes of a checkpoint give the width back exactly.
+    """
+    return 0 < width <= 4 and width * 32 == int(width * 32)
+
+
+def check_width(width: float) -> float:
+    """Return `width` if `is_width`.
 
     Raises:
         UserError: it is no such number.
     """
-    if not 0 < width <= 4 or width * 32 != int(width * 32):
+    if not is_width(width):
         raise UserError(
-            f'--width {width}: must be a multiple of 1/32 above 0, e.g. 1, 0.5, 0.25 or 0.125'
+            f'--width {width}: must be a multiple of 1/32 above 0 and at most 4, e.g. 1, 0.5, 0.25 '
+            'or 0.125'
         )
     return width
 
@@ -41,9 +48,14 @@ def width_of(state: dict, prefix: str = '') -> float:
     """The width of the ResNet-38 in a state dict, from the shape of `<prefix>bn7.weight`.
 
     Raises:
-        KeyError: the state dict holds no ResNet-38.
+        KeyError: the state dict holds no ResNet-38: no such vector, or one of another length than
+            a ResNet-38 has at any width.
     """
-    return len(state[prefix + 'bn7.weight']) / FULL_CHANNELS
+    weight = state[prefix + 'bn7.weight']
+    width = weight.numel() / FULL_CHANNELS
+    if weight.ndim != 1 or not is_width(width):
+        raise KeyError(prefix + 'bn7.weight')
+    return width
 
 
 def conv3x3(channels_in: int, channels_out: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:

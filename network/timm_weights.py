@@ -8,7 +8,7 @@ import torch
 
 from network.timm_backbone import KEY, TimmBackbone, import_timm, read_description, short_reason
 from tool.files.atomic import need_file
-from tool.files.checkpoints import check_state, fitting, load_checkpoint
+from tool.files.checkpoints import check_plain, check_state, fitting, load_checkpoint
 from tool.files.manifest import fingerprint
 from tool.run.errors import UserError
 
@@ -107,9 +107,12 @@ def read_state(weights: str) -> dict:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        state = load_file(path)
     except Exception as error:  # a damaged file can raise anything
         raise UserError(f'{path}: not a safetensors file ({str(error)[:100]})') from None
+    for key, value in state.items():
+        check_plain(path, key, value)
+    return state
 
 
 def weights_fingerprint(weights: str) -> str:

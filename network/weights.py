@@ -81,8 +81,8 @@ def _width(path: str, state: dict) -> float:
         return width_of(state)
     except KeyError:
         raise UserError(
-            f'{path}: no ResNet-38 in this checkpoint (it has no bn7.weight); it is of another '
-            'network (weights of timm: name it with --backbone)'
+            f'{path}: no ResNet-38 in this checkpoint (its bn7.weight is missing or of no width); '
+            'it is of another network (weights of timm: name it with --backbone)'
         ) from None
 
 
@@ -147,7 +147,7 @@ def _resnet38_for_training(
     net_type = _find(network, False, 'the weights are of ResNet-38; give --backbone NAME')
     make_net = _of_classes(net_type, classes)
     if weights == 'scratch':
-        width = width or 1.0
+        width = 1.0 if width is None else width
         net = make_net(width)
         net.train_from_scratch()
         say(f'weights: from scratch at width {width}; BatchNorm trains and nothing is frozen')

@@ -14,6 +14,7 @@ from tool.files.checkpoints import (
     fitting,
     load_checkpoint,
     save_checkpoint,
+    training_of,
 )
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
@@ -160,3 +161,39 @@ def test_a_damaged_config_is_refused(config):
     state.config = config
     with pytest.raises(UserError, match='net.pth: damaged: its config'):
         config_of(state, 'net.pth')
+
+
+@pytest.mark.parametrize(
+    'value, what',
+    [
+        (torch.empty(2, device='meta'), 'has no values'),
+        (torch.ones(2, 2).to_sparse(), 'sparse or nested'),
+        (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), 'torch.qint8'),
+        (torch.ones(2, dtype=torch.complex64), 'torch.complex64'),
+        (torch.ones(2).to(torch.float8_e4m3fn), 'torch.float8_e4m3fn'),
+    ],
+    ids=['meta', 'sparse', 'quantised', 'complex', '8 bits'],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path, value, what):
+    torch.save({'a.weight': torch.ones(2), 'b.weight': value}, tmp_path / 'net.pth')
+    with pytest.raises(UserError, match=f'net.pth: b.weight .*{what}.*; save the network as plain'):
+        load_checkpoint(str(tmp_path / 'net.pth'))
+
+
+def test_the_same_weights_are_the_same_file(tmp_path):
+    net, record = torch.nn.Linear(2, 3), {'settings': {'lr': 0.1, 'stage': 'x'}, 'inputs': {}}
+    for name in ('a.pth', 'other name.pth'):
+        save_checkpoint(str(tmp_path / name), net.state_dict(), training=record)
+    first, second = (path.read_bytes() for path in tmp_path.iterdir())
+    assert first == second
+    state = load_checkpoint(str(tmp_path / 'a.pth'))
+    assert training_of(state) == record and list(state) == ['weight', 'bias']
+    torch.nn.Linear(2, 3).load_state_dict(torch.load(tmp_path / 'a.pth', weights_only=True))
+
+
+@pytest.mark.parametrize('record', [None, 5, {3: 4}])
+def test_a_checkpoint_without_a_record_of_its_training(record):
+    state = OrderedDict(a=torch.ones(1))
+    if record is not None:
+        state.training = record
+    assert training_of(state) is None

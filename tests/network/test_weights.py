@@ -81,3 +81,27 @@ def test_other_networks_are_refused(tmp_path):
         net_for_training('network.resnet38_contrast', path)
     with pytest.raises(UserError, match='no such network'):
         find_net('network.resnet39')
+
+
+def test_a_width_that_no_network_has_is_refused():
+    with pytest.raises(UserError, match='--width 0: must be a multiple of 1/32 above 0'):
+        net_for_training('network.resnet38_contrast', 'scratch', 0)
+
+
+@pytest.mark.parametrize(
+    'bn7', [torch.tensor(1.0), torch.ones(5), torch.ones(0), torch.ones(16, 8)]
+)
+def test_a_checkpoint_whose_width_is_none_is_of_no_resnet38(tmp_path, bn7):
+    path = str(tmp_path / 'net.pth')
+    save_checkpoint(path, {**resnet38_contrast.Net(SMALL).state_dict(), 'bn7.weight': bn7})
+    for load in (net_for_training, net_from_checkpoint):
+        with pytest.raises(UserError, match='net.pth: no ResNet-38 in this checkpoint'):
+            load('network.resnet38_contrast', path)
+
+
+def test_a_class_layer_without_rows_is_refused(tmp_path):
+    path = str(tmp_path / 'net.pth')
+    state = {**resnet38_contrast.Net(SMALL).state_dict(), 'fc8.weight': torch.tensor(1.0)}
+    save_checkpoint(path, state)
+    with pytest.raises(UserError, match='net.pth: fc8.weight is of 0 classes'):
+        net_from_checkpoint('network.resnet38_contrast', path)

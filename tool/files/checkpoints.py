@@ -1,16 +1,17 @@
 """Checkpoints: bare state dicts, what else they carry, and whether one fits a network.
 
-A checkpoint carries the names of its classes, and one of DeepLab its config. Both are attributes of
-the state dict, which is an OrderedDict. torch.save writes the attributes and torch.load restores
-them, with weights_only too; load_state_dict ignores them, so any code can load the checkpoint.
-Copying the tensors into a new dict loses them.
+A checkpoint carries the names of its classes, the record of the training that wrote it, and one of
+DeepLab its config. They are attributes of the state dict, which is an OrderedDict. torch.save
+writes the attributes and torch.load restores them, with weights_only too; load_state_dict ignores
+them, so any code can load the checkpoint. Copying the tensors into a new dict loses them.
 """
 
 from collections import OrderedDict
 from typing import Any
 
-from tool.files.atomic import atomic, need_file
-from tool.files.torch_pickles import check_stored, check_torch_pickles
+from tool.files.atomic import need_file
+from tool.files.torch_files import read_torch, write_torch
+from tool.files.torch_pickles import check_stored
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 
@@ -18,6 +19,10 @@ from tool.run.errors import UserError
 NAMES = 'class_names'
 # The attribute of the state dict: the config keys that say what network it is of, and their values.
 CONFIG = 'config'
+# The attribute of the state dict: the settings of the training that wrote it, and fingerprints of
+# what it learned from.
+TRAINING = 'training'
+_ATTRIBUTES = (NAMES, CONFIG, TRAINING)
 
 
 def load_checkpoint(path: str) -> dict:
@@ -33,8 +38,7 @@ def load_checkpoint(path: str) -> dict:
 
     need_file(path, 'check --weights')
     try:
-        check_torch_pickles(path)
-        state = torch.load(path, map_location='cpu', weights_only=True)
+        state = read_torch(path)
     except Exception as error:  # a damaged or hostile file can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
@@ -50,13 +54,43 @@ def load_checkpoint(path: str) -> dict:
             f'{path}: not a bare state dict (a dict of tensors), as torch.save(net.state_dict(), '
             '…) writes'
         )
+    for key, value in state.items():
+        check_plain(path, key, value)
     check_stored(path, state)
     if all(key.startswith('module.') for key in state):
         bare = OrderedDict((key[len('module.') :], value) for key, value in state.items())
-        for attribute in (NAMES, CONFIG):
+        for attribute in _ATTRIBUTES:
             setattr(bare, attribute, getattr(state, attribute, None))
         return bare
     return state
+
+
+def check_plain(path: str, key: str, value: Any) -> None:
+    """Check that a tensor holds its values as plain real numbers, one by one.
+
+    Args:
+        path: the file that the tensor is from, for the message.
+        key: its name there.
+        value: the tensor.
+    Raises:
+        UserError: it is sparse, nested or quantised, of complex numbers or of 8-bit floats, or has
+            no values at all (of the device meta).
+    """
+    import torch
+
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    whole = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
+    if value.device.type == 'meta':
+        what = 'has no values (it is of the device meta)'
+    elif value.is_nested or value.layout != torch.strided:
+        what = 'is a sparse or nested tensor'
+    elif value.dtype not in floats + whole:
+        what = f'is a tensor of {value.dtype}'
+    else:
+        return
+    raise UserError(
+        f'{path}: {key} {what}, which is no weight to load; save the network as plain float32'
+    )
 
 
 def class_set_of(state: dict, path: str) -> ClassSet | None:
@@ -96,6 +130,18 @@ def config_of(state: dict, path: str) -> dict[str, Any] | None:
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise UserError(f'{path}: damaged: its config is no dict of texts to values')
     return dict(config)
+
+
+def training_of(state: dict) -> dict[str, Any] | None:
+    """The record of the training that wrote a checkpoint; None where it carries none.
+
+    It is the record that `save_checkpoint` was given. Files of other tools, and hand-edited ones,
+    carry none.
+    """
+    record = getattr(state, TRAINING, None)
+    if not isinstance(record, dict) or not all(isinstance(key, str) for key in record):
+        return None
+    return dict(record)
 
 
 def fitting(expected: dict, state: dict) -> dict:
@@ -163,9 +209,15 @@ def check_finite(path: str, state: dict) -> None:
 
 
 def save_checkpoint(
-    path: str, state: dict, classes: ClassSet | None = None, config: dict | None = None
+    path: str,
+    state: dict,
+    classes: ClassSet | None = None,
+    config: dict | None = None,
+    training: dict | None = None,
 ) -> None:
     """Write a bare state dict atomically, its tensors contiguous and on the CPU.
+
+    Equal arguments give files of equal bytes.
 
     Args:
         path: the file.
@@ -173,13 +225,16 @@ def save_checkpoint(
         classes: the classes whose names the checkpoint carries; None: it carries no names.
         config: the config that the checkpoint carries, of texts, numbers and lists of them, which
             can be read without running code; None: it carries none.
+        training: what the training that writes it was given, of the same types; None: it carries
+            no record of one.
+    Raises:
+        OutputError: the file cannot be written; the one that was there is left as it was.
     """
-    import torch
-
     bare = OrderedDict((key, value.detach().cpu().contiguous()) for key, value in state.items())
     if classes is not None:
         setattr(bare, NAMES, list(classes.names))
     if config is not None:
         setattr(bare, CONFIG, dict(config))
-    with atomic(path) as temporary:
-        torch.save(bare, temporary)
+    if training is not None:
+        setattr(bare, TRAINING, dict(training))
+    write_torch(path, bare)

@@ -186,9 +186,10 @@ def _shape(weights: dict, name: str) -> dict:
         {} where there are no weights, or weights of another backbone.
     """
     if name == 'resnet38':
-        if 'bn7.weight' in weights:
+        try:
             return {'MODEL_BACKBONE_WIDTH': width_of(weights)}
-        return {}
+        except KeyError:
+            return {}
     if 'conv1.0.weight' in weights or 'conv1.weight' in weights:
         return {'MODEL_BACKBONE_DEEPBASE': 'conv1.0.weight' in weights}
     return {}
