@@ -15,6 +15,7 @@ Writes <session_name>.pth (a bare state dict), <session_name>.log, <session_name
 """
 
 import argparse
+import os
 
 import torch
 
@@ -23,18 +24,19 @@ from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
 from tool.files.lists import read_list
-from tool.files.manifest import fingerprint, read_manifest
+from tool.files.manifest import read_manifest
 from tool.method.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import processes, set_up
 from tool.train.engine import TrainingRun, steps_of
+from tool.train.inputs import Input, files_input, list_input
 from tool.train.optimiser import chosen_optimizer, poly_after_warm_up
 from tool.train.precision import resolved
 from tool.train.states import run_settings
 from voc12.aff_data import AffinityTrainSet
-from voc12.layout import check_images, check_maps, class_set
+from voc12.layout import check_images, check_maps, class_set, image_path
 
 
 def parse_args() -> argparse.Namespace:
@@ -85,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
     device = set_up.start(args.device, args.seed)
     args.amp = resolved(args.amp, device)
     classes = class_set(args.voc12_root)
-    names, layouts = processes.once(lambda: read_inputs(args))
+    names, layouts, learned_from = processes.once(lambda: read_inputs(args))
     steps = steps_of(len(names), args.batch_size, args.max_epochs, args.max_steps)
     options = set_up.options_of(args, steps, args.accumulate)
 
@@ -103,13 +105,7 @@ def main(args: argparse.Namespace) -> None:
         net.normalisation,
     )
 
-    settings = run_settings(
-        args,
-        steps=steps,
-        weights=weights_fingerprint(args.weights),
-        la_crf_dir=fingerprint(args.la_crf_dir),
-        ha_crf_dir=fingerprint(args.ha_crf_dir),
-    )
+    settings = run_settings(args, steps=steps, weights=weights_fingerprint(args.weights))
     facts = {'images': f'{len(names)} ({args.train_list})', 'classes': classes}
 
     def losses(batch: dict, step: int) -> dict[str, torch.Tensor]:
@@ -126,7 +122,10 @@ def main(args: argparse.Namespace) -> None:
             lr_factor=poly_after_warm_up(steps, args.warmup_steps),
             device=device,
             options=options,
+            stage='aff_train',
             settings=settings,
+            inputs=learned_from,
+            reads=[args.weights, args.train_list],
             facts=facts,
             notes=notes,
             batch_facts=mean_counts,
@@ -160,12 +159,14 @@ def mean_counts(batch: dict) -> dict[str, torch.Tensor]:
     return {'counts': counts / processes.world()}
 
 
-def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str, int]]]:
+def read_inputs(
+    args: argparse.Namespace,
+) -> tuple[list[str], dict[str, dict[str, int]], list[Input]]:
     """Read the list, and check that all images and their maps are there.
 
     Returns:
-        The names of the images to train on, and how many files of which layout each folder of maps
-        has, {folder: {'dict' or 'array': files}}.
+        The names of the images to train on; how many files of which layout each folder of maps has,
+        {folder: {'dict' or 'array': files}}; and what the training learns from.
     """
     names = read_list(args.train_list)
     check_images(args.voc12_root, names)
@@ -174,7 +175,16 @@ def read_inputs(args: argparse.Namespace) -> tuple[list[str], dict[str, dict[str
     check_alphas(args.la_crf_dir, args.ha_crf_dir)
     for folder in (args.la_crf_dir, args.ha_crf_dir):
         layouts[folder] = check_maps(folder, args.voc12_root, names, fix)
-    return names, layouts
+    pictures = [image_path(args.voc12_root, name) for name in names]
+    low = [os.path.join(args.la_crf_dir, name + '.npy') for name in names]
+    high = [os.path.join(args.ha_crf_dir, name + '.npy') for name in names]
+    learned_from = [
+        list_input(args.train_list, names),
+        files_input('pictures', args.voc12_root, pictures),
+        files_input('low-α maps', args.la_crf_dir, low),
+        files_input('high-α maps', args.ha_crf_dir, high),
+    ]
+    return names, layouts, learned_from
 
 
 def check_alphas(la_dir: str, ha_dir: str) -> None:

@@ -37,13 +37,14 @@ from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import processes, set_up
 from tool.train.engine import TrainingRun, steps_of
+from tool.train.inputs import Input, files_input, labels_input, list_input
 from tool.train.layer_types import DROPOUTS
 from tool.train.optimiser import chosen_optimizer, poly_after_warm_up
 from tool.train.precision import resolved
 from tool.train.random_numbers import mixed_seed
 from tool.train.states import run_settings
-from voc12.data import Crops, TrainSet, check_saliency, pick_labels
-from voc12.layout import check_images, class_set
+from voc12.data import Crops, TrainSet, check_saliency, pick_labels, saliency_path
+from voc12.layout import check_images, class_set, image_path
 
 # Ablations: what each flag --no_<name> does, {name: effect}.
 ABLATIONS = {
@@ -74,9 +75,12 @@ def parse_args() -> argparse.Namespace:
     add_ablation_flags(parser)
     add_addition_flags(parser)
     parser.output.add_argument(
-        '--tblog_dir', default='runs/tensorboard', help="TensorBoard folder; '' for none"
+        '--tblog_dir',
+        help="TensorBoard folder; '' for none (default: <session_name>_tblog)",
     )
     args = parser.parse_args()
+    if args.tblog_dir is None:
+        args.tblog_dir = args.session_name + '_tblog'
     if args.long_side and args.long_side[0] > args.long_side[1]:
         shortest, longest = args.long_side
         parser.error(f'--long_side {shortest} {longest}: MIN must not be larger than MAX')
@@ -216,7 +220,7 @@ def main(args: argparse.Namespace) -> None:
     baseline, why = pick_baseline(args.baseline)
     classes = class_set(args.voc12_root)
     baseline = baseline.for_classes(classes.num_classes)
-    names, labels = processes.once(lambda: read_inputs(args, baseline, classes))
+    names, labels, learned_from = processes.once(lambda: read_inputs(args, baseline, classes))
     schedule, steps = count_steps(args, baseline, len(names))
     options = set_up.options_of(args, steps)
 
@@ -247,7 +251,10 @@ def main(args: argparse.Namespace) -> None:
             lr_factor=poly_after_warm_up(schedule, args.warmup_steps),
             device=device,
             options=options,
+            stage='contrast_train',
             settings=settings,
+            inputs=learned_from,
+            reads=[args.weights, args.train_list, args.cls_labels],
             facts=facts,
             notes=notes,
             classes=classes,
@@ -257,18 +264,27 @@ def main(args: argparse.Namespace) -> None:
 
 def read_inputs(
     args: argparse.Namespace, baseline: Baseline, classes: ClassSet
-) -> tuple[list[str], np.ndarray]:
+) -> tuple[list[str], np.ndarray, list[Input]]:
     """Read the lists, and check that every image (and saliency map) is there.
 
     Returns:
-        The names of the images to train on, and their labels, [N, K].
+        The names of the images to train on; their labels, [N, K]; and what the training learns
+        from.
     """
     names = read_list(args.train_list)
     labels = pick_labels(read_labels(args.cls_labels, classes), names, args.cls_labels)
     check_images(args.voc12_root, names)
+    pictures = [image_path(args.voc12_root, name) for name in names]
+    learned_from = [
+        list_input(args.train_list, names),
+        labels_input(args.cls_labels, labels),
+        files_input('pictures', args.voc12_root, pictures),
+    ]
     if baseline.saliency:
         check_saliency(args.saliency_root, args.voc12_root, names)
-    return names, labels
+        maps = [saliency_path(args.saliency_root, name) for name in names]
+        learned_from.append(files_input('saliency maps', args.saliency_root, maps))
+    return names, labels, learned_from
 
 
 def count_steps(args: argparse.Namespace, baseline: Baseline, images: int) -> tuple[int, int]:

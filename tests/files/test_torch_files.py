@@ -1,4 +1,4 @@
-"""tool/files/torch_files.py: equal values give equal files, flipped bytes and full disks are seen."""
+"""tool/files/torch_files.py: equal values give equal files; flipped bytes and full disks."""
 
 import random
 import zipfile

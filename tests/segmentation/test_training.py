@@ -13,6 +13,7 @@ from segmentation_toy import config_of, make_devkit, run_script
 from tool.files.pictures import read_mask
 from tool.method.metrics import confusion, iou
 from tool.run.errors import UserError
+from tool.train import set_up
 from utils import training
 from utils.config import prediction_config
 from voc12.classes import VOC
@@ -68,6 +69,7 @@ def test_the_loss_is_the_mean_over_labelled_pixels():
 def test_an_interrupted_run_continues_to_the_same_weights(devkit, tmp_path, monkeypatch):
     straight = run(devkit, tmp_path / 'a', TRAIN_ITERATION=7, TRAIN_SAVE_ITERS=2)
     assert sorted(path.name for path in (tmp_path / 'a').iterdir()) == [
+        '.e.lock',
         'e.jsonl',
         'e.log',
         'e.pth',
@@ -76,18 +78,18 @@ def test_an_interrupted_run_continues_to_the_same_weights(devkit, tmp_path, monk
         'e_itr6.pth',
     ]
 
-    save = training.save_checkpoint
+    save = set_up.save_checkpoint
 
     def killed(path, *content):
         save(path, *content)
         if path.endswith('_itr4.pth'):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, 'save_checkpoint', killed)
+    monkeypatch.setattr(set_up, 'save_checkpoint', killed)
     with pytest.raises(KeyboardInterrupt):
         run(devkit, tmp_path / 'b', TRAIN_ITERATION=7, TRAIN_SAVE_ITERS=2)
     assert not (tmp_path / 'b' / 'e.pth').exists()
-    monkeypatch.setattr(training, 'save_checkpoint', save)
+    monkeypatch.setattr(set_up, 'save_checkpoint', save)
     with pytest.raises(UserError, match='DATA_RANDOMFLIP = 0.5, now DATA_RANDOMFLIP = 0'):
         run(devkit, tmp_path / 'b', TRAIN_ITERATION=7, TRAIN_SAVE_ITERS=2, DATA_RANDOMFLIP=0)
     resumed = run(devkit, tmp_path / 'b', TRAIN_ITERATION=7, TRAIN_SAVE_ITERS=2, DATA_WORKERS=2)

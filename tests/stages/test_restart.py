@@ -105,6 +105,7 @@ def check_equal(whole, session):
     assert same(weights(whole), weights(session))
     assert session.with_suffix('.jsonl').read_bytes() == whole.with_suffix('.jsonl').read_bytes()
     assert sorted(path.name for path in session.parent.iterdir()) == [
+        '.run.lock',
         'run.jsonl',
         'run.log',
         'run.out',

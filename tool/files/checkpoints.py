@@ -135,13 +135,22 @@ def config_of(state: dict, path: str) -> dict[str, Any] | None:
 def training_of(state: dict) -> dict[str, Any] | None:
     """The record of the training that wrote a checkpoint; None where it carries none.
 
-    It is the record that `save_checkpoint` was given. Files of other tools, and hand-edited ones,
-    carry none.
+    It is the record that `save_checkpoint` was given. Files of other tools carry none, and what is
+    no record of texts, numbers, and lists and dicts of them counts as none.
     """
-    record = getattr(state, TRAINING, None)
-    if not isinstance(record, dict) or not all(isinstance(key, str) for key in record):
+    found = getattr(state, TRAINING, None)
+    if not isinstance(found, dict) or not is_plain(found):
         return None
-    return dict(record)
+    return dict(found)
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value is a text, a number, None, or lists and dicts of them."""
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
+    return value is None or isinstance(value, (str, int, float))
 
 
 def fitting(expected: dict, state: dict) -> dict:

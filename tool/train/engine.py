@@ -21,6 +21,7 @@ from tool.run.errors import Interrupted, UserError
 from tool.run.loader import load
 from tool.run.progress import progress
 from tool.train import processes
+from tool.train.inputs import Input
 from tool.train.log import RunLog
 from tool.train.memory import keep_freed_memory
 from tool.train.optimiser import set_lr
@@ -130,8 +131,16 @@ class TrainingRun:
     # where the network and the batches are
     device: torch.device
     options: TrainOptions
+    # the stage, which the checkpoint names: 'contrast_train', 'aff_train', 'segmentation'
+    stage: str = ''
     # the settings that decide the weights; a training state with other settings is refused
     settings: dict = field(default_factory=dict)
+    # what the run learns from; a training state that learned from other data is refused
+    inputs: list[Input] = field(default_factory=list)
+    # the files that the run reads; none of them may be replaced by what it writes
+    reads: list[str] = field(default_factory=list)
+    # steps between two further checkpoints <session>_itr<steps>.pth; 0: only the last one is kept
+    checkpoint_every: int = 0
     # the classes of the data, whose names the checkpoint carries; None: it carries no names
     classes: ClassSet | None = None
     # the config that the checkpoint carries; None: it carries none
@@ -144,7 +153,7 @@ class TrainingRun:
     batch_facts: Callable[[dict], dict] | None = None
     # called once with the open log; with None in all processes but the main one
     on_log: Callable[[RunLog | None], None] | None = None
-    # called after each step with the number of steps done, e.g. to write further checkpoints
+    # called after each step with the number of steps done
     after_step: Callable[[int], None] | None = None
 
 

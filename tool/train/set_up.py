@@ -5,16 +5,26 @@ makes its network, then `place` (the network on the device, at the precision ask
 """
 
 import argparse
+import contextlib
+import dataclasses
+import glob
+import os
+import re
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from tool.files.checkpoints import save_checkpoint
+from tool.files.checkpoints import load_checkpoint, save_checkpoint, training_of
+from tool.files.manifest import first_difference
+from tool.files.places import same_place
+from tool.run.errors import OutputError, UserError
 from tool.train import processes
 from tool.train.engine import TrainingRun, TrainOptions, fit, per_process
+from tool.train.inputs import record
 from tool.train.log import RunLog
 from tool.train.precision import described, fast_forward, grad_scaler
+from tool.train.session_lock import only_run_of
 from tool.train.states import States
 
 
@@ -86,32 +96,137 @@ def train(run: TrainingRun) -> None:
     are removed.
 
     Raises:
-        UserError: a training state is damaged or has other settings; a loss became non-finite.
+        UserError: another run of the session is at work; a file of another training would be
+            replaced; a training state is damaged or has other settings; a loss became non-finite;
+            a file could not be written in the middle, and the message says how to go on.
         Interrupted: SIGTERM or SIGINT came; see `engine.fit`.
     """
     options = run.options
     scaler = grad_scaler(options.amp)
-    settings = run.settings
-    if run.classes is not None:
-        settings = {**settings, 'classes': ', '.join(run.classes.foreground)}
-    states = States(options.session, settings, options.save_every, scaler=scaler)
-    start_step = states.resume(run.net, run.optimizer, options.start_over)
+    settings = settings_of(run)
+    with only_run_of(options.session):
+        processes.once(lambda: check_outputs(run))
+        states = States(options.session, settings, options.save_every, run.inputs, scaler=scaler)
+        start_step = states.resume(run.net, run.optimizer, options.start_over)
+        if start_step >= options.max_steps:
+            raise UserError(
+                f'{states.path(start_step)}: is of a later step than the last one of this run, '
+                f'{options.max_steps}; remove it, or use --no_resume to start over'
+            )
+        # The log is opened last: a run that is refused leaves the old one as it is.
+        log = _open_log(run, start_step, states.notes) if processes.is_main() else None
+        try:
+            _fit_and_save(run, start_step, states, log, scaler)
+        except OutputError as error:
+            raise UserError(f'{error}; {states.how_to_go_on()}') from None
+        finally:
+            if log is not None:
+                with contextlib.suppress(OutputError):  # the first error is the one to report
+                    log.close()
 
-    # The log is opened last: a run that is refused leaves the old one as it is.
-    log = _open_log(run, start_step) if processes.is_main() else None
+
+def settings_of(run: TrainingRun) -> dict:
+    """All settings that decide the weights of a run, its stage and its classes included."""
+    settings = {'stage': run.stage, **run.settings}
+    if run.classes is not None:
+        settings['classes'] = ', '.join(run.classes.foreground)
+    return settings
+
+
+def check_outputs(run: TrainingRun) -> None:
+    """Check before the first step that a run replaces no file that is not its own.
+
+    A checkpoint of the same settings is replaced: the same command trains again.
+
+    Raises:
+        UserError: the run reads a file that it would write; or a checkpoint in its place is of
+            another training, and the message names the first difference.
+    """
+    session = run.options.session
+    checkpoints = [session + '.pth', *_further_checkpoints(run)]
+    for path in [*checkpoints, session + '.log', session + '.jsonl']:
+        for read in run.reads:
+            if same_place(path, read):
+                raise UserError(
+                    f'{path}: this training reads it and would replace it; use another session name'
+                )
+    for path in checkpoints:
+        if os.path.lexists(path):
+            _check_own(path, settings_of(run))
+
+
+def _further_checkpoints(run: TrainingRun) -> list[str]:
+    """The further checkpoints on disk that a run would replace."""
+    session = run.options.session
+    found = []
+    for path in glob.glob(glob.escape(session) + '_itr*.pth'):
+        match = re.fullmatch(r'_itr(\d+)\.pth', path[len(session) :])
+        if match and _is_kept(run, int(match[1])):
+            found.append(path)
+    return sorted(found)
+
+
+def _is_kept(run: TrainingRun, done: int) -> bool:
+    """Whether a run keeps a further checkpoint after `done` steps."""
+    if run.checkpoint_every == 0:
+        return False
+    return done % run.checkpoint_every == 0 and done < run.options.max_steps
+
+
+def _check_own(path: str, settings: dict) -> None:
+    """Check that a checkpoint is of a training with these settings."""
+    fix = 'use another session name, or move the file away'
+    try:
+        training = training_of(load_checkpoint(path))
+    except UserError:  # damaged, or no checkpoint
+        training = None
+    before = training.get('settings') if training is not None else None
+    if not isinstance(before, dict):
+        raise UserError(
+            f'{path}: does not say which training wrote it, so it is not replaced; {fix}'
+        )
+    difference = first_difference(before, settings)
+    if difference is not None:
+        raise UserError(f'{path}: is of a training with {difference}; {fix}')
+
+
+def _fit_and_save(
+    run: TrainingRun,
+    start_step: int,
+    states: States,
+    log: RunLog | None,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Train from a step on, and write the checkpoints."""
+    session = run.options.session
+    training = {'settings': settings_of(run), 'inputs': record(run.inputs)}
+
+    def save(path: str) -> None:
+        save_checkpoint(path, run.net.state_dict(), run.classes, run.config, training)
+
+    def after_step(done: int) -> None:
+        if processes.is_main() and _is_kept(run, done):
+            save(f'{session}_itr{done}.pth')
+        if run.after_step is not None:
+            run.after_step(done)
+
     if run.on_log is not None:
         run.on_log(log)
-    fit(run, start_step, states, log, scaler)
+    fit(dataclasses.replace(run, after_step=after_step), start_step, states, log, scaler)
     if log is not None:
-        path = options.session + '.pth'
-        save_checkpoint(path, run.net.state_dict(), run.classes, run.config)
+        path = session + '.pth'
+        save(path)
         states.clear()
         log.say(f'wrote {path}')
         log.close()
 
 
-def _open_log(run: TrainingRun, start_step: int) -> RunLog:
-    """Open the log of a run and write its facts and notes."""
+def _open_log(run: TrainingRun, start_step: int, notes: list[str]) -> RunLog:
+    """Open the log of a run and write its facts and notes.
+
+    Args:
+        notes: lines that follow those of the run.
+    """
     options = run.options
     share = per_process(options.batch_size, options.accumulate)
     parts = f', {options.accumulate} parts' if options.accumulate > 1 else ''
@@ -125,6 +240,6 @@ def _open_log(run: TrainingRun, start_step: int) -> RunLog:
         batch=f'{options.batch_size} ({processes.world()} × {share}{parts})',
         steps=steps,
     )
-    for line in run.notes:
+    for line in [*run.notes, *notes]:
         log.say(line)
     return log

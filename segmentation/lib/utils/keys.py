@@ -247,8 +247,19 @@ KEYS = {
     ),
     'TEST_SAVE_DIR': Key(str, 'result', 'folder for the predictions'),
 }
-# keys that do not change the trained weights: they decide about speed, paths and logs
-NO_DECISION = ('DATA_ROOT', 'DATA_WORKERS', 'MODEL_SAVE_DIR', 'TRAIN_SAVE_ITERS', 'TRAIN_TBLOG')
+# keys that do not change the trained weights: they decide about speed, logs, and where files are;
+# what lies in the files does change them, and has fingerprints of its own
+NO_DECISION = (
+    'EXP_NAME',
+    'DATA_ROOT',
+    'DATA_PSEUDO_GT',
+    'DATA_TRAIN_LIST',
+    'DATA_WORKERS',
+    'MODEL_BACKBONE_PRETRAIN',
+    'MODEL_SAVE_DIR',
+    'TRAIN_SAVE_ITERS',
+    'TRAIN_TBLOG',
+)
 
 # keys that a network needs to predict; a checkpoint carries them
 PREDICTION_KEYS = (

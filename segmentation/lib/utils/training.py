@@ -12,7 +12,6 @@ Writes into MODEL_SAVE_DIR: the checkpoint EXP_NAME.pth, EXP_NAME_itr<N>.pth eve
 
 import argparse
 import functools
-import hashlib
 import os
 from typing import Any
 
@@ -25,17 +24,18 @@ from datasets import generate_dataset
 from net import generate_net, own_normalisation
 from network.device import to_device
 from network.timm_weights import weights_fingerprint
-from tool.files.checkpoints import save_checkpoint
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.train import processes, set_up
 from tool.train.engine import TrainingRun, TrainOptions, per_process
-from tool.train.log import RunLog
+from tool.train.inputs import Input, files_input, list_input
+from tool.train.log import Board, RunLog
 from tool.train.optimiser import param_groups, poly
 from tool.train.precision import resolved
 from utils.config import add_config_flags, classes_of, names_of, read_config
 from utils.keys import NO_DECISION, PREDICTION_KEYS
 from voc12.classes import IGNORE, PALETTE
+from voc12.layout import image_path
 
 IMAGE_EVERY = 200  # iterations between two pictures in TensorBoard
 
@@ -77,7 +77,7 @@ class Pictures:
     """
 
     def __init__(self, config: dict):
-        self.board: Any = None
+        self.board: Board | None = None
         self.mean = torch.tensor(config['DATA_MEAN']).view(3, 1, 1)
         self.std = torch.tensor(config['DATA_STD']).view(3, 1, 1)
         self.palette = torch.from_numpy(PALETTE)
@@ -93,9 +93,9 @@ class Pictures:
         images = (batch['image'][:4].cpu() * self.std + self.mean).clamp(0, 1)
         labels = self.palette[batch['mask'][:4].cpu()]
         predictions = self.palette[logits[:4].detach().argmax(1).cpu()]
-        self.board.add_images('input', images, step)
-        self.board.add_images('label', labels, step, dataformats='NHWC')
-        self.board.add_images('prediction', predictions, step, dataformats='NHWC')
+        self.board.images('input', images, step)
+        self.board.images('label', labels, step, 'NHWC')
+        self.board.images('prediction', predictions, step, 'NHWC')
 
 
 def make_optimizer(net: nn.Module, config: dict) -> torch.optim.SGD:
@@ -145,12 +145,6 @@ def main(args: argparse.Namespace) -> None:
     def lr_factor(step: int) -> float:
         return poly(step, options.max_steps + 1, config['TRAIN_POWER'])
 
-    def after_step(done: int) -> None:
-        due = options.save_every > 0 and done % options.save_every == 0
-        is_last = done >= options.max_steps  # saved as EXP_NAME.pth
-        if processes.is_main() and due and not is_last:
-            save_checkpoint(f'{options.session}_itr{done}.pth', net.state_dict(), classes, carried)
-
     set_up.train(
         TrainingRun(
             net=net,
@@ -160,7 +154,11 @@ def main(args: argparse.Namespace) -> None:
             lr_factor=lr_factor,
             device=device,
             options=options,
-            settings=settings_of(config, dataset.names),
+            stage='segmentation',
+            settings=settings_of(config),
+            inputs=processes.once(lambda: learned_from(config, dataset)),
+            reads=[config['MODEL_BACKBONE_PRETRAIN'] or ''],
+            checkpoint_every=options.save_every,
             facts={
                 'config': config,
                 'images': len(dataset),
@@ -169,7 +167,6 @@ def main(args: argparse.Namespace) -> None:
             },
             batch_facts=mean_labelled,
             on_log=pictures.write_to,
-            after_step=after_step,
             classes=classes,
             config=carried,
         )
@@ -229,8 +226,8 @@ def check_batch(options: TrainOptions, images: int) -> None:
         )
 
 
-def settings_of(config: dict, names: list[str]) -> dict:
-    """All settings that change the trained weights of a run on the pictures `names`."""
+def settings_of(config: dict) -> dict:
+    """All settings that change the trained weights of a run."""
     settings = {
         key: value
         for key, value in config.items()
@@ -238,8 +235,24 @@ def settings_of(config: dict, names: list[str]) -> dict:
     }
     pretrain = config['MODEL_BACKBONE_PRETRAIN']
     settings['backbone weights'] = weights_fingerprint(pretrain) if pretrain else ''
-    settings['image list'] = hashlib.sha256(' '.join(names).encode()).hexdigest()[:16]
     return settings
+
+
+def learned_from(config: dict, dataset: Any) -> list[Input]:
+    """The data that a run learns from.
+
+    Args:
+        config: DATA_TRAIN_LIST, DATA_ROOT and DATA_PSEUDO_GT are used.
+        dataset: the training set, of the class VOCDataset.
+    """
+    root = config['DATA_ROOT']
+    pictures = [image_path(root, name) for name in dataset.names]
+    masks = [dataset.mask_path(name) for name in dataset.names]
+    return [
+        list_input(config['DATA_TRAIN_LIST'], dataset.names),
+        files_input('pictures', root, pictures),
+        files_input('pseudo masks', config['DATA_PSEUDO_GT'], masks),
+    ]
 
 
 def describe_backbone(pretrain: str | bool) -> str:

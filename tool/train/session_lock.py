@@ -1,0 +1,68 @@
+"""The lock of a training session: two trainings of one --session_name would overwrite each other's
+states, logs and weights.
+
+The operating system frees the lock of a process that ends, whichever way it ends. The lock file,
+`.<session>.lock` beside the weights, stays.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+from filelock import FileLock, Timeout
+
+from tool.files.atomic import cannot_be_written, check_writable
+from tool.run.errors import UserError
+from tool.train import processes
+
+# Seconds to wait for the lock. A run that was killed leaves it to its loader processes, which end a
+# few seconds later.
+_PATIENCE = 10
+_NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def lock_path(session: str) -> str:
+    """The lock file of a session."""
+    folder, name = os.path.split(os.path.abspath(session))
+    return os.path.join(folder, f'.{name}.lock')
+
+
+@contextlib.contextmanager
+def only_run_of(session: str, patience: float = _PATIENCE) -> Iterator[None]:
+    """Keep all other trainings of a session out while the block runs. The main process does it.
+
+    Args:
+        session: path prefix of what the training writes.
+        patience: seconds to wait for a run that is ending.
+    Raises:
+        UserError: another training of the session runs, or its folder cannot be written.
+    """
+    lock = FileLock(lock_path(session))
+    processes.once(lambda: _take(lock, session, patience))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _take(lock: FileLock, session: str, patience: float) -> None:
+    """Take a lock; on a file system without locks the run goes on without."""
+    if os.path.basename(session) == '':
+        raise UserError(
+            f'the session name {session!r} ends in a folder; add the name of the run, e.g. '
+            f'{os.path.join(session, "run")}'
+        )
+    check_writable(session + '.pth')
+    try:
+        os.makedirs(os.path.dirname(lock.lock_file), exist_ok=True)
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise UserError(
+            f'{session}: another training of this session name is running; wait until it has '
+            'ended, or use another session name'
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS_HERE:
+            raise cannot_be_written(session, error) from None
+        print(f'{session}: its file system has no locks; start no other training of this name')
