@@ -73,7 +73,7 @@ def parse_args() -> argparse.Namespace:
     parser.optimisation.add_argument(
         '--max_epochs',
         '--max_epoches',
-        type=command_line.number(int, 1),
+        type=command_line.number(int, 1, command_line.MOST_STEPS),
         default=8,
         help='epochs of the learning-rate schedule',
     )

@@ -99,7 +99,7 @@ def add_data_flags(parser: command_line.Parser) -> None:
     )
     parser.data.add_argument(
         '--long_side',
-        type=command_line.number(int, 32),
+        type=command_line.number(int, 32, command_line.LARGEST_CROP),
         nargs=2,
         metavar=('MIN', 'MAX'),
         help='limits in pixels of the random long side that a picture is resized to before it is '
@@ -122,12 +122,12 @@ def add_optimisation_flags(parser: command_line.Parser) -> None:
     parser.optimisation.add_argument(
         '--max_epochs',
         '--max_epoches',
-        type=command_line.number(int, 1),
+        type=command_line.number(int, 1, command_line.MOST_STEPS),
         help='epochs of the learning-rate schedule (default: seam 8, eps 15)',
     )
     parser.optimisation.add_argument(
         '--max_iters',
-        type=command_line.number(int, 1),
+        type=command_line.number(int, 1, command_line.MOST_STEPS),
         help='end the training after this many steps; steps beyond the schedule keep its last '
         'learning rate (default: seam all steps of the schedule, eps 20000)',
     )
@@ -136,7 +136,7 @@ def add_optimisation_flags(parser: command_line.Parser) -> None:
 def add_method_flags(parser: command_line.Parser) -> None:
     parser.method.add_argument(
         '--view2_size',
-        type=command_line.number(int, 32),
+        type=command_line.number(int, 32, command_line.LARGEST_CROP),
         help='side of the small second view in pixels (default: half the crop, at most 128)',
     )
     parser.method.add_argument(
@@ -194,7 +194,7 @@ def add_addition_flags(parser: command_line.Parser) -> None:
     )
     parser.additions.add_argument(
         '--loss_size',
-        type=command_line.number(int, 8),
+        type=command_line.number(int, 8, command_line.LARGEST_CROP),
         help="SEAM: side of the square to which both views' maps are upsampled before its losses "
         "compare them (default: the views' own sizes, as published; 32 is faster)",
     )
@@ -429,7 +429,13 @@ def contrast_options(
     changes['bg_certain'] = args.bg_certain
     if args.min_class_share is not None:
         changes['common'] = common_classes(args, labels).to(device)
-    return baseline.contrast_options(LabelAwareOptions, **changes)
+    options = baseline.contrast_options(LabelAwareOptions, **changes)
+    if args.bg_certain is not None and args.bg_certain > options.bg_threshold:
+        raise UserError(
+            f'--bg_certain {args.bg_certain:g}: must not be larger than the background score '
+            f'{options.bg_threshold:g} (--bg_threshold)'
+        )
+    return options
 
 
 def common_classes(args: argparse.Namespace, labels: np.ndarray) -> torch.Tensor:

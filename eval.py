@@ -18,13 +18,14 @@ Seeds and pseudo masks are scored on `train` (1,464 pictures in VOC 2012), not o
 import argparse
 import datetime
 import functools
+import io
 import json
 import os
 from dataclasses import dataclass
 
 import numpy as np
 
-from tool.files.atomic import atomic, write_text
+from tool.files.atomic import atomic, cannot_be_written, check_writable, write_text
 from tool.files.class_sets import read_classes
 from tool.files.lists import read_list
 from tool.files.maps import read_cam
@@ -138,6 +139,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    for path in (args.logfile, args.json, args.plot):
+        check_writable(path)
     names = read_list(args.list)
     classes = scored_classes(args)
     check_files(args.predict_dir, names, '.' + args.type, f'check --predict_dir and {args.list}')
@@ -359,10 +362,13 @@ def write_results(args: argparse.Namespace, result: dict, text: str) -> None:
 
 def append_to_log(path: str, comment: str, text: str) -> None:
     """Append the time, a comment and the text of a result to a log file."""
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     time = f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}'
-    with open(path, 'a', encoding='utf-8') as file:
-        file.write(f'{time}  {comment}\n{text}\n\n')
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        with open(path, 'a', encoding='utf-8') as file:
+            file.write(f'{time}  {comment}\n{text}\n\n')
+    except OSError as error:
+        raise cannot_be_written(path, error) from None
 
 
 def draw_curve(path: str, result: dict) -> None:
@@ -382,11 +388,14 @@ def draw_curve(path: str, result: dict) -> None:
     )
     axes.legend()
     kind = os.path.splitext(path)[1][1:] or 'png'
-    with atomic(path) as temporary:
-        try:
-            figure.savefig(temporary, format=kind, dpi=150)
-        except ValueError as error:
-            raise UserError(f'{path}: {error}') from None
+    # drawn in memory, because the writer of PNGs does not tell when a disk is full
+    drawing = io.BytesIO()
+    try:
+        figure.savefig(drawing, format=kind, dpi=150)
+    except ValueError as error:
+        raise UserError(f'{path}: {error}') from None
+    with atomic(path) as temporary, open(temporary, 'wb') as file:
+        file.write(drawing.getvalue())
 
 
 if __name__ == '__main__':

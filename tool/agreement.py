@@ -21,7 +21,7 @@ import os
 
 import numpy as np
 
-from tool.files.atomic import write_text
+from tool.files.atomic import check_writable, write_text
 from tool.files.lists import read_list, spaced
 from tool.files.pictures import check_size, read_image, read_mask
 from tool.method.agreement import agreement, refinement_confusion
@@ -50,6 +50,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    check_writable(args.json)
     names = spaced(read_list(args.list), args.pictures)
     check_images(args.voc12_root, names)
     check_files(args.predict_dir, names, '.png', f'check --predict_dir and {args.list}')

@@ -24,7 +24,7 @@ from network.baselines import BASELINES
 from network.baselines.baseline import LossOptions
 from network.device import to_device
 from network.weights import find_net
-from tool.files.atomic import write_text
+from tool.files.atomic import check_writable, write_text
 from tool.files.maps import read_cam
 from tool.files.npy import write_npy
 from tool.files.pictures import read_mask, write_mask
@@ -469,6 +469,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    check_writable(args.json)
     processor = platform.processor() or platform.machine()
     machine = f'{processor}, {torch.get_num_threads()} threads, {versions()}'
     print(machine, flush=True)

@@ -19,7 +19,7 @@ import os
 
 import numpy as np
 
-from tool.files.atomic import write_text
+from tool.files.atomic import check_writable, write_text
 from tool.files.lists import read_list
 from tool.files.maps import read_cam
 from tool.method.background_score import (
@@ -53,6 +53,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    check_writable(args.json)
     names = read_list(args.list)
     fix = 'make the CAMs with contrast_infer.py --out_cam'
     check_files(args.cam_dir, names, '.npy', fix)

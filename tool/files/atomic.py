@@ -74,16 +74,20 @@ def remove_left_overs(folder: str, names: Iterable[str]) -> None:
                 os.unlink(os.path.join(folder, entry))
 
 
-def check_writable(path: str) -> None:
+def check_writable(path: str | None) -> None:
     """Check before the work that a file can be written at its end. Nothing is made.
 
     Args:
-        path: the file, which need not exist, nor need its folder.
+        path: the file, which need not exist, nor need its folder; None or '': there is none.
     Raises:
         OutputError: it is a folder or lies below a file, or the folder cannot be written.
     """
+    if not path:
+        return
     if os.path.isdir(path):
         raise cannot_be_written(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    if os.path.exists(path) and not os.path.isfile(path):
+        return  # a device, such as /dev/null
     folder = os.path.dirname(os.path.abspath(path))
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)

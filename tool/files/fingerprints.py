@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 
+from tool.files.reading import open_file
 from tool.run.errors import UserError
 
 # Of a file of more than BLOCKS · BLOCK bytes, that many bytes are read at BLOCKS places, the first
@@ -36,7 +37,7 @@ def of_files(paths: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            with open(path, 'rb', buffering=0) as file:
+            with open_file(path) as file:
                 size = os.fstat(file.fileno()).st_size
                 digest.update(size.to_bytes(8, 'little'))
                 for start, length in _parts(size):

@@ -42,6 +42,11 @@ _SYSTEM_FIXES = {
     errno.ESTALE: 'the network mount fails: check it and give the same command again',
 }
 
+# The longest training, in steps: years on any machine. A larger number is a slip.
+MOST_STEPS = 10**9
+LARGEST_CROP = 10_000  # pixels
+LARGEST_SEED = 2**63 - 1  # that of PyTorch's generators
+
 # Title of the help's group for what docs/method.md §10 describes.
 ADDITIONS = 'additions of this project (not in the paper)'
 
@@ -230,7 +235,7 @@ def boolean(text: str) -> bool:
 def number(
     kind: type[int] | type[float], low: float | None = None, high: float | None = None
 ) -> Callable[[str], float]:
-    """Argument type: a number within [low, high].
+    """Argument type: a finite number within [low, high].
 
     Args:
         kind: int or float.
@@ -242,7 +247,7 @@ def number(
         limits.append(f'at least {low}')
     if high is not None:
         limits.append(f'at most {high}')
-    allowed = ' and '.join(limits) or 'not a number'
+    allowed = ' and '.join(limits)
 
     def convert(text: str) -> float:
         try:
@@ -251,7 +256,9 @@ def number(
             raise argparse.ArgumentTypeError(f'{text!r} is not {noun}') from None
         too_low = low is not None and value < low
         too_high = high is not None and value > high
-        if too_low or too_high or math.isnan(value):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f'{text} is no finite number')
+        if too_low or too_high:
             raise argparse.ArgumentTypeError(f'{text} is out of range: {allowed}')
         return value
 
@@ -292,13 +299,13 @@ def add_train_flags(parser: Parser, width: str) -> None:
     )
     parser.optimisation.add_argument(
         '--batch_size',
-        type=number(int, 1),
+        type=number(int, 1, 10**6),
         default=8,
         help='images in a step, all processes of torchrun together',
     )
     parser.optimisation.add_argument(
         '--max_steps',
-        type=number(int, 1),
+        type=number(int, 1, MOST_STEPS),
         help='number of training steps, which the learning-rate schedule spans too (default: the '
         'steps of all epochs)',
     )
@@ -326,7 +333,7 @@ def add_train_flags(parser: Parser, width: str) -> None:
     )
     parser.additions.add_argument(
         '--warmup_steps',
-        type=number(int, 0),
+        type=number(int, 0, MOST_STEPS),
         default=0,
         help='number of steps over which the learning rate rises from 0 at the start',
     )
@@ -335,19 +342,19 @@ def add_train_flags(parser: Parser, width: str) -> None:
     )
     parser.data.add_argument(
         '--crop_size',
-        type=number(int, 64),
+        type=number(int, 64, LARGEST_CROP),
         default=448,
         help='side of the training crops in pixels',
     )
     parser.additions.add_argument('--width', type=number(float, 0), help=width)
     add_workers_flag(parser)
     parser.run.add_argument(
-        '--seed', type=number(int, 0), default=0, help='seed of every random choice'
+        '--seed', type=number(int, 0, LARGEST_SEED), default=0, help='seed of every random choice'
     )
     add_device_flag(parser)
     parser.run.add_argument(
         '--save_every',
-        type=number(int, 0),
+        type=number(int, 0, MOST_STEPS),
         default=500,
         help='steps between two training states, from which the same command resumes; SIGTERM and '
         'Ctrl-C write one too; 0 writes none',
@@ -397,7 +404,7 @@ def add_workers_flag(parser: Parser) -> None:
     """Add --num_workers."""
     parser.run.add_argument(
         '--num_workers',
-        type=number(int, 0),
+        type=number(int, 0, 1000),
         default=min(8, default_jobs()),
         help='number of processes that load pictures',
     )
@@ -492,6 +499,8 @@ def pick_device(name: str | None = None) -> Any:
             name = 'cpu'
     try:
         device = torch.device(name)
+        if device.type == 'meta':
+            raise NotImplementedError('its tensors have no values')
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(

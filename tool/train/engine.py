@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from tool.method.class_set import ClassSet
 from tool.run import interrupts
+from tool.run.command_line import MOST_STEPS
 from tool.run.errors import Interrupted, UserError
 from tool.run.loader import load
 from tool.run.progress import progress
@@ -46,14 +47,21 @@ def steps_of(images: int, batch_size: int, max_epochs: int, max_steps: int | Non
         max_epochs: epochs to train; the incomplete last batch of an epoch is dropped.
         max_steps: the number of steps, instead of epochs, if it is given.
     Raises:
-        UserError: there are fewer images than one batch has.
+        UserError: there are fewer images than one batch has, or there are more steps than
+            MOST_STEPS.
     """
     if images < batch_size:
         raise UserError(
             f'--batch_size {batch_size} is more than the {images} images of the list; use a '
             'smaller one'
         )
-    return max_steps or images // batch_size * max_epochs
+    steps = max_steps or images // batch_size * max_epochs
+    if steps > MOST_STEPS:
+        raise UserError(
+            f'--max_epochs {max_epochs}: that is {steps:,} steps, at most {MOST_STEPS:,} are '
+            'possible; use a smaller number'
+        )
+    return steps
 
 
 def per_process(batch_size: int, accumulate: int = 1, name: str = '--batch_size') -> int:

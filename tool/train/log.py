@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tool.files.atomic import atomic, cannot_be_written
+from tool.files.reading import open_text
 from tool.run.errors import UserError
 
 # The end of a message about a damaged .jsonl file.
@@ -208,7 +209,7 @@ def _keep_steps(path: str, first_step: int) -> None:
     kept = []
     if first_step and os.path.exists(path):
         try:
-            with open(path, encoding='utf-8') as file:
+            with open_text(path) as file:
                 for number, line in enumerate(file, 1):
                     is_whole = line.endswith('\n')
                     if is_whole and _step_of(path, number, line) < first_step:
