@@ -275,6 +275,41 @@ def test_devices():
             command_line.pick_device(name)
 
 
+@pytest.fixture
+def gpus(monkeypatch):
+    """A machine that shows two GPUs; the list of those that became the current one."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.cuda, 'set_device', chosen.append)
+    monkeypatch.setattr(torch, 'empty', lambda *size, device: None)
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    return chosen
+
+
+@pytest.mark.parametrize('name', [None, 'cuda'])
+@pytest.mark.parametrize('local_rank, index', [(None, 0), ('0', 0), ('1', 1)])
+def test_cuda_is_the_own_gpu_of_every_process(gpus, monkeypatch, name, local_rank, index):
+    if local_rank is not None:
+        monkeypatch.setenv('LOCAL_RANK', local_rank)
+    device = command_line.pick_device(name)
+    assert device == torch.device('cuda', index)
+    assert gpus == [device]
+
+
+def test_a_numbered_gpu_is_that_one_in_every_process(gpus, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    assert command_line.pick_device('cuda:0') == torch.device('cuda', 0)
+    assert command_line.pick_device('cpu') == torch.device('cpu')
+
+
+def test_a_process_without_a_gpu_of_its_own_says_how_many_there_are(gpus, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '2')
+    with pytest.raises(UserError, match=r'process 2 .* shows 2 GPUs.*--nproc_per_node 2') as error:
+        command_line.pick_device('cuda')
+    assert '\n' not in str(error.value)
+
+
 def test_error_of_a_data_loader_worker_is_its_own_line():
     class Bad(torch.utils.data.Dataset):
         def __len__(self):

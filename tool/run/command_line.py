@@ -270,7 +270,7 @@ def add_device_flag(parser: Parser) -> None:
     parser.run.add_argument(
         '--device',
         help='device that the network runs on: cuda, cuda:1, mps or cpu (default: the first of '
-        'cuda, mps, cpu that this machine has)',
+        'cuda, mps, cpu that this machine has); under torchrun cuda is a GPU for each process',
     )
 
 
@@ -480,10 +480,15 @@ def need_crf_backend(backend: str, option: str = '--crf_backend') -> None:
 
 
 def pick_device(name: str | None = None) -> Any:
-    """The torch.device that a value of --device names.
+    """The torch.device that a value of --device names, for every stage.
+
+    A GPU also becomes the current one, so that nothing is put on another GPU by default.
 
     Args:
         name: cuda, cuda:1, mps or cpu; None: the first of cuda, mps, cpu that this machine has.
+            cuda without a number is the process's own GPU: under torchrun that of its local rank.
+    Returns:
+        The device; a GPU always with its number.
     Raises:
         UserError: there is no device of this name, or this machine does not have it.
     """
@@ -501,6 +506,9 @@ def pick_device(name: str | None = None) -> Any:
         device = torch.device(name)
         if device.type == 'meta':
             raise NotImplementedError('its tensors have no values')
+        if device.type == 'cuda':
+            device = _own_gpu(device)
+            torch.cuda.set_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
@@ -510,3 +518,25 @@ def pick_device(name: str | None = None) -> Any:
         # Denormal numbers, which networks with ReLU produce, slow down every CPU kernel.
         torch.set_flush_denormal(True)
     return device
+
+
+def _own_gpu(device: Any) -> Any:
+    """A GPU with its number; without one it is that of the local rank, or GPU 0.
+
+    Raises:
+        UserError: there are more processes on this machine than GPUs.
+    """
+    import torch
+
+    if device.index is not None:
+        return device
+    local_rank = int(os.environ.get('LOCAL_RANK', 0))  # set by torchrun
+    count = torch.cuda.device_count()
+    if 0 < count <= local_rank:
+        raise UserError(
+            f'--device {device}: this is process {local_rank} of this machine (LOCAL_RANK), which '
+            f'shows {count} GPU{"s" if count > 1 else ""}, one for each process from 0 on; start '
+            f'fewer processes (--nproc_per_node {count}), or name a GPU for all of them, e.g. '
+            '--device cuda:0'
+        )
+    return torch.device(device.type, local_rank)

@@ -63,8 +63,8 @@ def start(device_name: str | None = None) -> torch.device:
     The processes communicate by nccl for tensors on GPUs and by gloo for tensors on the CPU.
 
     Args:
-        device_name: the value of --device; None if it was not given. Under torchrun 'cuda' means
-            the GPU of the local rank.
+        device_name: the value of --device; None if it was not given; see
+            `command_line.pick_device`.
     Raises:
         UserError: this machine does not have the device; RANK and WORLD_SIZE are wrong, or set
             without torchrun.
@@ -73,12 +73,7 @@ def start(device_name: str | None = None) -> torch.device:
     if processes == 1:
         return command_line.pick_device(device_name)
     _join(number, processes)
-    if device_name in (None, 'cuda') and torch.cuda.is_available():
-        device_name = f'cuda:{os.environ.get("LOCAL_RANK", number)}'
-    device = command_line.pick_device(device_name)
-    if device.type == 'cuda':
-        torch.cuda.set_device(device)
-    return device
+    return command_line.pick_device(device_name)
 
 
 def _join(number: int, processes: int) -> None:
