@@ -244,8 +244,9 @@ def walk(net: Backbone, sample: dict, device: torch.device, beta: float, logt: i
         float32 [labels, H, W] at the size of the picture, a map for each of the sample's labels.
     """
     image = sample['image']  # padded on the right and below, [3, H', W']
-    pairs = net(image[None].to(device))[0]
-    scores = random_walk(sample['cam'].to(device), pairs, beta=beta, logt=logt)
+    pairs = net(image[None].to(device, non_blocking=True))[0]
+    cam = sample['cam'].to(device, non_blocking=True)
+    scores = random_walk(cam, pairs, beta=beta, logt=logt)
     padded_size = image.shape[1:]
     scores = F.interpolate(scores[None], padded_size, mode='bilinear', align_corners=False)[0]
     height, width = sample['size']

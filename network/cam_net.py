@@ -35,9 +35,9 @@ def pcm_input(cam: torch.Tensor, bg_index: int) -> torch.Tensor:
     maps = F.relu(cam.detach().float())  # a; in 16 bits classes would tie for a pixel
     highest = maps.amax((2, 3), keepdim=True)
     scaled = F.relu(maps - 1e-5) / (highest + 1e-5)  # μ
-    is_foreground = torch.ones(cam.shape[1], dtype=torch.bool, device=cam.device)
-    is_foreground[bg_index] = False
-    is_foreground = is_foreground.view(1, -1, 1, 1)
+    # compared on the device: to write False into a mask would copy it from the host
+    channel_numbers = torch.arange(cam.shape[1], device=cam.device)
+    is_foreground = (channel_numbers != bg_index).view(1, -1, 1, 1)
     foreground = scaled * is_foreground
     strongest = foreground.amax(1, keepdim=True)  # max_k μ_k
     strongest_only = foreground * (foreground == strongest)

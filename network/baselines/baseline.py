@@ -164,7 +164,9 @@ class Baseline:
     def channels(self, classes: list[int], device: torch.device) -> torch.Tensor:
         """The channels, [K'], of foreground classes, which are counted from 0 to K−1."""
         first = 1 if self.bg_index == 0 else 0  # the channel of class 0
-        return torch.tensor([first + c for c in classes], device=device)
+        channels = torch.tensor([first + c for c in classes])
+        # with device=… in torch.tensor the host would wait for a GPU
+        return channels.to(device, non_blocking=True)
 
     def maps(
         self,

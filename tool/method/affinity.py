@@ -60,37 +60,34 @@ def shifted(x: torch.Tensor, radius: int, dy: int = 0, dx: int = 0) -> torch.Ten
 def neighbours(x: torch.Tensor, radius: int) -> torch.Tensor:
     """Values at all offsets from every "from" pixel: [..., h, w] → [..., offsets, pixels].
 
-    It is one strided gather: the window of a "from" pixel is radius rows high and 2 · radius − 1
-    columns wide, with the pixel in the middle of its first row.
+    The offsets are views of x, so that no index has to be copied to a GPU.
     """
-    windows = x.unfold(-2, radius, 1).unfold(-2, 2 * radius - 1, 1)  # [..., rows, columns, dy, dx]
-    offsets = torch.tensor(pair_offsets(radius), dtype=torch.long, device=x.device).reshape(-1, 2)
-    window_rows = offsets[:, 0]
-    window_columns = offsets[:, 1] + radius - 1
-    values = windows[..., window_rows, window_columns]  # [..., rows, columns, offsets]
-    return values.flatten(-3, -2).transpose(-1, -2)
+    views = [shifted(x, radius, dy, dx) for dy, dx in pair_offsets(radius)]
+    if not views:
+        pixels = shifted(x, radius).flatten(-2).shape[-1]
+        return x.new_empty(*x.shape[:-2], 0, pixels)
+    return torch.stack(views, -3).flatten(-2)
 
 
 def pair_indices(
-    height: int, width: int, radius: int = RADIUS
+    height: int, width: int, radius: int = RADIUS, device: torch.device | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Flat pixel numbers of all pairs of a map.
 
+    Args:
+        device: where they are made; None: on the CPU.
     Returns:
         "from" int64 [pixels] and "to" int64 [offsets, pixels].
     """
     radius = pair_radius(height, width, radius)
-    numbers = torch.arange(height * width).view(height, width)
-    start = shifted(numbers, radius).flatten()
-    steps = torch.tensor([dy * width + dx for dy, dx in pair_offsets(radius)], dtype=torch.long)
-    return start, start + steps[:, None]
+    numbers = torch.arange(height * width, device=device).view(height, width)
+    return shifted(numbers, radius).flatten(), neighbours(numbers, radius)
 
 
 def dense_affinity(pairs: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Pairs [offsets, pixels] as a symmetric matrix [h·w, h·w], 1 on its diagonal."""
-    start, end = pair_indices(height, width)
-    start = start.expand_as(end).to(pairs.device)
-    end = end.to(pairs.device)
+    start, end = pair_indices(height, width, device=pairs.device)
+    start = start.expand_as(end)
     matrix = torch.eye(height * width, dtype=pairs.dtype, device=pairs.device)
     matrix[start, end] = pairs
     matrix[end, start] = pairs

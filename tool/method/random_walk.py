@@ -1,7 +1,5 @@
 """Random walk of CAM scores over pixel affinities, in sparse steps (docs/method.md §7)."""
 
-import warnings
-
 import numpy as np
 import scipy.sparse
 import torch
@@ -18,7 +16,7 @@ def random_walk(
     69 non-zeros, so the walk takes 2^logt sparse steps and T^(2^logt) is never formed.
 
     Args:
-        cam: scores [C, h, w]; all-zero channels stay zero and cost nothing.
+        cam: scores [C, h, w]; all-zero channels stay zero, and cost nothing on the CPU.
         pairs: affinities of AffinityNet for this map, [offsets, pixels] (34 × (h−4)(w−8) at radius
             5).
     Returns:
@@ -27,20 +25,21 @@ def random_walk(
         ValueError: `pairs` are not those of a map of this size.
     """
     height, width = cam.shape[1:]
-    start, end = pair_indices(height, width, radius)
+    start, end = pair_indices(height, width, radius, cam.device)
     if pairs.shape != end.shape:
         raise ValueError(
             f'pairs of shape {tuple(pairs.shape)}; a map of {height}×{width} has {tuple(end.shape)}'
         )
     weights = pairs.detach().float() ** beta
     scores = cam.detach().float().flatten(1)
+    if cam.is_cuda:
+        return _steps_torch(scores, weights, start, end, 2**logt).view(cam.shape)
+    # on the CPU scipy's diagonals are faster
+    scores = scores.cpu()
     active = scores.ne(0).any(1)
-    # torch has no sparse product for other devices, and on the CPU scipy's diagonals are faster
-    steps = _steps_torch if cam.is_cuda else _steps_scipy
-    walked = steps(scores[active], weights, start, end, 2**logt)
     result = torch.zeros_like(scores)
-    result[active] = walked.to(cam.device)
-    return result.view(cam.shape)
+    result[active] = _steps_scipy(scores[active], weights.cpu(), start.cpu(), end.cpu(), 2**logt)
+    return result.view(cam.shape).to(cam.device)
 
 
 def _steps_scipy(
@@ -79,25 +78,23 @@ def _steps_scipy(
 def _steps_torch(
     scores: torch.Tensor, weights: torch.Tensor, start: torch.Tensor, end: torch.Tensor, steps: int
 ) -> torch.Tensor:
-    """The same with torch's sparse product, on the device of `scores`."""
+    """The same on a GPU: a step is a gather and a weighted sum.
+
+    Unlike a sparse product it waits for nothing, and it adds in the same order every time.
+    """
     size = scores.shape[1]
-    device = scores.device
-    pixels = torch.arange(size, device=device)
-    first = start.expand_as(end).to(device).reshape(-1)
-    second = end.to(device).reshape(-1)
-    pair_weights = weights.to(device).reshape(-1)
-    rows = torch.cat([first, second, pixels])
-    columns = torch.cat([second, first, pixels])
-    values = torch.cat([pair_weights, pair_weights, torch.ones(size, device=device)])
-    sums = torch.zeros(size, device=device).index_add_(0, rows, values)
-    # cam · T is computed as Tᵀ · camᵀ: the columns of T are the rows here
-    indices = torch.stack([rows, columns])
-    transposed_values = values / sums[rows]
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # "sparse CSR support is in beta"
-        transposed = torch.sparse_coo_tensor(indices, transposed_values, (size, size))
-        step = transposed.coalesce().to_sparse_csr()
-    x = scores.T.contiguous()
+    pixels = torch.arange(size, device=scores.device)
+    offsets = end[:, :1] - start[:1]  # how far the second pixel of a pair lies behind the first
+    # A row of `affinity` for each offset, each offset back, and none. In a column are the
+    # affinities of a pixel to its neighbours, and 0 where there is no pair.
+    no_pairs = weights.new_zeros(len(end), size)
+    ahead = no_pairs.scatter(1, start.expand_as(end), weights)
+    back = no_pairs.scatter(1, end, weights)
+    affinity = torch.cat([ahead, back, weights.new_ones(1, size)])
+    neighbours = torch.cat([pixels + offsets, pixels - offsets, pixels[None]])
+    neighbours = neighbours.clamp(0, size - 1)  # outside the map there is no pair
+    # the sum of a row of A; A is symmetric, so that of a column too
+    transition = affinity / affinity.sum(0)
     for _ in range(steps):
-        x = step @ x
-    return x.T
+        scores = (scores[:, neighbours] * transition).sum(1)
+    return scores
