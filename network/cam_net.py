@@ -11,6 +11,7 @@ from torch import nn
 
 from network.backbone import Backbone
 from network.pcm_additions import ChangeMaps
+from tool.method.maps import resize, spatial_size
 from voc12.classes import NUM_CLASSES
 
 PROJECTION_DIM = 128  # channels of f
@@ -137,7 +138,7 @@ class CamHeads(Backbone):
             x: X, images [N, 3, H, W].
             taps: of these images; no gradient reaches them.
         """
-        small = F.interpolate(x, taps['conv5'].shape[2:], mode='bilinear', align_corners=True)
+        small = resize(x, spatial_size(taps['conv5']))
         low = F.relu(self.f8_3(taps['conv4'].detach()), inplace=True)
         high = F.relu(self.f8_4(taps['conv5'].detach()), inplace=True)
         return self.f9(torch.cat([small, low, high], 1))
@@ -198,9 +199,8 @@ class SeamHeads(CamHeads):
         cam_rv_down = self.refine(x, taps, cam)
         if not upsample:
             return cam, cam_rv_down, f_proj, cam_rv_down
-        cam_rv = F.interpolate(cam_rv_down, x.shape[2:], mode='bilinear', align_corners=True)
-        cam = F.interpolate(cam, x.shape[2:], mode='bilinear', align_corners=True)
-        return cam, cam_rv, f_proj, cam_rv_down
+        size = spatial_size(x)
+        return resize(cam, size), resize(cam_rv_down, size), f_proj, cam_rv_down
 
     def forward_cam_rv(
         self,
@@ -220,7 +220,7 @@ class SeamHeads(CamHeads):
         if change_maps is not None:
             cam = change_maps(cam)
         cam_rv = self.refine(x, taps, cam, channels)
-        return F.interpolate(cam_rv, x.shape[2:], mode='bilinear', align_corners=True)
+        return resize(cam_rv, spatial_size(x))
 
 
 class EpsHeads(CamHeads):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from network.pcm_additions import ChangeMaps
 from tool.method.contrast import ContrastOptions, contrast_loss
 from tool.method.label_aware import LabelAwareOptions, label_aware_contrast_loss
+from tool.method.maps import resize
 from tool.train import processes
 
 
@@ -130,7 +131,7 @@ class Baseline:
             return {**terms, 'loss': total_of(terms)}
         image = batch['image']
         size2 = (options.view2_size, options.view2_size)
-        small = F.interpolate(image, size2, mode='bilinear', align_corners=True)
+        small = resize(image, size2)
         view1 = self.view_maps(net, image)
         view2 = self.view_maps(net, small)
         terms = self.two_view_losses(view1, view2, batch, options)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from network.baselines.baseline import Baseline, LossOptions, ViewMaps
 from network.pcm_additions import ChangeMaps
 from tool.method.eps_losses import eps_loss
+from tool.method.maps import resize
 from tool.method.seam_losses import classification_loss, consistency_losses, rvmin_loss
 
 
@@ -71,7 +71,7 @@ class Eps(Baseline):
 
         saliency1 = batch['saliency']
         size2 = (options.view2_size, options.view2_size)
-        saliency2 = F.interpolate(saliency1, size2, mode='bilinear', align_corners=True)
+        saliency2 = resize(saliency1, size2)
         saliency_loss = (
             eps_loss(view1.cam, saliency1, label, tau=options.tau)
             + eps_loss(view2.cam, saliency2, label, tau=options.tau)

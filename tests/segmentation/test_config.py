@@ -50,6 +50,7 @@ PUBLISHED = {
     'TRAIN_ACCUMULATE': 1,
     'TRAIN_AMP': 'off',
     'TRAIN_CHANNELS_LAST': False,
+    'TRAIN_DETERMINISTIC': True,
     'TRAIN_COMPILE': False,
     'TRAIN_SAVE_ITERS': 5000,
     'TRAIN_TBLOG': True,

@@ -29,10 +29,45 @@ def spatial_size(maps: torch.Tensor) -> tuple[int, int]:
 
 
 def resize(maps: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
-    """Maps [N, C, h, w] resized bilinearly (align_corners=True) to `size`; None leaves them."""
+    """Maps [N, C, h, w] resized bilinearly (align_corners=True) to `size`; None leaves them.
+
+    In training on a GPU it is done by `resize_by_products`. The gradient of PyTorch's own kernel
+    is not the same bits every time there, and its deterministic way is made of many steps, with
+    sorts. On a CPU PyTorch's own kernel does both.
+    """
     if size is None or tuple(maps.shape[2:]) == tuple(size):
         return maps
+    if maps.is_cuda and torch.is_grad_enabled():
+        return resize_by_products(maps, size)
     return F.interpolate(maps, size, mode='bilinear', align_corners=True)
+
+
+def resize_by_products(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Maps [N, C, h, w] resized as `resize` does, to (H, W), by two products of matrices.
+
+        rows · (maps · columnsᵀ)
+
+    Both are computed in float32; the result has the type of `maps`. So is the gradient, which is
+    two products as well.
+    """
+    rows = interpolation_matrix(maps.shape[2], size[0], maps.device)
+    columns = interpolation_matrix(maps.shape[3], size[1], maps.device)
+    with torch.autocast(maps.device.type, enabled=False):
+        resized = rows @ (maps.float() @ columns.T)
+    return resized.to(maps.dtype)
+
+
+def interpolation_matrix(cells: int, length: int, device: torch.device) -> torch.Tensor:
+    """Weights float32 [length, cells] of the cells of a line in each value of the resized line.
+
+    A value lies between two cells, and their weights fall with the distance to it (align_corners:
+    the first value is the first cell, the last is the last).
+    """
+    spacing = (cells - 1) / max(1, length - 1)
+    positions = torch.arange(length, device=device, dtype=torch.float32) * spacing
+    cell_numbers = torch.arange(cells, device=device)
+    distances = (positions[:, None] - cell_numbers).abs()
+    return (1 - distances).clamp(min=0)
 
 
 def scale_maps(maps: torch.Tensor) -> torch.Tensor:

@@ -390,8 +390,16 @@ def add_amp_flag(parser: Parser) -> None:
 
 
 def add_precision_flags(parser: Parser) -> None:
-    """Add --amp, --channels_last and --compile."""
+    """Add --amp, --channels_last, --deterministic and --compile."""
     add_amp_flag(parser)
+    parser.run.add_argument(
+        '--deterministic',
+        choices=('on', 'off'),
+        default='on',
+        help='on: two runs of a command give the same weights, bit by bit, on the same GPU; off: '
+        'the fastest algorithms of a GPU, whose sums may differ in rounding. A CPU always gives '
+        'the same bits',
+    )
     parser.run.add_argument(
         '--compile',
         action='store_true',

@@ -26,7 +26,7 @@ from tool.train.inputs import Input
 from tool.train.log import RunLog
 from tool.train.memory import keep_freed_memory
 from tool.train.optimiser import set_lr
-from tool.train.precision import same_bits
+from tool.train.precision import choose_algorithms
 from tool.train.random_numbers import StepSampler, mixed_seed
 from tool.train.states import States
 
@@ -107,6 +107,8 @@ class TrainOptions:
     compiled: bool = False
     # channels-last tensors in float32 too
     channels_last: bool = False
+    # on a GPU, the same bits in every run instead of the fastest algorithms
+    deterministic: bool = True
     # steps between two training states; 0: write none
     save_every: int = 0
     # remove existing training states instead of resuming from the newest one
@@ -207,7 +209,7 @@ def fit(
     options = run.options
     max_steps = options.max_steps
     per_process(options.batch_size, options.accumulate)
-    same_bits(run.device)
+    choose_algorithms(run.device, options.deterministic)
     if run.device.type == 'cpu':
         keep_freed_memory()
     model = processes.wrap(_Losses(run.net, run.losses), run.device, static=options.accumulate == 1)

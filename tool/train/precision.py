@@ -146,12 +146,18 @@ def grad_scaler(amp: str) -> torch.amp.GradScaler:
     return torch.amp.GradScaler('cuda', enabled=amp == 'fp16')
 
 
-def same_bits(device: torch.device) -> None:
-    """Choose deterministic algorithms, so that two runs of a command give the same weights.
+def choose_algorithms(device: torch.device, deterministic: bool) -> None:
+    """Choose how a GPU computes. A CPU needs no choice, it computes the same bits every time.
 
-    On the CPU they do so anyway.
+    Args:
+        device: where the network trains.
+        deterministic: choose deterministic algorithms, so that two runs of a command give the same
+            weights. Otherwise cuDNN tries its algorithms in the first steps and takes the fastest.
     """
-    if device.type == 'cuda':
+    if device.type != 'cuda':
+        return
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-        torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -66,6 +66,7 @@ def options_of(args: argparse.Namespace, max_steps: int, accumulate: int = 1) ->
         amp=args.amp,
         compiled=args.compile,
         channels_last=args.channels_last,
+        deterministic=args.deterministic == 'on',
         save_every=args.save_every,
         start_over=args.no_resume,
         tblog_dir=args.tblog_dir,

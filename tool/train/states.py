@@ -17,7 +17,8 @@ from tool.run.errors import UserError
 from tool.train import processes
 from tool.train.inputs import Input, first_change, record
 
-# Flags of the training scripts that do not decide the weights: where files lie, how fast a run is.
+# Flags of the training scripts that do not decide the weights, but for rounding: where files lie,
+# how fast a run is.
 # What lies in the files does: the caller of `run_settings` gives the fingerprint of --weights, and
 # those of the others are the `inputs` of a run.
 _NO_DECISION = (
@@ -31,6 +32,7 @@ _NO_DECISION = (
     'session_name',
     'num_workers',
     'device',
+    'deterministic',
     'tblog_dir',
     'save_every',
     'no_resume',

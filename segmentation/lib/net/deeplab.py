@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tool.method.maps import resize, spatial_size
 from tool.train.layer_types import BATCH_NORMS
 
 
@@ -18,11 +19,6 @@ def _conv_bn(channels_in: int, channels: int, kernel: int, dilation: int = 1) ->
         nn.BatchNorm2d(channels),
         nn.ReLU(inplace=True),
     )
-
-
-def _resize(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """Resize maps [N, C, h, w] to size (H, W) by bilinear interpolation."""
-    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=True)
 
 
 class ASPP(nn.Module):
@@ -100,7 +96,7 @@ class DeepLab(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [N, C, H, W] of a batch of normalised images [N, 3, H, W]."""
         logits = self.head(self.backbone.features(x))
-        return _resize(logits, x.shape[2:])
+        return resize(logits, spatial_size(x))
 
     def train(self, mode: bool = True) -> 'DeepLab':
         """Set the training mode; with freeze_bn the backbone's BatchNorm stays in eval mode."""
@@ -183,7 +179,7 @@ class DeepLabV3Plus(DeepLabV3):
 
     def head(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         low = self.shortcut_conv(features[self.low])
-        x = _resize(self.aspp(features[self.high]), low.shape[2:])
+        x = resize(self.aspp(features[self.high]), spatial_size(low))
         return self.cls_conv(self.cat_conv(torch.cat([x, low], 1)))
 
 

@@ -215,6 +215,11 @@ KEYS = {
     'TRAIN_CHANNELS_LAST': Key(
         bool, False, 'channels-last tensors in float32 too: faster for narrow networks on a CPU'
     ),
+    'TRAIN_DETERMINISTIC': Key(
+        bool,
+        True,
+        'on a GPU, the same bits in every run; False takes the fastest algorithms',
+    ),
     'TRAIN_COMPILE': Key(
         bool, False, 'torch.compile the network: takes minutes to start, then steps are faster'
     ),
@@ -257,6 +262,7 @@ NO_DECISION = (
     'DATA_WORKERS',
     'MODEL_BACKBONE_PRETRAIN',
     'MODEL_SAVE_DIR',
+    'TRAIN_DETERMINISTIC',
     'TRAIN_SAVE_ITERS',
     'TRAIN_TBLOG',
 )
