@@ -33,6 +33,7 @@ from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.loader import load
 from tool.run.shard import is_first
+from tool.train.precision import allow_tf32
 from voc12.aff_data import WalkSet
 from voc12.layout import (
     check_images,
@@ -122,12 +123,14 @@ def add_run_flags(parser: command_line.Parser) -> None:
     command_line.add_jobs_flag(parser, 'CRF and writing')
     command_line.add_on_error_flag(parser)
     command_line.add_dry_run_flag(parser)
+    command_line.add_tf32_flag(parser)
     command_line.add_device_flag(parser)
 
 
 def main(args: argparse.Namespace) -> None:
     check_flags(args)
     device = command_line.pick_device(args.device)
+    allow_tf32(args.tf32 == 'on')
     classes = class_set(args.voc12_root)
     names = read_list(args.infer_list)
     check_images(args.voc12_root, names)
@@ -214,6 +217,8 @@ def wanted_outputs(
         'logt': args.logt,
         'bg_score': args.bg_score,
     }
+    if args.tf32 == 'off':
+        settings['tf32'] = False
     with_crf = {**settings, 'crf': True, 'crf_backend': args.crf_backend}
     mask_size = functools.partial(mask_bytes, args.voc12_root)
 

@@ -42,7 +42,7 @@ from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.loader import load
 from tool.run.shard import is_first, shard_index
-from tool.train.precision import amp_dtype, resolved
+from tool.train.precision import allow_tf32, amp_dtype, resolved
 from voc12.data import MultiScaleSet, pick_labels
 from voc12.layout import check_images, class_set, image_path, map_bytes, mask_bytes
 
@@ -200,6 +200,7 @@ def main(args: argparse.Namespace) -> None:
     device = command_line.pick_device(args.device)
     args.amp = resolved(args.amp, device)
     dtype = amp_dtype(args.amp, device)
+    allow_tf32(args.tf32 == 'on')
     classes = class_set(args.voc12_root)
     names, labels = read_inputs(args, classes)
     known = read_known_labels(args, classes, names)
@@ -352,6 +353,8 @@ def wanted_outputs(
     }
     if args.amp != 'off':
         settings['amp'] = args.amp
+    if args.tf32 == 'off':
+        settings['tf32'] = False
     if args.channels_last:
         settings['channels_last'] = True
     if isinstance(args.cls_labels, PredictedLabels):

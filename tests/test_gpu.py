@@ -16,6 +16,7 @@ from network import resnet38_aff, resnet38_contrast, resnet38_contrast_eps
 from network.baselines import BASELINES
 from network.baselines.baseline import LossOptions
 from network.cam_inference import predicted_classes, seeds
+from network.device import to_device
 from segmentation_toy import config_of
 from tool.method.affinity import affinity_loss, pair_counts, pair_labels
 from tool.method.label_aware import PROTOTYPES, LabelAwareOptions
@@ -59,7 +60,7 @@ def train_a_step(gpu, net, losses, batch, amp, batch_facts=None):
         batch: as a loader gives it, on the host.
     """
     options = TrainOptions('', len(batch['image']), 1, seed=0, amp=amp)
-    net, forward = place(net, GPU, options)
+    net, forward = place(to_device(net, GPU), GPU, options)
     net.train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     gpu.forget()
@@ -156,7 +157,7 @@ def test_a_step_of_stage_3_never_waits(gpu, name, amp, deterministic):
 
 
 def on_gpu(net):
-    return net.to(GPU).eval()
+    return to_device(net, GPU).eval()
 
 
 @pytest.mark.parametrize('amp', ['off', 'bf16'])
@@ -196,6 +197,16 @@ def test_logits_of_deeplab_wait_for_nothing(gpu):
     views = [view.to(GPU, non_blocking=True) for view in views]
     assert mean_logits(net, views, (96, 80)).shape == (21, 96, 80)
     assert gpu.waits == []
+
+
+def test_a_gpu_computes_channels_last_and_deeplabs_logits_in_float32(gpu):
+    config = config_of('EPS_deeplabv1_resnet101', **DEEPLABS['deeplabv1'])
+    options = TrainOptions('', 2, 1, seed=0)
+    net, _ = place(to_device(generate_net(config), GPU), GPU, options)
+    weight = net.backbone.b4.conv_branch2a.weight
+    assert weight.device == GPU and weight.is_contiguous(memory_format=torch.channels_last)
+    with torch.autocast('cuda', torch.bfloat16):
+        assert net(torch.empty(2, 3, 48, 40, device=GPU)).dtype == torch.float32
 
 
 def test_the_fake_gpu_notices_waits_and_other_devices(gpu):

@@ -191,11 +191,12 @@ def make_predictor(args: argparse.Namespace) -> Predictor:
     # imported here, so that the processes of the CRF, which read this file too, do without torch
     from network.cam_inference import CLASS_THRESHOLD, CamPredictor
     from tool.files.checkpoints import load_checkpoint
-    from tool.train.precision import amp_dtype, resolved
+    from tool.train.precision import allow_tf32, amp_dtype, resolved
 
     device = command_line.pick_device(args.device)
     args.amp = resolved(args.amp, device)
     dtype = amp_dtype(args.amp, device)
+    allow_tf32(args.tf32 == 'on')
     is_segmentation = 'cls_conv.weight' in load_checkpoint(args.weights)
     if is_segmentation:
         refuse(args, ('classes', 'class_threshold', 't'), 'DeepLab')
@@ -255,6 +256,8 @@ def wanted_outputs(
     network = {'stage': 'predict', 'weights': fingerprint(args.weights), **predictor.settings}
     if args.amp != 'off':
         network['amp'] = args.amp
+    if args.tf32 == 'off':
+        network['tf32'] = False
     if args.channels_last:
         network['channels_last'] = True
     masks = {**network, 'crf_backend': outputs.crf_backend}

@@ -49,6 +49,7 @@ PUBLISHED = {
     'TRAIN_ITERATION': 20000,
     'TRAIN_ACCUMULATE': 1,
     'TRAIN_AMP': 'off',
+    'TRAIN_TF32': True,
     'TRAIN_CHANNELS_LAST': False,
     'TRAIN_DETERMINISTIC': True,
     'TRAIN_COMPILE': False,

@@ -108,3 +108,37 @@ def test_fp16_needs_a_gpu():
     with pytest.raises(UserError, match='amp fp16: needs a GPU; use bf16'):
         precision.fast_forward(resnet38_contrast.Net(1 / 16), CPU, 'fp16')
     assert precision.grad_scaler('bf16').state_dict() == {}
+
+
+@pytest.mark.parametrize(
+    'amp, tf32, capability, text',
+    [
+        ('off', True, (8, 0), 'off (convolutions in TF32)'),
+        ('off', False, (9, 0), 'off (convolutions in float32)'),
+        ('off', True, (7, 5), 'off'),
+        ('bf16', True, (8, 0), 'bf16'),
+    ],
+)
+def test_the_log_says_where_float32_is_tf32(monkeypatch, amp, tf32, capability, text):
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+    assert precision.described(amp, torch.device('cuda', 0), tf32) == text
+
+
+def test_tf32_is_for_convolutions_alone():
+    before = torch.backends.cudnn.allow_tf32
+    for allowed in (False, True):
+        precision.allow_tf32(allowed)
+        assert torch.backends.cudnn.allow_tf32 is allowed
+        assert torch.backends.cuda.matmul.allow_tf32 is False
+    torch.backends.cudnn.allow_tf32 = before
+
+
+def test_deterministic_or_fast_is_a_choice_of_gpus_only(monkeypatch):
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
+    for deterministic in (True, False):
+        precision.choose_algorithms(torch.device('cuda', 0), deterministic)
+        assert torch.are_deterministic_algorithms_enabled() is deterministic
+        assert torch.backends.cudnn.benchmark is not deterministic
+    precision.choose_algorithms(CPU, True)
+    assert not torch.are_deterministic_algorithms_enabled()

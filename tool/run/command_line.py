@@ -372,7 +372,7 @@ AMP = ('off', 'bf16', 'fp16', 'auto')
 
 
 def add_amp_flag(parser: Parser) -> None:
-    """Add --amp and --channels_last."""
+    """Add --amp, --tf32 and --channels_last."""
     parser.run.add_argument(
         '--amp',
         choices=AMP,
@@ -385,7 +385,19 @@ def add_amp_flag(parser: Parser) -> None:
         '--channels_last',
         action='store_true',
         help='channels-last tensors in float32 too; on a CPU this is faster for narrow networks '
-        'and most timm backbones, and slower for ResNet-38 at width 1',
+        'and most timm backbones, and slower for ResNet-38 at width 1; on a GPU they always are',
+    )
+    add_tf32_flag(parser)
+
+
+def add_tf32_flag(parser: Parser) -> None:
+    """Add --tf32."""
+    parser.run.add_argument(
+        '--tf32',
+        choices=('on', 'off'),
+        default='on',
+        help='on: float32 convolutions compute in TF32, with 10 bits behind the point instead of '
+        '23, on GPUs that have it (Ampere and later), which is much faster; off: in full float32',
     )
 
 

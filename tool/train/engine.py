@@ -105,8 +105,10 @@ class TrainOptions:
     amp: str = 'off'
     # compile the network with torch.compile
     compiled: bool = False
-    # channels-last tensors in float32 too
+    # channels-last tensors in float32 too; on a GPU they always are
     channels_last: bool = False
+    # on a GPU, float32 convolutions may compute in TF32
+    tf32: bool = True
     # on a GPU, the same bits in every run instead of the fastest algorithms
     deterministic: bool = True
     # steps between two training states; 0: write none

@@ -99,13 +99,13 @@ def fast_forward(
         device: where the network runs.
         amp: a key of DTYPES; with 16 bits, weights and inputs are channels-last.
         compiled: compile the network with torch.compile.
-        channels_last: channels-last weights and inputs in float32 too.
+        channels_last: channels-last weights and inputs in float32 too; on a GPU they always are.
     Raises:
         UserError: fp16 is asked for without a GPU.
     """
     dtype = amp_dtype(amp, device)
     memory = torch.contiguous_format
-    if channels_last or dtype is not None:
+    if channels_last or dtype is not None or device.type == 'cuda':
         memory = torch.channels_last
     net.to(memory_format=memory)
     if compiled:
@@ -134,8 +134,33 @@ def hold_convolutions(net: nn.Module, dtype: torch.dtype) -> None:
             module.to(memory_format=torch.channels_last)
 
 
-def described(amp: str, device: torch.device) -> str:
-    """The value of --amp for the log, with a warning on a CPU that is slower in 16 bits."""
+def allow_tf32(allowed: bool) -> None:
+    """Decide whether float32 convolutions may compute in TF32, on GPUs that have it.
+
+    Products of matrices outside of convolutions stay float32: those of the PCM, of the contrast and
+    of resizing.
+    """
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def has_tf32(device: torch.device) -> bool:
+    """True for a GPU with instructions for TF32: Ampere or later."""
+    return device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def described(amp: str, device: torch.device, tf32: bool = True) -> str:
+    """The value of --amp for the log, with what it does not say.
+
+    That is a warning on a CPU that is slower in 16 bits, and what float32 means on a GPU.
+
+    Args:
+        amp: a key of DTYPES.
+        device: where the network runs.
+        tf32: the value of --tf32.
+    """
+    if amp == 'off' and has_tf32(device):
+        return 'off (convolutions in TF32)' if tf32 else 'off (convolutions in float32)'
     if amp == 'bf16' and device.type == 'cpu' and not multiplies_faster_in_bf16():
         return 'bf16 (slower than off here: this processor multiplies slower in 16 bits)'
     return amp

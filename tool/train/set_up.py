@@ -23,7 +23,7 @@ from tool.train import processes
 from tool.train.engine import TrainingRun, TrainOptions, fit, per_process
 from tool.train.inputs import record
 from tool.train.log import RunLog
-from tool.train.precision import described, fast_forward, grad_scaler
+from tool.train.precision import allow_tf32, described, fast_forward, grad_scaler
 from tool.train.session_lock import only_run_of
 from tool.train.states import States
 
@@ -66,6 +66,7 @@ def options_of(args: argparse.Namespace, max_steps: int, accumulate: int = 1) ->
         amp=args.amp,
         compiled=args.compile,
         channels_last=args.channels_last,
+        tf32=args.tf32 == 'on',
         deterministic=args.deterministic == 'on',
         save_every=args.save_every,
         start_over=args.no_resume,
@@ -85,6 +86,7 @@ def place(
     Raises:
         UserError: fp16 is asked for without a GPU.
     """
+    allow_tf32(options.tf32)
     net = processes.sync_norms(net.to(device), device)
     forward = fast_forward(net, device, options.amp, options.compiled, options.channels_last)
     return net, forward
@@ -237,7 +239,7 @@ def _open_log(run: TrainingRun, start_step: int, notes: list[str]) -> RunLog:
         **run.facts,
         seed=options.seed,
         device=run.device,
-        amp=described(options.amp, run.device),
+        amp=described(options.amp, run.device, options.tf32),
         batch=f'{options.batch_size} ({processes.world()} × {share}{parts})',
         steps=steps,
     )

@@ -94,9 +94,10 @@ class DeepLab(nn.Module):
         return [module for module in self.children() if module is not self.backbone]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [N, C, H, W] of a batch of normalised images [N, 3, H, W]."""
+        """Logits, float32 [N, C, H, W], of a batch of normalised images [N, 3, H, W]."""
         logits = self.head(self.backbone.features(x))
-        return resize(logits, spatial_size(x))
+        # in 16 bits the steps between the values of the larger map would be visible in the loss
+        return resize(logits.float(), spatial_size(x))
 
     def train(self, mode: bool = True) -> 'DeepLab':
         """Set the training mode; with freeze_bn the backbone's BatchNorm stays in eval mode."""

@@ -212,8 +212,16 @@ KEYS = {
         'run the network in 16 bits (auto: bf16 where it is faster); off is float32, as published',
         choices=AMP,
     ),
+    'TRAIN_TF32': Key(
+        bool,
+        True,
+        'float32 convolutions in TF32 on GPUs that have it (Ampere and later): faster, less exact',
+    ),
     'TRAIN_CHANNELS_LAST': Key(
-        bool, False, 'channels-last tensors in float32 too: faster for narrow networks on a CPU'
+        bool,
+        False,
+        'channels-last tensors in float32 too: faster for narrow networks on a CPU; on a GPU they '
+        'always are',
     ),
     'TRAIN_DETERMINISTIC': Key(
         bool,

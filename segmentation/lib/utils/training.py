@@ -200,6 +200,7 @@ def options_of(config: dict, start_over: bool) -> TrainOptions:
         amp=config['TRAIN_AMP'],
         compiled=config['TRAIN_COMPILE'],
         channels_last=config['TRAIN_CHANNELS_LAST'],
+        tf32=config['TRAIN_TF32'],
         deterministic=config['TRAIN_DETERMINISTIC'],
         save_every=config['TRAIN_SAVE_ITERS'],
         start_over=start_over,
