@@ -1,5 +1,6 @@
 """tool/files/overlays.py: heat maps, and pictures with their masks over them."""
 
+import cv2
 import numpy as np
 
 from tool.files.overlays import BOX, GAP, LINE, LONG_SIDE, blend, heat_map, legend_ids, overlay
@@ -72,3 +73,7 @@ def test_many_classes_take_several_lines():
     image = overlay(np.zeros((30, 200, 3), np.uint8), mask, VOC)
     lines = (image.height - 30) / LINE
     assert image.width == 200 and lines == int(lines) and lines >= 10
+
+
+def test_every_worker_that_makes_overlays_works_in_one_thread():
+    assert cv2.getNumThreads() == 1

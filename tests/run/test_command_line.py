@@ -268,6 +268,16 @@ def test_number():
         command_line.number(int, high=8)('9')
 
 
+def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr(command_line.os, 'sched_getaffinity', lambda _: range(128), raising=False)
+    monkeypatch.delenv('LOCAL_WORLD_SIZE', raising=False)
+    assert command_line.default_jobs() == 128
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '8')
+    assert command_line.default_jobs() == 16
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '200')
+    assert command_line.default_jobs() == 1
+
+
 def test_devices():
     assert command_line.pick_device('cpu') == torch.device('cpu')
     for name in ('tpu9', 'cuda:99', ''):

@@ -152,3 +152,7 @@ def test_views_of_a_picture_with_a_side_of_one_pixel(size):
     for scale, view in zip(config['TEST_MULTISCALE'], views):
         expected = [max(1, round(side * scale)) for side in size]
         assert view.shape == (2, 3, *expected) and view.isfinite().all()
+
+
+def test_every_loading_process_works_in_one_thread():
+    assert cv2.getNumThreads() == 1

@@ -9,6 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tool.method.class_set import IGNORE, ClassSet
 
+# Overlays are made in as many worker processes as there are cores: each works in one thread.
+cv2.setNumThreads(1)
+
 # A picture whose long side has this many pixels gets lines, text and colour boxes of the sizes
 # below, in pixels. Those of a larger picture are larger in proportion.
 LONG_SIDE = 500

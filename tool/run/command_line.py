@@ -431,10 +431,18 @@ def add_workers_flag(parser: Parser) -> None:
 
 
 def default_jobs() -> int:
-    """Number of processor cores that this process may use."""
+    """Number of processor cores that this process may use.
+
+    Under torchrun the processes of a machine (LOCAL_WORLD_SIZE) share its cores.
+    """
     if hasattr(os, 'sched_getaffinity'):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    sharing = os.environ.get('LOCAL_WORLD_SIZE', '1')
+    if not sharing.isdecimal():
+        return cores
+    return max(1, cores // max(1, int(sharing)))
 
 
 def add_jobs_flag(parser: Parser, what: str) -> None:

@@ -270,7 +270,16 @@ def wrap(module: nn.Module, device: torch.device, static: bool = True) -> nn.Mod
     if world() == 1:
         return module
     device_ids = [device.index] if device.type == 'cuda' else None
-    return nn.parallel.DistributedDataParallel(module, device_ids=device_ids, static_graph=static)
+    return nn.parallel.DistributedDataParallel(
+        module,
+        device_ids=device_ids,
+        # Nothing in training reads the statistics of BatchNorm, and the main process, which saves
+        # them, has its own.
+        broadcast_buffers=False,
+        # gradients are not copied to the buckets that are exchanged
+        gradient_as_bucket_view=True,
+        static_graph=static,
+    )
 
 
 def sync_norms(net: nn.Module, device: torch.device) -> nn.Module:

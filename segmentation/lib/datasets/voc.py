@@ -18,6 +18,9 @@ from voc12.classes import IGNORE
 from voc12.layout import check_images, class_set, image_path
 from voc12.transforms import crop_window, cut, normalise, to_tensor
 
+# There are as many loading processes as there are cores for them: each works in one thread.
+cv2.setNumThreads(1)
+
 
 def shift_hsv(image: np.ndarray, shifts: tuple[int, int, int]) -> np.ndarray:
     """Shift hue, saturation and value of an RGB image uint8 [H, W, 3].
