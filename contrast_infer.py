@@ -351,12 +351,7 @@ def wanted_outputs(
         'weights': fingerprint(args.weights),
         'scales': args.scales,
     }
-    if args.amp != 'off':
-        settings['amp'] = args.amp
-    if args.tf32 == 'off':
-        settings['tf32'] = False
-    if args.channels_last:
-        settings['channels_last'] = True
+    settings.update(command_line.precision_settings(args))
     if isinstance(args.cls_labels, PredictedLabels):
         settings['cls_labels'] = str(args.cls_labels)
     for flag in PCM_FLAGS:

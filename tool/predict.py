@@ -254,12 +254,7 @@ def wanted_outputs(
 ) -> list[Output]:
     """The folders to claim, with the settings that decide their files."""
     network = {'stage': 'predict', 'weights': fingerprint(args.weights), **predictor.settings}
-    if args.amp != 'off':
-        network['amp'] = args.amp
-    if args.tf32 == 'off':
-        network['tf32'] = False
-    if args.channels_last:
-        network['channels_last'] = True
+    network.update(command_line.precision_settings(args))
     masks = {**network, 'crf_backend': outputs.crf_backend}
     if predictor.background_score is not None:
         masks['t'] = outputs.background_score

@@ -51,6 +51,7 @@ def run(
     overwrite=False,
     jobs=0,
     out_no_crf=None,
+    amp='off',
     **changes,
 ):
     config = config_of('SEAM_deeplabv1_resnet38', **{**TINY, 'DATA_ROOT': str(devkit), **changes})
@@ -68,6 +69,9 @@ def run(
             on_error='stop',
             dry_run=False,
             jobs=jobs,
+            amp=amp,
+            tf32='on',
+            channels_last=False,
         )
     )
 
@@ -134,6 +138,29 @@ def test_every_backend_of_the_config_is_the_one_that_runs(devkit, weights, tmp_p
             TEST_CRF_BACKEND='pydensecrf',
             jobs=0,
         )
+
+
+def test_without_a_crf_the_pool_writes_the_masks_too(devkit, weights, tmp_path, monkeypatch):
+    asked = []
+    opened = picture_stage.PictureStage.writers
+
+    def writers(stage, jobs):
+        asked.append(jobs)
+        return opened(stage, 0)
+
+    monkeypatch.setattr(picture_stage.PictureStage, 'writers', writers)
+    run(devkit, weights, tmp_path, TEST_CRF='none', jobs=3)
+    assert asked == [3]
+
+
+def test_predictions_in_16_bits_are_close_and_kept_apart(devkit, weights, tmp_path):
+    for amp in ('off', 'bf16'):
+        run(devkit, weights, tmp_path / amp, TEST_CRF='none', amp=amp)
+    for path in sorted((tmp_path / 'off').glob('*.png')):
+        masks = [read_mask(str(tmp_path / amp / path.name), VOC) for amp in ('off', 'bf16')]
+        assert (masks[0] == masks[1]).mean() > 0.9
+    with pytest.raises(UserError, match='amp = bf16, now amp = None'):
+        run(devkit, weights, tmp_path / 'bf16', TEST_CRF='none')
 
 
 def test_the_deeplab_crf_has_the_constants_of_its_authors():

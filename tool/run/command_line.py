@@ -401,6 +401,24 @@ def add_tf32_flag(parser: Parser) -> None:
     )
 
 
+def precision_settings(args: argparse.Namespace) -> dict:
+    """What the flags of `add_amp_flag` decide about the bytes of a stage, for its manifests.
+
+    The defaults are left out.
+
+    Args:
+        args: the command line, where --amp is `precision.resolved` already.
+    """
+    settings: dict[str, Any] = {}
+    if args.amp != 'off':
+        settings['amp'] = args.amp
+    if args.tf32 == 'off':
+        settings['tf32'] = False
+    if args.channels_last:
+        settings['channels_last'] = True
+    return settings
+
+
 def add_precision_flags(parser: Parser) -> None:
     """Add --amp, --channels_last, --deterministic and --compile."""
     add_amp_flag(parser)

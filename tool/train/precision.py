@@ -134,6 +134,20 @@ def hold_convolutions(net: nn.Module, dtype: torch.dtype) -> None:
             module.to(memory_format=torch.channels_last)
 
 
+def fast_inference(
+    net: nn.Module, device: torch.device, amp: str = 'off', channels_last: bool = False
+) -> Callable:
+    """`fast_forward` for inference: the weights of convolutions stay in the type of `amp`.
+
+    Raises:
+        UserError: fp16 is asked for without a GPU.
+    """
+    dtype = amp_dtype(amp, device)
+    if dtype is not None:
+        hold_convolutions(net, dtype)
+    return fast_forward(net, device, amp, channels_last=channels_last)
+
+
 def allow_tf32(allowed: bool) -> None:
     """Decide whether float32 convolutions may compute in TF32, on GPUs that have it.
 

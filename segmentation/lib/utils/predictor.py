@@ -13,7 +13,7 @@ from network.class_check import known_classes
 from network.device import to_device
 from tool.files.checkpoints import config_of, load_checkpoint
 from tool.files.prediction_outputs import write_segmentation
-from tool.train.precision import amp_dtype, fast_forward, hold_convolutions
+from tool.train.precision import fast_inference
 from utils.config import prediction_config
 from utils.keys import PREDICTION_KEYS
 from utils.testing import mean_logits
@@ -64,10 +64,7 @@ class SegmentationPredictor:
             config['TEST_MULTISCALE'] = list(scales)
         net = to_device(load_net(config, weights, self.classes), device).eval()
         config = own_normalisation(config, net)
-        dtype = amp_dtype(amp, device)
-        if dtype is not None:
-            hold_convolutions(net, dtype)
-        self.forward = fast_forward(net, device, amp, channels_last=channels_last)
+        self.forward = fast_inference(net, device, amp, channels_last)
         self.description = f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}'
         self.settings = {key: config[key] for key in PREDICTION_KEYS}
         self.make_views: Callable[[Image.Image], list[torch.Tensor]] = functools.partial(

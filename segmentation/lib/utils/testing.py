@@ -21,7 +21,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from datasets import TestSet
 from net import load_net, own_normalisation
@@ -36,6 +35,7 @@ from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.loader import load
 from tool.train import processes
+from tool.train.precision import allow_tf32, fast_inference, resolved
 from utils.config import add_config_flags, classes_of, names_of, read_config
 from utils.keys import PREDICTION_KEYS
 from utils.predictions import PredictionOutputs, evaluate, write_prediction
@@ -68,16 +68,17 @@ def mean_logits(net: Callable, views: list[torch.Tensor], size: tuple[int, int])
 
 
 def predict(
-    net: nn.Module,
+    net: Callable,
     config: dict,
     stage: PictureStage,
     outputs: PredictionOutputs,
     device: torch.device,
     jobs: int,
 ) -> None:
-    """Write the missing predictions.
+    """Write the missing predictions of `net`, the network or a function that calls it.
 
-    The dense CRF runs in a pool of `jobs` processes while the network works on the next pictures.
+    The dense CRF and the writing go on in a pool of `jobs` processes while the network works on the
+    next pictures.
     """
     todo = list(stage.todo)
     loading = load(
@@ -87,7 +88,7 @@ def predict(
         pin_memory=device.type == 'cuda',
         flag='DATA_WORKERS',
     )
-    with stage.writers(jobs if outputs.crf else 0) as submit, loading as items:
+    with stage.writers(jobs) as submit, loading as items:
         for item in stage.usable(items):
             picture = np.asarray(item['picture'])
             views = [view.to(device, non_blocking=True) for view in item['views']]
@@ -128,7 +129,8 @@ def parse_args(config: dict) -> argparse.Namespace:
         action='store_true',
         help='replace predictions of other weights or settings',
     )
-    command_line.add_jobs_flag(parser, 'the CRF and the evaluation')
+    command_line.add_amp_flag(parser)
+    command_line.add_jobs_flag(parser, 'the CRF, writing and the evaluation')
     command_line.add_on_error_flag(parser)
     command_line.add_dry_run_flag(parser)
     args = parser.parse_args()
@@ -141,15 +143,18 @@ def main(args: argparse.Namespace) -> None:
     check_flags(args, classes)
     config = args.config
     device = processes.start(args.device)
+    args.amp = resolved(args.amp, device)
+    allow_tf32(args.tf32 == 'on')
     names = names_of(config, args.list or args.split)
     check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
     truth_dir = find_truth(config, args.split, names)
     weights = args.weights or os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME'] + '.pth')
     net = to_device(load_net(config, weights, classes), device).eval()
     config = own_normalisation(config, net)
+    forward = fast_inference(net, device, args.amp, args.channels_last)
 
     outputs = prediction_outputs(args, config)
-    wanted = wanted_outputs(config, weights, outputs)
+    wanted = wanted_outputs(args, config, weights, outputs)
     stage = PictureStage('test', names, on_error=args.on_error, dry_run=args.dry_run)
     backend = config['TEST_CRF_BACKEND'] if outputs.crf else None
 
@@ -171,7 +176,7 @@ def main(args: argparse.Namespace) -> None:
             f'{config["TEST_CRF"]}; {len(names)} pictures, {len(names) - todo} already complete',
             flush=True,
         )
-    predict(net, config, stage, outputs, device, args.jobs)
+    predict(forward, config, stage, outputs, device, args.jobs)
     left_out = int(processes.total(torch.tensor(len(stage.left_out))))
     if left_out:
         if processes.is_main():
@@ -244,7 +249,9 @@ def prediction_outputs(args: argparse.Namespace, config: dict) -> PredictionOutp
     return PredictionOutputs(plain=args.out_no_crf, crf=out_dir, preset=preset, backend=backend)
 
 
-def wanted_outputs(config: dict, weights: str, outputs: PredictionOutputs) -> list[Output]:
+def wanted_outputs(
+    args: argparse.Namespace, config: dict, weights: str, outputs: PredictionOutputs
+) -> list[Output]:
     """The folders to write, each with the settings for its manifest.
 
     The first one holds the predictions to score and to submit.
@@ -252,6 +259,7 @@ def wanted_outputs(config: dict, weights: str, outputs: PredictionOutputs) -> li
     settings = {'stage': 'segmentation test', 'weights': fingerprint(weights)}
     for key in PREDICTION_KEYS:
         settings[key] = config[key]
+    settings.update(command_line.precision_settings(args))
     size = functools.partial(mask_bytes, config['DATA_ROOT'])
     wanted = []
     if outputs.crf:
