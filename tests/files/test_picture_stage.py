@@ -217,6 +217,7 @@ def test_no_other_run_may_write_into_the_folders_at_the_same_time(tmp_path, inpu
 
 def test_each_process_has_its_share_and_the_first_speaks(tmp_path, inputs, monkeypatch, capsys):
     monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('LOCAL_RANK', '0')
     stages = []
     for rank in ('0', '1'):  # both at work at the same time
         monkeypatch.setenv('RANK', rank)

@@ -92,11 +92,9 @@ def check_writable(path: str | None) -> None:
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
     if not os.path.isdir(folder):
-        reason = NotADirectoryError(errno.ENOTDIR, f'{folder} is no folder')
-        raise cannot_be_written(path, reason)
+        raise cannot_be_written(path, OSError(errno.ENOTDIR, f'{folder} is no folder'))
     if not os.access(folder, os.W_OK | os.X_OK):
-        reason = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        raise cannot_be_written(path, reason)
+        raise cannot_be_written(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def need_file(path: str, fix: str) -> str:
