@@ -241,6 +241,42 @@ def test_groups_of_the_help_have_a_fixed_order_and_empty_ones_are_left_out():
     assert titles == ['options:', 'data:', 'run:', 'additions of this project (not in the paper):']
 
 
+@pytest.mark.parametrize('text', ['inf', '-inf', '1e999', 'nan'])
+def test_a_number_that_is_not_finite_is_refused(text):
+    for low in (None, 0):
+        with pytest.raises(argparse.ArgumentTypeError, match='is no finite number'):
+            command_line.number(float, low)(text)
+
+
+def test_a_whole_number_may_have_any_size():
+    assert command_line.number(int)('9' * 400) == int('9' * 400)
+
+
+@pytest.mark.parametrize(
+    'flag, value',
+    [
+        ('--seed', 2**64),
+        ('--max_steps', 10**11),
+        ('--save_every', 10**11),
+        ('--warmup_steps', 10**11),
+        ('--batch_size', 10**7),
+        ('--crop_size', 10**6),
+        ('--num_workers', 10**5),
+        ('--lr', 'inf'),
+        ('--wt_dec', 'nan'),
+        ('--momentum', '-inf'),
+    ],
+)
+def test_numbers_that_no_training_has(monkeypatch, capsys, flag, value):
+    parser = command_line.Parser('A training.')
+    command_line.add_train_flags(parser, width='of the network')
+    needed = ['--weights', 'scratch', '--session_name', 'run']
+    parser.parse_args(needed)
+    with pytest.raises(SystemExit):
+        parser.parse_args([*needed, f'{flag}={value}'])
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_boolean():
     assert [command_line.boolean(text) for text in ('True', 'true', 'YES', '1', 'on')] == [True] * 5
     assert [command_line.boolean(text) for text in ('False', 'false', 'No', '0', 'off')] == [
@@ -280,7 +316,7 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
 
 def test_devices():
     assert command_line.pick_device('cpu') == torch.device('cpu')
-    for name in ('tpu9', 'cuda:99', ''):
+    for name in ('tpu9', 'cuda:99', 'meta', ''):
         with pytest.raises(UserError, match=f'--device {name}: not available here'):
             command_line.pick_device(name)
 

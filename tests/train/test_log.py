@@ -1,8 +1,13 @@
 """tool/train/log.py: logs that a continued run goes on with."""
 
+import contextlib
 import json
 import sys
 
+import pytest
+
+from full_disk import files_of_at_most
+from tool.run.errors import OutputError, UserError
 from tool.run.progress import progress
 from tool.train.log import RunLog, commit
 
@@ -70,3 +75,63 @@ def test_lines_that_are_said_do_not_repeat_the_progress(tmp_path, capsys):
 def test_commit_is_a_hash_or_none():
     name = commit()
     assert name == 'none' or int(name.rstrip('+'), 16) > 0
+
+
+@pytest.mark.parametrize(
+    'line',
+    ['{"step": "3"}', '{"step": -1}', '[1]', '3', '{}', 'loss 0.5', '{"step": 1', '[' * 100_000],
+)
+def test_an_edited_line_of_the_records_is_named(tmp_path, line):
+    write_run(tmp_path / 'run', 0, 3)
+    path = tmp_path / 'run.jsonl'
+    lines = path.read_text().splitlines()
+    path.write_text('\n'.join([lines[0], line, *lines[2:]]) + '\n')
+    before = path.read_bytes()
+    with pytest.raises(UserError, match='run.jsonl: line 2 is not a record .* move it away'):
+        RunLog(str(tmp_path / 'run'), first_step=3)
+    assert path.read_bytes() == before
+
+
+def test_records_that_are_no_text(tmp_path):
+    (tmp_path / 'run.jsonl').write_bytes(b'\xff\xfe\n')
+    with pytest.raises(UserError, match='run.jsonl: cannot be read'):
+        RunLog(str(tmp_path / 'run'), first_step=3)
+
+
+@pytest.mark.parametrize('name', ['run.log', 'run.jsonl'])
+def test_a_log_that_is_a_folder(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(OutputError, match=f'{name}: cannot be written'):
+        RunLog(str(tmp_path / 'run'))
+
+
+def test_a_full_disk_is_one_error_of_each_log(tmp_path, capsys):  # capsys: in memory
+    log = RunLog(str(tmp_path / 'run'))
+    log.say('x' * 300)
+    with files_of_at_most(310):
+        with pytest.raises(OutputError, match='run.log: cannot be written .File too large'):
+            log.say('y' * 300)
+        with pytest.raises(OutputError, match='run.jsonl: cannot be written .File too large'):
+            log.records([{'step': step} for step in range(100)])
+    log.close()
+    # what was written before is there, and the next run drops the half-written record
+    assert (tmp_path / 'run.log').read_text().startswith('x' * 300 + '\n')
+    RunLog(str(tmp_path / 'run'), first_step=2).close()
+    assert steps(tmp_path / 'run.jsonl') == [0, 1]
+
+
+def test_a_full_disk_of_tensorboard_is_one_error(tmp_path, capfd):
+    log = RunLog(str(tmp_path / 'run'), str(tmp_path / 'board'))
+    with files_of_at_most(500), pytest.raises(OutputError, match=r'board \(TensorBoard\): cannot'):
+        for step in range(1000):
+            log.scalars(step, {'loss': 0.5})
+        log.close()
+    with contextlib.suppress(OutputError):
+        log.close()
+    assert 'Traceback' not in capfd.readouterr().err
+
+
+def test_a_tensorboard_folder_that_cannot_be(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OutputError, match=r'file/board \(TensorBoard\): cannot be written'):
+        RunLog(str(tmp_path / 'run'), str(tmp_path / 'file' / 'board'))

@@ -85,7 +85,7 @@ def check_writable(path: str | None) -> None:
     if not path:
         return
     if os.path.isdir(path):
-        raise cannot_be_written(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        raise cannot_be_written(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
     if os.path.exists(path) and not os.path.isfile(path):
         return  # a device, such as /dev/null
     folder = os.path.dirname(os.path.abspath(path))

@@ -82,7 +82,7 @@ def _check_zip(file: BinaryIO) -> None:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError('its entries are compressed, which torch.save does not do')
         if any(entry.external_attr & _FOLDER for entry in entries):
-            raise ValueError('an entry is marked as a folder, which torch.load reads as zeros')
+            raise ValueError('an entry is marked as a folder, of which torch.load reads nothing')
         if sum(entry.file_size for entry in entries) > length:
             raise ValueError('its entries overlap')
         if all(entry.CRC == 0 for entry in entries):

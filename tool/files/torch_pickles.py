@@ -88,6 +88,8 @@ def _check_zip(file: BinaryIO) -> None:
         (entry,) = pickles
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > length:
             raise ValueError('its data.pkl is compressed, which torch.save does not do')
+        if entry.CRC == 0:  # written without checksums, see `torch_files.check_checksums`
+            entry.CRC = None  # type: ignore[assignment]  # zipfile then checks none
         content = archive.read(entry)
     folder = entry.filename.removesuffix('data.pkl')
     size_of = {entry.filename: entry.file_size for entry in entries}
