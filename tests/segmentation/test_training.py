@@ -37,7 +37,7 @@ def devkit(tmp_path_factory):
     return make_devkit(tmp_path_factory.mktemp('voc') / 'VOC2012', train=6, val=3)
 
 
-def run(devkit, folder, no_resume=False, **changes):
+def run(devkit, folder, no_resume=False, dry_run=False, **changes):
     """Run train.py's main in this process; returns the final weights."""
     config = config_of(
         'EPS_deeplabv2_resnet101',
@@ -51,7 +51,7 @@ def run(devkit, folder, no_resume=False, **changes):
             **changes,
         },
     )
-    training.main(Namespace(config=config, device='cpu', no_resume=no_resume))
+    training.main(Namespace(config=config, device='cpu', no_resume=no_resume, dry_run=dry_run))
     return torch.load(folder / 'e.pth', weights_only=True)
 
 

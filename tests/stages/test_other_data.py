@@ -166,7 +166,12 @@ def test_the_scripts_say_what_they_are_and_what_they_read(data, run, runs):
     assert run('aff_train', *common, *maps)[0] == 0
     small = {'MODEL_BACKBONE': 'resnet18', 'TRAIN_BATCHES': 2, 'TRAIN_SAVE_ITERS': 5}
     training.main(
-        Namespace(config=config(data, DATA_WORKERS=0, **small), device='cpu', no_resume=False)
+        Namespace(
+            config=config(data, DATA_WORKERS=0, **small),
+            device='cpu',
+            no_resume=False,
+            dry_run=False,
+        )
     )
     of_cam, of_affinities, of_deeplab = runs
     assert [item.stage for item in runs] == ['contrast_train', 'aff_train', 'segmentation']
@@ -197,4 +202,4 @@ def test_deeplab_does_not_replace_the_weights_that_it_starts_from(data, tmp_path
         )
         save_checkpoint(str(path), generate_net(small).state_dict())
         start = {**small, 'MODEL_BACKBONE_PRETRAIN': str(path)}
-        training.main(Namespace(config=start, device='cpu', no_resume=False))
+        training.main(Namespace(config=start, device='cpu', no_resume=False, dry_run=False))

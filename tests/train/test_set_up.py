@@ -31,7 +31,7 @@ class Noise(torch.utils.data.Dataset):
 
 
 def trained(session, stop=None, settings=None, on_log=None, classes=None, run=None, **options):
-    """A run of `set_up.train`, broken off after `stop` steps; returns its final weights.
+    """A run of `set_up.train`, broken off after `stop` steps; returns its final weights, if any.
 
     `run` holds further fields of its TrainingRun.
     """
@@ -60,6 +60,8 @@ def trained(session, stop=None, settings=None, on_log=None, classes=None, run=No
             **{'notes': ['a note'], **(run or {})},
         )
     )
+    if options.dry_run:
+        return None
     return torch.load(f'{session}.pth', weights_only=True)
 
 
@@ -87,6 +89,23 @@ def test_a_state_of_other_settings_is_refused_and_can_be_started_over(tmp_path):
     whole = trained(tmp_path / 'whole')
     again = trained(tmp_path / 'run', save_every=2, settings={'lr': 2}, start_over=True)
     assert all(torch.equal(again[key], value) for key, value in whole.items())
+
+
+def test_a_dry_run_makes_the_checks_and_nothing_else(tmp_path, capsys):
+    trained(tmp_path / 'run', dry_run=True)
+    assert list(tmp_path.iterdir()) == []
+    out = capsys.readouterr().out
+    assert f'{tmp_path}/run.pth: steps 0 … 6 of 4 pictures; about ' in out
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / 'run', stop=5, save_every=2, settings={'lr': 1})
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match='lr = 1, now lr = 2'):
+        trained(tmp_path / 'run', save_every=2, settings={'lr': 2}, dry_run=True)
+    trained(tmp_path / 'run', save_every=2, settings={'lr': 1}, dry_run=True)
+    assert 'steps 4 … 6 of 4 pictures' in capsys.readouterr().out
+    trained(tmp_path / 'run', settings={'lr': 2}, dry_run=True, start_over=True)
+    assert '2 training states would be removed' in capsys.readouterr().out
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_the_log_begins_with_the_facts(tmp_path):
@@ -246,7 +265,8 @@ def test_a_full_disk_at_the_end_leaves_the_states_to_continue_from(tmp_path, mon
 @pytest.mark.parametrize(
     'limit, save_every, path', [(400, 0, 'run.log'), (2000, 2, 'run.state-2.pth')]
 )
-def test_a_full_disk_in_the_middle_is_one_line(tmp_path, limit, save_every, path):
+def test_a_full_disk_in_the_middle_is_one_line(tmp_path, capsys, limit, save_every, path):
+    # capsys: what is printed goes to no file of limited size
     notes = ['a long line'] * 50 if not save_every else []
     expected = f'{path}: cannot be written .*make room and give the same command again'
     with files_of_at_most(limit), pytest.raises(UserError, match=expected):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from tool.files.atomic import remove_left_overs
+from tool.files.disk import existing_part, in_words
 from tool.files.folder_locks import FolderLocks
 from tool.files.manifest import MANIFEST, check_claims, check_distinct, claim_all, read_manifest
 from tool.files.records import (
@@ -199,7 +200,7 @@ class PictureStage:
             line = f'{output.folder}: {len(names)} files to make, {complete} complete'
             if output.estimated_bytes is not None:
                 size = sum(output.estimated_bytes(name) for name in names)
-                free = shutil.disk_usage(_existing_part(output.folder)).free
+                free = shutil.disk_usage(existing_part(output.folder)).free
                 line += f'; about {in_words(size)} to write, {in_words(free)} free'
                 if size > free:
                     line += ': NOT ENOUGH'
@@ -358,24 +359,6 @@ class CatchesProblems:
             return self.dataset[index]
         except UserError as error:
             return {'name': self.names[index], 'problem': str(error)}
-
-
-def in_words(size: int) -> str:
-    """A number of bytes for the eye: '3.2 GB'."""
-    amount = float(size)
-    for unit in ('bytes', 'kB', 'MB', 'GB'):
-        if amount < 1000:
-            return f'{amount:.0f} {unit}' if unit == 'bytes' else f'{amount:.1f} {unit}'
-        amount /= 1000
-    return f'{amount:.1f} TB'
-
-
-def _existing_part(folder: str) -> str:
-    """A folder, or the nearest one above it that exists."""
-    folder = os.path.abspath(folder)
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    return folder
 
 
 def make_files(

@@ -365,6 +365,7 @@ def add_train_flags(parser: Parser, width: str) -> None:
         help='start over instead of resuming from a training state (a completed run has removed '
         'its states: its command trains again)',
     )
+    add_dry_run_flag(parser)
 
 
 # The choices of --amp.

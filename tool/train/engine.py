@@ -115,6 +115,8 @@ class TrainOptions:
     save_every: int = 0
     # remove existing training states instead of resuming from the newest one
     start_over: bool = False
+    # check everything, say what would be done, and do not train
+    dry_run: bool = False
     # TensorBoard folder; None or '': no TensorBoard
     tblog_dir: str | None = None
     # the flag or config key that chose num_workers, for messages

@@ -10,12 +10,15 @@ import dataclasses
 import glob
 import os
 import re
+import shutil
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from tool.files.atomic import check_writable
 from tool.files.checkpoints import load_checkpoint, save_checkpoint, training_of
+from tool.files.disk import existing_part, in_words
 from tool.files.manifest import first_difference
 from tool.files.places import same_place
 from tool.run.errors import OutputError, UserError
@@ -70,6 +73,7 @@ def options_of(args: argparse.Namespace, max_steps: int, accumulate: int = 1) ->
         deterministic=args.deterministic == 'on',
         save_every=args.save_every,
         start_over=args.no_resume,
+        dry_run=args.dry_run,
         tblog_dir=args.tblog_dir,
     )
 
@@ -96,7 +100,7 @@ def train(run: TrainingRun) -> None:
     """Train, and write <session>.pth, a bare state dict.
 
     The run resumes from its newest training state, if there is one. At the end the training states
-    are removed.
+    are removed. A dry run only makes the checks and says what would be done.
 
     Raises:
         UserError: another run of the session is at work; a file of another training would be
@@ -107,6 +111,9 @@ def train(run: TrainingRun) -> None:
     options = run.options
     scaler = grad_scaler(options.amp)
     settings = settings_of(run)
+    if options.dry_run:
+        processes.once(lambda: _say_plan(run, settings))
+        return
     with only_run_of(options.session):
         processes.once(lambda: check_outputs(run))
         states = States(options.session, settings, options.save_every, run.inputs, scaler=scaler)
@@ -126,6 +133,36 @@ def train(run: TrainingRun) -> None:
             if log is not None:
                 with contextlib.suppress(OutputError):  # the first error is the one to report
                     log.close()
+
+
+def _say_plan(run: TrainingRun, settings: dict) -> None:
+    """Check what `train` would, and print what it would do.
+
+    Raises:
+        UserError: as `train` before its first step.
+    """
+    options = run.options
+    check_outputs(run)
+    check_writable(options.session + '.pth')
+    states = States(options.session, settings, options.save_every, run.inputs)
+    if options.start_over:
+        print(f'{len(states.paths())} training states would be removed')
+        start_step = 0
+    else:
+        newest = states.load()
+        start_step = newest['step'] if newest is not None else 0
+    for note in states.notes:
+        print(note)
+    weights = sum(value.numel() * value.element_size() for value in run.net.state_dict().values())
+    # each of the two last states holds the network and the momentum of the optimiser
+    states_size = 4 * weights if options.save_every else 0
+    free = shutil.disk_usage(existing_part(options.session)).free
+    print(
+        f'{options.session}.pth: steps {start_step} … {options.max_steps} of '
+        f'{options.batch_size} pictures; about {in_words(weights)} to write, '
+        f'{in_words(states_size)} meanwhile for training states, {in_words(free)} free'
+    )
+    print('dry run: nothing was made')
 
 
 def settings_of(run: TrainingRun) -> dict:

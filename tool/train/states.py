@@ -101,6 +101,10 @@ class States:
                 files.append((int(match[1]), path))
         return sorted(files)
 
+    def paths(self) -> list[str]:
+        """The paths of all states on disk."""
+        return [path for _, path in self._files()]
+
     def load(self) -> dict | None:
         """The newest state that can be read; None where there is no state at all.
 

@@ -117,6 +117,7 @@ def parse_args(config: dict) -> argparse.Namespace:
         action='store_true',
         help='start over instead of resuming from a training state',
     )
+    command_line.add_dry_run_flag(parser)
     args = parser.parse_args()
     args.config = read_config(config, args.set)
     return args
@@ -128,7 +129,7 @@ def main(args: argparse.Namespace) -> None:
     config = {**config, 'TRAIN_AMP': resolved(config['TRAIN_AMP'], device)}
     classes = classes_of(config)
     dataset = read_inputs(config)
-    options = options_of(config, args.no_resume)
+    options = options_of(config, args.no_resume, args.dry_run)
     check_batch(options, len(dataset))
 
     net, forward = set_up.place(to_device(generate_net(config), device), device, options)
@@ -187,7 +188,7 @@ def read_inputs(config: dict) -> Dataset:
     return generate_dataset(config, names_of(config, config['DATA_TRAIN_LIST']))
 
 
-def options_of(config: dict, start_over: bool) -> TrainOptions:
+def options_of(config: dict, start_over: bool, dry_run: bool = False) -> TrainOptions:
     """The options of a training run with this config."""
     session = os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME'])
     return TrainOptions(
@@ -204,6 +205,7 @@ def options_of(config: dict, start_over: bool) -> TrainOptions:
         deterministic=config['TRAIN_DETERMINISTIC'],
         save_every=config['TRAIN_SAVE_ITERS'],
         start_over=start_over,
+        dry_run=dry_run,
         tblog_dir=session + '_tblog' if config['TRAIN_TBLOG'] else None,
         workers_flag='DATA_WORKERS',
     )
