@@ -5,12 +5,16 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
+import time
 
 import pytest
 import torch
 from torch import nn
 
+from process_ids import wait_until
 from tool.run.errors import Interrupted, UserError
+from tool.run.workers import TIMEOUT_VARIABLE
 from tool.train.engine import LOG_EVERY, TrainingRun, TrainOptions, fit, steps_of
 from tool.train.log import RunLog
 from tool.train.optimiser import make_optimizer, param_groups, poly
@@ -55,6 +59,7 @@ def train(
     stop=None,
     bad_step=None,
     workers=0,
+    dataset=None,
 ):
     """Run `fit`; `stop` breaks off like a kill after that many steps, `bad_step` makes a loss term
     infinite."""
@@ -81,7 +86,7 @@ def train(
             net,
             optimizer,
             losses,
-            Noise(),
+            dataset or Noise(),
             lr_factor=lambda step: poly(step, STEPS),
             device=torch.device('cpu'),
             options=TrainOptions(
@@ -155,6 +160,78 @@ def test_a_loader_process_that_fails_leaves_none(tmp_path, monkeypatch):
     with pytest.raises(UserError, match='a.jpg') as caught:
         train(tmp_path / 'run', workers=2)
     assert multiprocessing.active_children() == [] and caught.traceback
+
+
+class Failing(Noise):
+    """`Noise` whose loading goes wrong after some steps, e.g. its process never answers.
+
+    Args:
+        kind: 'stuck', 'killed' or 'damaged'.
+        mark: a file to make before that.
+    """
+
+    def __init__(self, kind, mark):
+        self.kind = kind
+        self.mark = mark
+
+    def __getitem__(self, key):
+        if key == (2, 9):  # a picture of the third epoch, steps 4 and 5
+            self.mark.touch()
+            if self.kind == 'stuck':
+                time.sleep(600)
+            elif self.kind == 'killed':
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise UserError('a.jpg: damaged')
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize(
+    'kind, message',
+    [
+        ('stuck', r'has not answered for 2 s .* PPC_TIMEOUT=<seconds> waits longer'),
+        ('killed', r'was killed by SIGKILL \(out of memory\?\); use fewer --num_workers'),
+        ('damaged', r'a\.jpg: damaged'),
+    ],
+)
+def test_loading_that_fails_leaves_the_state_after_the_last_step(
+    tmp_path, monkeypatch, kind, message
+):
+    monkeypatch.setenv(TIMEOUT_VARIABLE, '2')
+    whole = train(tmp_path / 'whole')
+    states = States(str(tmp_path / 'run'), {}, every=100)
+    with pytest.raises(UserError, match=message) as caught:
+        train(tmp_path / 'run', states, workers=1, dataset=Failing(kind, tmp_path / 'mark'))
+    (state,) = states_of(tmp_path)
+    step = int(state.split('-')[1].split('.')[0])
+    assert step in (4, 5)
+    assert f'; the state after step {step} is saved, the same command continues from there' in str(
+        caught.value
+    )
+    assert multiprocessing.active_children() == []
+    net, optimizer = make()
+    assert states.resume(net, optimizer) == step
+    train(tmp_path / 'run', states, start=step, net=net, optimizer=optimizer)
+    assert all(
+        torch.equal(value, net.state_dict()[key]) for key, value in whole.state_dict().items()
+    )
+    assert records(tmp_path / 'run') == records(tmp_path / 'whole')
+
+
+def test_a_signal_while_loading_is_stuck_ends_the_run(tmp_path):
+    """A network mount that is dead: the loader's process never answers."""
+    states = States(str(tmp_path / 'run'), {}, every=100)
+    mark = tmp_path / 'mark'
+
+    def end():
+        wait_until(mark.exists)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with pytest.raises(Interrupted, match='stopped by SIGTERM after step [2345]; the same command'):
+        train(tmp_path / 'run', states, workers=1, dataset=Failing('stuck', mark))
+    thread.join()
+    assert len(states_of(tmp_path)) == 1 and multiprocessing.active_children() == []
 
 
 def test_training_does_what_sgd_does(tmp_path):

@@ -6,6 +6,7 @@ torchrun sets these environment variables; in a SLURM array the job script does.
 """
 
 import os
+import sys
 
 from tool.run.errors import UserError
 
@@ -64,7 +65,8 @@ def own_share(names: list[str], overwrite: bool = False) -> list[str]:
     if world > 1 and not under_torchrun():
         print(
             f'RANK={rank} WORLD_SIZE={world}: this process takes {len(share)} of {len(names)} '
-            'pictures'
+            'pictures',
+            file=sys.stderr,
         )
     return share
 
