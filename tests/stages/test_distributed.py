@@ -17,6 +17,7 @@ from network import resnet38_aff
 from network.baselines import BASELINES
 from network.baselines.baseline import Baseline, LossOptions
 from network.weights import find_net
+from process_ids import wait_until
 from recipe import fill, normal, uniform
 from tool.method.affinity import affinity_loss, pair_labels
 from tool.method.label_aware import LabelAwareOptions
@@ -239,6 +240,20 @@ def test_a_signal_to_one_process_stops_both_and_the_run_continues(data, tmp_path
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
     records = [[json.loads(line) for line in open(f'{session}.jsonl')] for session in (whole, run)]
     assert records[0] == records[1] and len(records[0]) == 16
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_other_with_one_line(data, tmp_path):
+    run = tmp_path / 'run'
+    children, _ = started = start(data, run, '--max_steps', 10_000, '--save_every', 3)
+    assert wait_until(run.with_suffix('.state-3.pth').exists)
+    children[1].kill()
+    codes, texts = outcome(run, started)
+    assert codes == [2, -signal.SIGKILL], texts
+    lines = [line for line in texts[0].splitlines() if 'error' in line.lower()]
+    assert len(lines) == 1 and 'Traceback' not in texts[0], texts
+    assert 'contrast_train.py: error: lost contact to another process of this run (' in lines[0]
+    assert 'the same command continues from the newest training state' in lines[0]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 
+import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from net import generate_net
 from recipe import fill
 from segmentation_toy import config_of
+from tool.run.errors import UserError
 from tool.train import processes
 from tool.train.engine import TrainingRun, TrainOptions, fit
 from tool.train.layer_types import BATCH_NORMS
@@ -91,6 +93,43 @@ def test_one_process_needs_no_group():
     processes.barrier()
     assert processes.total(values) is values and processes.wrap(net, torch.device('cpu')) is net
     assert processes.sync_norms(net, torch.device('cpu')) is net
+
+
+@pytest.mark.parametrize(
+    'variables, part',
+    [
+        ({'WORLD_SIZE': 'x', 'RANK': '0'}, 'RANK=0 WORLD_SIZE=x: RANK must be a number'),
+        ({'WORLD_SIZE': '-2', 'RANK': '0'}, 'RANK=0 WORLD_SIZE=-2: RANK must be a number'),
+        ({'WORLD_SIZE': '2'}, 'WORLD_SIZE=2 is set and RANK is not'),
+        (
+            {'WORLD_SIZE': '2', 'RANK': '0'},
+            'RANK=0 WORLD_SIZE=2 are set and MASTER_ADDR is not: start the command with torchrun, '
+            'or unset',
+        ),
+        (
+            {
+                'WORLD_SIZE': '2',
+                'RANK': '0',
+                'MASTER_ADDR': '127.0.0.1',
+                'MASTER_PORT': '0',
+                'PPC_TIMEOUT': '1',
+            },
+            'RANK=0 WORLD_SIZE=2: cannot reach the other processes at 127.0.0.1:0',
+        ),
+        (
+            {'WORLD_SIZE': '2', 'RANK': '0', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': 'x'},
+            'cannot reach the other processes at 127.0.0.1:x',
+        ),
+    ],
+)
+def test_variables_of_torchrun_without_torchrun_are_one_line(monkeypatch, variables, part):
+    for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT', 'LOCAL_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as caught:
+        processes.start('cpu')
+    assert part in str(caught.value)
 
 
 def test_norms_are_synchronised_on_gpus_and_frozen_ones_stay_frozen(monkeypatch):

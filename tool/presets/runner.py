@@ -313,6 +313,16 @@ class Runner:
             print(f'pictures: {sheet}')
 
 
+def _signal_name(number: int) -> str:
+    """The name of a signal, for a message."""
+    if number == signal.SIGKILL:
+        return 'SIGKILL (out of memory?)'
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f'signal {number}'
+
+
 def _fail(stage: Stage, code: int, count: int, log: str) -> NoReturn:
     """End the pipeline because a stage has failed.
 
@@ -323,8 +333,8 @@ def _fail(stage: Stage, code: int, count: int, log: str) -> NoReturn:
         log: file of its output.
     """
     line = last_line(log)
-    if code == 128 + signal.SIGKILL:
-        line = 'killed by SIGKILL (out of memory?)'
+    if code > 128 and 'stopped by' not in line:  # the stage could not say so itself
+        line = f'ended by {_signal_name(code - 128)}'
     print(f'pipeline: stage {stage.name} failed: {line}', file=sys.stderr)
     print(f'pipeline: its output is in {log}', file=sys.stderr)
     if count > 1 and ': error: ' in line:

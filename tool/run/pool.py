@@ -5,9 +5,9 @@ from typing import Any
 
 from tool.run.workers import Call, Workers, server_context
 
-# Seconds that calls under way get when the work is broken off. They write files: one that is killed
-# leaves a temporary file behind. A dense CRF, the longest of them, takes some seconds.
-GRACE = 20.0
+# Seconds that calls under way get when the work is broken off. A dense CRF, the longest of them,
+# takes some seconds; docker stops a container that has not ended after 10.
+GRACE = 8.0
 
 
 class Pool:

@@ -7,6 +7,7 @@ no second code path.
 import argparse
 import datetime
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -47,10 +48,11 @@ def run(
                 raise
             if not _first_to_fail():
                 sys.exit(2)
+            fix = 'if it was killed, the same command continues from the newest training state'
+            if 'nccl' in str(error).lower():
+                fix += '; NCCL needs room in /dev/shm (docker run --shm-size)'
             raise UserError(
-                f'lost contact to another process of this run ({_first_line(error)}); if that was '
-                'killed, the same command continues from the newest training state; NCCL also '
-                'needs room in /dev/shm (docker run --shm-size)'
+                f'lost contact to another process of this run ({_first_sentence(error)}); {fix}'
             ) from error
         stop()
 
@@ -104,16 +106,16 @@ def _join(number: int, processes: int) -> None:
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f'{here}: cannot reach the other processes at {os.environ["MASTER_ADDR"]}:'
-            f'{os.environ["MASTER_PORT"]} ({_first_line(error)}); start the command with torchrun, '
+            f'{os.environ["MASTER_PORT"]} ({_first_sentence(error)}); start the command with torchrun, '
             f'or unset RANK and WORLD_SIZE; {TIMEOUT_VARIABLE}=<seconds> waits longer'
         ) from None
     _joined['store'] = store
 
 
-def _first_line(error: Exception) -> str:
-    """The first line of an error's message, not too long."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:150] if lines else type(error).__name__
+def _first_sentence(error: Exception) -> str:
+    """The first sentence of an error's message, without the place in gloo's source."""
+    lines = re.sub(r'^\[[^]]*\.cc:\d+\] ', '', str(error).strip()).splitlines()
+    return lines[0].split('. ')[0][:100] if lines else type(error).__name__
 
 
 def _lost_contact(error: Exception) -> bool:
