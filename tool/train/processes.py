@@ -104,10 +104,11 @@ def _join(number: int, processes: int) -> None:
                 backend, store=store, rank=number, world_size=processes, timeout=to_answer
             )
     except (ValueError, RuntimeError) as error:
+        address = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
         raise UserError(
-            f'{here}: cannot reach the other processes at {os.environ["MASTER_ADDR"]}:'
-            f'{os.environ["MASTER_PORT"]} ({_first_sentence(error)}); start the command with torchrun, '
-            f'or unset RANK and WORLD_SIZE; {TIMEOUT_VARIABLE}=<seconds> waits longer'
+            f'{here}: cannot reach the other processes at {address} ({_first_sentence(error)}); '
+            f'start the command with torchrun, or unset RANK and WORLD_SIZE; '
+            f'{TIMEOUT_VARIABLE}=<seconds> waits longer'
         ) from None
     _joined['store'] = store
 
