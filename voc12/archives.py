@@ -3,9 +3,12 @@
 `voc12/prepare.py` is the command that uses this module.
 """
 
+import bz2
 import contextlib
+import gzip
 import hashlib
 import http.client
+import lzma
 import os
 import posixpath
 import shutil
@@ -15,6 +18,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import IO
 
 from tool.files.atomic import need_file
 from tool.files.reading import open_file
@@ -25,6 +29,8 @@ BLOCK = 1 << 20  # bytes that are read at a time
 TIMEOUT = 60  # seconds without a byte after which a connection counts as broken
 ATTEMPTS = 3  # connections to one address that may break without a new byte
 LARGEST_FILE = 256 << 20  # bytes; a file in an archive that claims to be larger is refused
+MOST_TIMES = 20  # an archive may unpack to so many times its own size,
+SPARE = 1 << 20  # and to so many bytes more
 DISK_BLOCK = 4096  # bytes; a file on disk takes a multiple of this
 
 
@@ -142,15 +148,17 @@ def download_archive(archive: Archive, folder: str) -> str:
             os.replace(part, path)
             return path
         except _Broken as error:
+            print(f'{url}: {error}', flush=True)
             reasons.append(f'{url}: {error}')
         except OSError as error:
             raise UserError(
                 f'{part}: cannot be written ({error.strerror}); choose another folder with '
                 '--archives'
             ) from None
+    # one line has no room for all of them, which have been printed
     raise UserError(
-        f'{path}: cannot be downloaded ({"; ".join(reasons)}); run the same command again, which '
-        'continues, or put a copy of the file there'
+        f'{path}: cannot be downloaded from {len(reasons)} addresses, the last was {reasons[-1]}; '
+        'run the same command again, which continues, or put a copy of the file there'
     )
 
 
@@ -249,7 +257,7 @@ def read_files(path: str, wanted: Callable[[str, int], bool]) -> Iterator[tuple[
         UserError: the archive is damaged or truncated; a name is absolute or has '..' in it; or
             something wanted is no plain file but a link or a device.
     """
-    with _readable(path), tarfile.open(path) as archive:
+    with _readable(path), _open_tar(path) as archive:
         for name, member in _wanted_members(path, archive, wanted):
             file = archive.extractfile(member)
             content = file.read() if file is not None else b''
@@ -262,11 +270,55 @@ def disk_size(path: str, wanted: Callable[[str, int], bool]) -> int:
     """Bytes that the wanted files of an archive take on disk; arguments and errors as
     `read_files`."""
     total = 0
-    with _readable(path), tarfile.open(path) as archive:
+    with _readable(path), _open_tar(path) as archive:
         for _, member in _wanted_members(path, archive, wanted):
             blocks = -(-member.size // DISK_BLOCK)  # rounded up
             total += blocks * DISK_BLOCK
     return total
+
+
+@contextlib.contextmanager
+def _open_tar(path: str) -> Iterator[tarfile.TarFile]:
+    """Open a tar archive, compressed or not, that may unpack to MOST_TIMES its own size."""
+    with open_file(path) as file:
+        limit = MOST_TIMES * os.fstat(file.fileno()).st_size + SPARE
+        start = file.read(4)
+        file.seek(0)
+        unpacked: IO[bytes] = file
+        if start.startswith(b'\x1f\x8b'):
+            unpacked = gzip.open(file)
+        elif start.startswith(b'BZh'):
+            unpacked = bz2.open(file)
+        elif start.startswith(b'\xfd7zX'):
+            unpacked = lzma.open(file)
+        with tarfile.open(fileobj=_Limited(unpacked, limit), mode='r:') as archive:  # type: ignore
+            yield archive
+
+
+class _Limited:
+    """An open file that is refused behind a number of bytes: what tarfile needs of a file.
+
+    A few megabytes can unpack to a terabyte, which even passing over them would unpack.
+    """
+
+    def __init__(self, file: IO[bytes], limit: int):
+        self.file = file
+        self.limit = limit
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def read(self, size: int) -> bytes:
+        self._check(self.file.tell() + size)
+        return self.file.read(size)
+
+    def seek(self, position: int) -> int:
+        self._check(position)
+        return self.file.seek(position)
+
+    def _check(self, position: int) -> None:
+        if position > self.limit:
+            raise tarfile.ReadError(f'it unpacks to more than {self.limit:,} bytes')
 
 
 def _wanted_members(
@@ -303,7 +355,7 @@ def _readable(path: str) -> Iterator[None]:
     """Turn what a damaged archive raises into a UserError."""
     try:
         yield
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise UserError(
             f'{path}: damaged or truncated ({error}); remove it and run the command again with '
             '--download'

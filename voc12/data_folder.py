@@ -182,8 +182,8 @@ def report_bad(out: str, problems: list[str], skip: bool) -> None:
     write_text(path, text.encode('utf-8', 'backslashreplace').decode('utf-8'))
     if not skip:
         raise UserError(
-            f'{path}: names {len(problems)} files that cannot be used, e.g. {min(problems)} '
-            '(mend them, or leave them out with --skip_bad; nothing else was written)'
+            f'{path}: names {len(problems)} files, e.g. {min(problems)} '
+            '(nothing was written; mend them, or give --skip_bad)'
         )
     print(f'{len(problems)} files cannot be used and were left out: see {path}')
 

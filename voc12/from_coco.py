@@ -157,19 +157,81 @@ def region(annotation: Annotation, size: tuple[int, int]) -> np.ndarray:
         if not segmentation:
             raise ValueError('it has none')
         if isinstance(segmentation, list):
+            _check_polygons(segmentation, size)
             encoded = coco.merge(coco.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation['counts'], list):
-            encoded = coco.frPyObjects(segmentation, height, width)
         else:
-            encoded = segmentation
-        if tuple(encoded['size']) != size:
-            raise ValueError(f'its size {encoded["size"]} is not that of the picture')
+            if tuple(segmentation['size']) != size:
+                raise ValueError(f'its size {segmentation["size"]} is not that of the picture')
+            counts = segmentation['counts']
+            if isinstance(counts, str):
+                counts = _uncompressed(counts)
+            _check_counts(counts, size)
+            encoded = coco.frPyObjects({'size': list(size), 'counts': counts}, height, width)
         return coco.decode(encoded).astype(bool)
     except Exception as error:  # pycocotools raises plain Exceptions too
         raise UserError(
             f'the segmentation of annotation {annotation.id} cannot be decoded ({error}); '
             'export the annotations again'
         ) from None
+
+
+def _check_polygons(polygons: list, size: tuple[int, int]) -> None:
+    """ValueError if polygons are none, or their outlines are too long for their picture.
+
+    pycocotools makes five points for each pixel of an outline. It would crash, or fill the memory,
+    for a few coordinates that are far outside, or that go to and fro.
+    """
+    height, width = size
+    for polygon in polygons:
+        points = np.array(polygon, np.float64)
+        if points.ndim != 1 or len(points) < 4 or len(points) % 2:
+            raise ValueError('a polygon is no list [x, y, x, y, …] of points')
+        if not np.isfinite(points).all():
+            raise ValueError('a polygon has a coordinate that is no number')
+        steps = np.abs(np.diff(points.reshape(-1, 2), axis=0)).max(1)
+        # pycocotools takes four numbers for a box [x, y, width, height]
+        length = steps.sum() if len(points) > 4 else np.abs(points).sum()
+        # no outline passes every pixel more than a few times
+        if length > 4 * height * width + 1000:
+            raise ValueError('the outline of a polygon is too long for the picture')
+
+
+def _uncompressed(text: str) -> list[int]:
+    """The run lengths in COCO's compressed text.
+
+    A number is written in groups of five bits, the lowest first, each as the character 48 + group,
+    + 32 where another group follows. From the fourth number on, it is the difference to the number
+    two places before. pycocotools can decode such a text, too, but where its numbers do not fill
+    the picture, the rest of the mask is whatever was in the memory.
+    """
+    counts: list[int] = []
+    number = 0
+    shift = 0
+    for character in text:
+        group = ord(character) - 48
+        if not 0 <= group < 64 or shift > 60:
+            raise ValueError('it is no compressed run-length encoding')
+        number |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:  # the highest bit of the last group is the sign
+            number -= 1 << shift
+        if len(counts) > 2:
+            number += counts[-2]
+        counts.append(number)
+        number = 0
+        shift = 0
+    return counts
+
+
+def _check_counts(counts: list, size: tuple[int, int]) -> None:
+    """ValueError if run lengths do not fill a picture exactly."""
+    height, width = size
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise ValueError('a run length is no whole number')
+    if sum(counts) != height * width:
+        raise ValueError(f'its run lengths make {sum(counts)} pixels')
 
 
 def draw_mask(

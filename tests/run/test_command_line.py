@@ -171,7 +171,7 @@ def test_error_lines_are_short_and_keep_their_start_and_end(run):
 
     code, _, err = run(fail)
     assert code == 2 and len(err) <= LONGEST_LINE + 1
-    assert err.startswith('stage.py: error: a.npy: entry xxx') and ' … xxx' in err
+    assert err.startswith('stage.py: error: a.npy: entry xxx') and 'xxx…xxx' in err
     assert err.endswith('is no map; make it again\n') and err.count('…') == 1
 
 

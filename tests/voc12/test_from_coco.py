@@ -10,6 +10,8 @@ from pycocotools.coco import COCO
 
 from tool.files.lists import read_labels, read_list
 from tool.files.pictures import image_size, read_mask
+from tool.run.errors import UserError
+from voc12.from_coco import Annotation, region
 from voc12.layout import class_set
 
 COMMAND = 'voc12.from_coco'
@@ -214,13 +216,16 @@ def test_the_annotations_are_of_the_turned_picture(tmp_path, run, refused):
     assert run(COMMAND, *flags(tmp_path))[0] == 0
     assert image_size(str(tmp_path / 'data' / 'JPEGImages' / path.name)) == (HEIGHT, WIDTH)
     Image.new('RGB', (WIDTH, HEIGHT)).save(path, exif=exif)
-    parts = ('turns it to 40x60', 'unturned, as 60x40', 'exiftool -Orientation=1 -n')
-    refused(COMMAND, flags(tmp_path), *parts)
+    refused(COMMAND, flags(tmp_path), 'exiftool -Orientation=1 -n')
+    problem = (tmp_path / 'data' / 'bad_files.txt').read_text()
+    assert 'turns it to 40x60, and it was annotated unturned, as 60x40' in problem
     exif[0x0112] = 1
     Image.new('RGB', (WIDTH, HEIGHT)).save(path, exif=exif)
     assert run(COMMAND, *flags(tmp_path))[0] == 0
     Image.new('RGB', (HEIGHT, WIDTH)).save(path)
-    refused(COMMAND, flags(tmp_path), 'is 40x60, the annotations say it is 60x40')
+    refused(COMMAND, flags(tmp_path), 'take the picture that was annotated')
+    problem = (tmp_path / 'data' / 'bad_files.txt').read_text()
+    assert 'is 40x60, the annotations say it is 60x40' in problem
 
 
 @pytest.mark.parametrize(
@@ -244,3 +249,49 @@ def test_files_that_are_refused(tmp_path, refused, change, part):
     path.write_text('[')
     refused(COMMAND, flags(tmp_path), 'not a readable file of COCO object annotations')
     assert not (tmp_path / 'data').exists()
+
+
+# what pycocotools must not be given: it would crash the process or fill the memory
+HOSTILE = {
+    'a coordinate far outside': [[0, 0, 1e9, 0, 1e9, 1e9]],
+    'to and fro': [[0, 0, 59, 39] * 5000],
+    'infinity': [[0, 0, 1e999, 5, 5, 5]],
+    'not a number': [[0, 0, float('nan'), 5, 5, 5]],
+    'texts': [['a', 'b', 'c', 'd', 'e', 'f']],
+    'lists in lists': [[[0, 0], [1, 1], [2, 2]]],
+    'an odd number': [[0, 0, 5, 5, 9, 9, 1]],
+    'a huge box': [[0, 0, 1e9, 1e9]],
+    'nothing': [[]],
+    'a number': [5],
+    'counts that are too few': {'size': [HEIGHT, WIDTH], 'counts': [5, 5]},
+    'counts that are too many': {'size': [HEIGHT, WIDTH], 'counts': [0, HEIGHT * WIDTH + 1]},
+    'negative counts': {'size': [HEIGHT, WIDTH], 'counts': [-5, HEIGHT * WIDTH + 5]},
+    'counts of 64 bits': {'size': [HEIGHT, WIDTH], 'counts': [0, (1 << 64) + HEIGHT * WIDTH]},
+    'counts of texts': {'size': [HEIGHT, WIDTH], 'counts': ['a']},
+    'a text that is no encoding': {'size': [HEIGHT, WIDTH], 'counts': 'o' * 99},
+    'a text that is too long': {'size': [HEIGHT, WIDTH], 'counts': '0' * 100_000},
+    'another size': {'size': [HEIGHT * 9, WIDTH * 9], 'counts': [0, HEIGHT * WIDTH * 81]},
+    'no counts': {'size': [HEIGHT, WIDTH]},
+}
+
+
+@pytest.mark.parametrize('kind', HOSTILE)
+def test_a_segmentation_that_cannot_be_drawn_is_refused(kind):
+    broken = Annotation(7, 1, HOSTILE[kind], False, None)
+    with pytest.raises(UserError, match='the segmentation of annotation 7 cannot be decoded'):
+        region(broken, (HEIGHT, WIDTH))
+
+
+def test_a_polygon_over_the_edge_of_the_picture_is_drawn():
+    shape = [[-3.5, -2, WIDTH + 4, -2, WIDTH + 4, HEIGHT + 0.5, -3.5, HEIGHT]]
+    assert region(Annotation(7, 1, shape, False, None), (HEIGHT, WIDTH)).all()
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_compressed_run_lengths_are_those_of_pycocotools(seed):
+    rng = np.random.default_rng(seed)
+    pixels = rng.random((HEIGHT, WIDTH)) < rng.choice([0, 0.01, 0.5, 0.99, 1])
+    encoded = coco.encode(np.asfortranarray(pixels, np.uint8))
+    segmentation = {'size': encoded['size'], 'counts': encoded['counts'].decode()}
+    drawn = region(Annotation(7, 1, segmentation, True, None), (HEIGHT, WIDTH))
+    np.testing.assert_array_equal(drawn, pixels)

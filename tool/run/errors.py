@@ -2,30 +2,46 @@
 
 # Characters that an error line has at most. What comes from a file can be megabytes long.
 LONGEST_LINE = 300
-# Of a line that is too long, the last characters that are kept: they say what the user can do.
+# Of a line that is too long, words are cut to so many characters before sentences are,
+_LONGEST_WORD = 40
+# and the last characters are kept: they say what the user can do.
 _KEPT_END = 97
 
 
 def shortened(text: str) -> str:
     """A text on one line of at most LONGEST_LINE characters, which a terminal can show.
 
-    Of a longer text the start, which names the file, and the end, which says what to do, are kept,
-    with … between them. Control characters, which could make a terminal do something, are escaped.
+    Where it is longer, the longest words (paths, what a file holds) lose their middle, as far as
+    needed; then the line itself does. … stands for what was left out. Control characters, which
+    could make a terminal do something, are escaped.
     """
     # what is far too long is cut first, so that no time is spent on what is not shown
     if len(text) > 100 * LONGEST_LINE:
-        text = text[: 50 * LONGEST_LINE] + text[-50 * LONGEST_LINE :]
-    line = ''.join(_shown(character) for character in ' '.join(text.split()))
-    if len(line) <= LONGEST_LINE:
-        return line
-    start = line[: LONGEST_LINE - _KEPT_END - 3]
-    return f'{start} … {line[-_KEPT_END:]}'
+        text = text[: 50 * LONGEST_LINE] + '…' + text[-50 * LONGEST_LINE :]
+    words = ''.join(map(_shown, text)).split()
+    line = ' '.join(words)
+    while len(line) > LONGEST_LINE:
+        longest = max(range(len(words)), key=lambda index: len(words[index]))
+        length = len(words[longest])
+        if length <= _LONGEST_WORD:
+            return _without_middle(line, LONGEST_LINE, _KEPT_END)
+        new_length = max(_LONGEST_WORD, length - (len(line) - LONGEST_LINE))
+        words[longest] = _without_middle(words[longest], new_length, new_length // 2)
+        line = ' '.join(words)
+    return line
+
+
+def _without_middle(text: str, length: int, kept_end: int) -> str:
+    """A text of `length` characters: the start and the end of a longer one, … between them."""
+    return f'{text[: length - kept_end - 1]}…{text[-kept_end:]}'
 
 
 def _shown(character: str) -> str:
     """A character as an error line shows it."""
     is_control = ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0
-    return ascii(character)[1:-1] if is_control else character
+    if is_control and not character.isspace():
+        return ascii(character)[1:-1]
+    return character
 
 
 class UserError(Exception):
