@@ -26,6 +26,7 @@ from network.weights import AFFINITY, net_from_checkpoint
 from tool.files.lists import read_list
 from tool.files.manifest import fingerprint
 from tool.files.picture_stage import CatchesProblems, Output, PictureStage
+from tool.files.stage_of_input import CAMS, need_stage
 from tool.files.stage_outputs import write_walk
 from tool.method.class_set import ClassSet
 from tool.method.random_walk import random_walk
@@ -137,6 +138,7 @@ def main(args: argparse.Namespace) -> None:
     stage = PictureStage('aff_infer', names, args.overwrite, args.on_error, args.dry_run)
     fix = 'make the CAMs with contrast_infer.py --out_cam'
     check_maps(args.cam_dir, args.voc12_root, stage.names, fix)
+    need_stage(args.cam_dir, CAMS, '--cam_dir')
     net = make_net(args, classes, device)
     plain, refined = mask_folders(args)
     crf_backend = args.crf_backend if refined else None

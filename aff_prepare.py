@@ -23,6 +23,7 @@ from tool.files.maps import read_cam
 from tool.files.npy import write_npy
 from tool.files.picture_stage import Output, PictureStage
 from tool.files.pictures import read_image
+from tool.files.stage_of_input import CAMS, need_stage
 from tool.method.class_set import ClassSet
 from tool.method.crf import affinity_maps
 from tool.run import command_line
@@ -85,6 +86,7 @@ def main(args: argparse.Namespace) -> None:
     stage = PictureStage('aff_prepare', names, args.overwrite, args.on_error, args.dry_run)
     fix = 'make the CAMs with contrast_infer.py --out_cam'
     check_maps(args.cam_dir, args.voc12_root, stage.names, fix)
+    need_stage(args.cam_dir, CAMS, '--cam_dir')
     made_of = functools.partial(picture_and_map, args.voc12_root, args.cam_dir)
     stage.claim(wanted_outputs(args, folders), made_of, args.crf_backend)
 

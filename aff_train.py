@@ -24,7 +24,8 @@ from network.device import to_device
 from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training
 from tool.files.lists import read_list
-from tool.files.manifest import read_manifest
+from tool.files.places import same_place
+from tool.files.stage_of_input import AFFINITY_MAPS, need_stage
 from tool.method.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
 from tool.method.class_set import ClassSet
 from tool.run import command_line
@@ -172,7 +173,7 @@ def read_inputs(
     check_images(args.voc12_root, names)
     fix = 'make the maps with aff_prepare.py from these pictures'
     layouts = {}
-    check_alphas(args.la_crf_dir, args.ha_crf_dir)
+    check_map_folders(args.la_crf_dir, args.ha_crf_dir)
     for folder in (args.la_crf_dir, args.ha_crf_dir):
         layouts[folder] = check_maps(folder, args.voc12_root, names, fix)
     pictures = [image_path(args.voc12_root, name) for name in names]
@@ -187,13 +188,21 @@ def read_inputs(
     return names, layouts, learned_from
 
 
-def check_alphas(la_dir: str, ha_dir: str) -> None:
-    """UserError if the manifests of the two folders of maps say that low and high α are exchanged.
+def check_map_folders(la_dir: str, ha_dir: str) -> None:
+    """Check that the folders of maps are two, of aff_prepare.py, and of a low and a high α.
 
-    A folder of another tool has no manifest, and is taken as it is.
+    What a folder of another tool holds is not known, so its α is not checked.
+
+    Raises:
+        UserError: they are one folder, hold something else, or are exchanged.
     """
-    low = (read_manifest(la_dir) or {}).get('alpha')
-    high = (read_manifest(ha_dir) or {}).get('alpha')
+    if same_place(la_dir, ha_dir):
+        raise UserError(
+            f'--la_crf_dir {la_dir} and --ha_crf_dir {ha_dir} are the same folder; give the maps '
+            'of a low and of a high α'
+        )
+    low = need_stage(la_dir, AFFINITY_MAPS, '--la_crf_dir').get('alpha')
+    high = need_stage(ha_dir, AFFINITY_MAPS, '--ha_crf_dir').get('alpha')
     if low is not None and high is not None and low >= high:
         raise UserError(
             f'--la_crf_dir {la_dir} has the maps of α = {low} and --ha_crf_dir {ha_dir} those of '

@@ -28,8 +28,10 @@ import numpy as np
 from tool.files.atomic import atomic, cannot_be_written, check_writable, write_text
 from tool.files.class_sets import read_classes
 from tool.files.lists import read_list
+from tool.files.manifest import read_manifest
 from tool.files.maps import read_cam
 from tool.files.pictures import check_size, read_mask
+from tool.files.stage_of_input import CAMS, MASKS, PREDICTING, describe, need_stage
 from tool.method.class_set import ClassSet
 from tool.method.metrics import (
     THRESHOLDS,
@@ -145,12 +147,21 @@ def main(args: argparse.Namespace) -> None:
     classes = scored_classes(args)
     check_files(args.predict_dir, names, '.' + args.type, f'check --predict_dir and {args.list}')
     check_files(args.gt_dir, names, '.png', f'check --gt_dir and {args.list}')
+    need_stage(args.predict_dir, CAMS if args.type == 'npy' else MASKS, '--predict_dir')
+    note_predicted_truth(args.gt_dir)
     inputs = Inputs(args.predict_dir, args.gt_dir, args.type, args.t, args.curve, classes)
     total = count_all(inputs, own_share(names), args.jobs)
     if not is_first():
         return
     result, text = summary(args, len(names), classes, total)
     write_results(args, result, text)
+
+
+def note_predicted_truth(gt_dir: str) -> None:
+    """Print a line where the ground truth is the output of a stage, as where flags are swapped."""
+    settings = read_manifest(gt_dir) or {}
+    if settings.get('stage') in PREDICTING and is_first():
+        print(f'--gt_dir {gt_dir} is no ground truth: it holds the output of {describe(settings)}')
 
 
 def scored_classes(args: argparse.Namespace) -> ClassSet:

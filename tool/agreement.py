@@ -24,6 +24,7 @@ import numpy as np
 from tool.files.atomic import check_writable, write_text
 from tool.files.lists import read_list, spaced
 from tool.files.pictures import check_size, read_image, read_mask
+from tool.files.stage_of_input import MASKS, need_stage
 from tool.method.agreement import agreement, refinement_confusion
 from tool.method.class_set import IGNORE, ClassSet
 from tool.run import command_line
@@ -54,6 +55,7 @@ def main(args: argparse.Namespace) -> None:
     names = spaced(read_list(args.list), args.pictures)
     check_images(args.voc12_root, names)
     check_files(args.predict_dir, names, '.png', f'check --predict_dir and {args.list}')
+    need_stage(args.predict_dir, MASKS, '--predict_dir')
     command_line.need_crf_backend(args.crf_backend)
     classes = class_set(args.voc12_root)
     count = functools.partial(

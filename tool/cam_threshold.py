@@ -22,6 +22,7 @@ import numpy as np
 from tool.files.atomic import check_writable, write_text
 from tool.files.lists import read_list
 from tool.files.maps import read_cam
+from tool.files.stage_of_input import CAMS, need_stage
 from tool.method.background_score import (
     BINS,
     end_of_tail,
@@ -57,6 +58,7 @@ def main(args: argparse.Namespace) -> None:
     names = read_list(args.list)
     fix = 'make the CAMs with contrast_infer.py --out_cam'
     check_files(args.cam_dir, names, '.npy', fix)
+    need_stage(args.cam_dir, CAMS, '--cam_dir')
     count = functools.partial(count_picture, args.cam_dir, class_set(args.voc12_root))
     histogram = np.zeros(BINS, np.int64)
     results = pool_map(count, names, args.jobs)

@@ -22,6 +22,7 @@ from tool.files.lists import read_list, spaced
 from tool.files.maps import read_cam
 from tool.files.overlays import heat_map, legend_ids
 from tool.files.pictures import check_size, read_image, read_mask
+from tool.files.stage_of_input import CAMS, need_stage
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -116,6 +117,7 @@ def check_inputs(args: argparse.Namespace, names: list[str], columns: dict[str, 
         check_files(folder, names, '.png', fix)
     if args.cam_dir:
         check_files(args.cam_dir, names, '.npy', fix)
+        need_stage(args.cam_dir, CAMS, '--cam_dir')
 
 
 def picture_cells(

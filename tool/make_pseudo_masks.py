@@ -21,6 +21,7 @@ from tool.files.maps import read_maps
 from tool.files.picture_stage import Output, PictureStage
 from tool.files.pictures import write_mask
 from tool.files.records import Inputs
+from tool.files.stage_of_input import PROBABILITIES, need_stage
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -77,6 +78,7 @@ def read_names(args: argparse.Namespace) -> list[str]:
     """
     fix = 'make the maps with aff_prepare.py'
     need_folder(args.crf_dir, fix)
+    need_stage(args.crf_dir, PROBABILITIES, '--crf_dir')
     if args.list:
         names = read_list(args.list)
         check_files(args.crf_dir, names, '.npy', fix)

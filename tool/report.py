@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from tool.files.atomic import need_folder, write_text
 from tool.files.lists import read_list
+from tool.files.stage_of_input import CAMS, need_stage
 from tool.method.metrics import scores
 from tool.report_page.charts import class_chart
 from tool.report_page.gallery import (
@@ -150,6 +151,7 @@ def explicit_source(args: argparse.Namespace, of_run: list[Source]) -> Source:
         source = replace(source, cam_dir=base.cam_dir, gt_dir=base.gt_dir)
     if args.cam_dir:
         check_files(args.cam_dir, needed, '.npy', f'check --cam_dir and {path}')
+        need_stage(args.cam_dir, CAMS, '--cam_dir')
         source = replace(source, cam_dir=args.cam_dir)
     if args.gt_dir:
         need_folder(args.gt_dir, 'check --gt_dir')

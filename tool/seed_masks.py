@@ -21,6 +21,7 @@ from tool.files.manifest import fingerprint
 from tool.files.maps import read_cam
 from tool.files.picture_stage import PictureStage
 from tool.files.pictures import image_size
+from tool.files.stage_of_input import CAMS, need_stage
 from tool.files.stage_outputs import SeedOutputs, write_seed
 from tool.method.class_set import ClassSet
 from tool.run import command_line
@@ -76,6 +77,7 @@ def main(args: argparse.Namespace) -> None:
     names = read_list(args.list)
     check_images(args.voc12_root, names)
     check_files(args.cam_dir, names, '.npy', 'make the CAMs with contrast_infer.py --out_cam')
+    need_stage(args.cam_dir, CAMS, '--cam_dir')
     classes = class_set(args.voc12_root)
     stage = PictureStage('seed masks', names, args.overwrite, args.on_error, args.dry_run)
     outputs = SeedOutputs(

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from tool.files.atomic import need_folder
 from tool.files.pictures import check_size, image_size, read_image, read_mask
+from tool.files.stage_of_input import MASKS, need_stage
 from tool.run.errors import UserError
 from tool.run.progress import progress
 from tool.run.shard import is_first
@@ -57,6 +58,7 @@ class VOCDataset(Dataset):
         need_folder(
             config['DATA_PSEUDO_GT'], 'set DATA_PSEUDO_GT to the folder of pseudo masks (PNG)'
         )
+        need_stage(config['DATA_PSEUDO_GT'], MASKS, 'DATA_PSEUDO_GT')
         desc = f'checking {config["DATA_PSEUDO_GT"]}'
         for name in progress(names, desc=desc, unit='file', quiet=not is_first()):
             path = self.mask_path(name)
