@@ -31,6 +31,7 @@ from tool.files.lists import read_list
 from tool.files.manifest import read_manifest
 from tool.files.maps import read_cam
 from tool.files.pictures import check_size, read_mask
+from tool.files.places import keep_apart
 from tool.files.stage_of_input import CAMS, MASKS, PREDICTING, describe, need_stage
 from tool.method.class_set import ClassSet
 from tool.method.metrics import (
@@ -141,6 +142,15 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    keep_apart(
+        [('--logfile', args.logfile), ('--json', args.json), ('--plot', args.plot)],
+        [
+            ('--list', args.list),
+            ('--classes_txt', args.classes_txt),
+            ('--predict_dir', args.predict_dir),
+            ('--gt_dir', args.gt_dir),
+        ],
+    )
     for path in (args.logfile, args.json, args.plot):
         check_writable(path)
     names = read_list(args.list)

@@ -24,6 +24,7 @@ import numpy as np
 from tool.files.atomic import check_writable, write_text
 from tool.files.lists import read_list, spaced
 from tool.files.pictures import check_size, read_image, read_mask
+from tool.files.places import keep_apart
 from tool.files.stage_of_input import MASKS, need_stage
 from tool.method.agreement import agreement, refinement_confusion
 from tool.method.class_set import IGNORE, ClassSet
@@ -51,6 +52,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    keep_apart([('--json', args.json)], [('--list', args.list)])
     check_writable(args.json)
     names = spaced(read_list(args.list), args.pictures)
     check_images(args.voc12_root, names)

@@ -22,6 +22,7 @@ import numpy as np
 from tool.files.atomic import check_writable, write_text
 from tool.files.lists import read_list
 from tool.files.maps import read_cam
+from tool.files.places import keep_apart
 from tool.files.stage_of_input import CAMS, need_stage
 from tool.method.background_score import (
     BINS,
@@ -54,6 +55,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    keep_apart([('--json', args.json)], [('--list', args.list)])
     check_writable(args.json)
     names = read_list(args.list)
     fix = 'make the CAMs with contrast_infer.py --out_cam'

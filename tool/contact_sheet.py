@@ -22,11 +22,12 @@ from tool.files.lists import read_list, spaced
 from tool.files.maps import read_cam
 from tool.files.overlays import heat_map, legend_ids
 from tool.files.pictures import check_size, read_image, read_mask
+from tool.files.places import keep_apart
 from tool.files.stage_of_input import CAMS, need_stage
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.layout import check_files, check_images, class_set, image_path
+from voc12.layout import check_files, check_images, class_set, data_places, image_path
 
 # sizes in pixels
 WIDTH = 200  # of a cell
@@ -65,13 +66,22 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     if not (args.out or args.out_list):
         raise UserError('nothing to write: give --out or --out_list')
+    columns = read_columns(args.column)
+    keep_apart(
+        [('--out', args.out), ('--out_list', args.out_list)],
+        [
+            ('--list', args.list),
+            ('--cam_dir', args.cam_dir),
+            *[('--column', folder) for folder in columns.values()],
+            *data_places(args.voc12_root),
+        ],
+    )
     names = spaced(read_list(args.list), args.rows)
     if args.out_list:
         write_text(args.out_list, '\n'.join(names) + '\n')
         print(f'{len(names)} names of {args.list}: {args.out_list}')
     if not args.out:
         return
-    columns = read_columns(args.column)
     check_inputs(args, names, columns)
     classes = class_set(args.voc12_root)
     rows = []

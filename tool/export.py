@@ -32,6 +32,7 @@ from tool.files.atomic import need_folder
 from tool.files.class_sets import read_classes
 from tool.files.lists import read_list
 from tool.files.pictures import check_size, image_size, read_mask
+from tool.files.places import keep_apart
 from tool.method.class_set import IGNORE, ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -139,6 +140,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    keep_apart(
+        [('--out', args.out)],
+        [('--masks', args.masks), ('--list', args.list), ('--classes_txt', args.classes_txt)],
+    )
     inputs = find_inputs(args)
     check_out(args, inputs)
     check_masks(inputs)

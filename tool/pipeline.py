@@ -20,6 +20,7 @@ import os
 import shlex
 import sys
 
+from tool.files.places import keep_apart
 from tool.presets.known_flags import check_overrides
 from tool.presets.load import NAMES, load_preset, parse_override, preset_name
 from tool.presets.lock import exclusive
@@ -86,6 +87,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     run = run_settings(args)
+    keep_apart([('--work_dir', run.work)], [('--voc12_root', run.voc)])
     overrides = [parse_override(text) for text in args.set]
     preset = load_preset(args.preset, overrides, run, run.classes or VOC.names)
     chosen = chosen_stages(preset, args.first, args.last)

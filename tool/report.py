@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from tool.files.atomic import need_folder, write_text
 from tool.files.lists import read_list
+from tool.files.places import Place, keep_apart
 from tool.files.stage_of_input import CAMS, need_stage
 from tool.method.metrics import scores
 from tool.report_page.charts import class_chart
@@ -92,6 +93,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    inputs: list[Place] = [('--list', args.list)]
+    if args.work_dir:
+        for file in ('ladder.json', 'pipeline.json'):
+            inputs.append(('--work_dir', os.path.join(args.work_dir, file)))
+    keep_apart([('--out', args.out)], inputs)
     page = Page(title='Report')
     sources: list[Source] = []
     if args.work_dir:
@@ -123,7 +129,12 @@ def write_run_report(work: str) -> None:
         UserError: a file of the run is damaged.
     """
     args = argparse.Namespace(
-        work_dir=work, stage=[], names=None, pictures=PICTURES, out=os.path.join(work, FILE)
+        work_dir=work,
+        stage=[],
+        list=None,
+        names=None,
+        pictures=PICTURES,
+        out=os.path.join(work, FILE),
     )
     main(args)
 

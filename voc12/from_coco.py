@@ -39,7 +39,7 @@ from tool.run.pool import pool_map
 from tool.run.progress import progress
 from voc12 import data_folder
 from voc12.data_folder import Lists, Picture
-from voc12.layout import MASK_RULE
+from voc12.layout import MASK_RULE, MASKS
 
 RULES = {
     'annotated': 'pictures with an annotation',
@@ -315,7 +315,7 @@ def size_problem(item: AnnotatedPicture) -> str:
 def write_masks(item: AnnotatedPicture, out: str, overlap: str, crowd: str) -> None:
     """Write the mask of a picture into both folders of masks."""
     mask = draw_mask(item.annotations, item.size, overlap, crowd)
-    for folder in data_folder.MASKS:
+    for folder in MASKS:
         write_mask(os.path.join(out, folder, f'{item.picture.name}.png'), mask)
 
 
@@ -469,7 +469,7 @@ def settings_of(args: argparse.Namespace) -> dict:
 def outputs_of(pictures: list[Picture], lists: Lists) -> list[str]:
     """Paths below the data folder of all files that are to be written."""
     outputs = [picture.file for picture in pictures]
-    for folder in data_folder.MASKS:
+    for folder in MASKS:
         outputs += [f'{folder}/{picture.name}.png' for picture in pictures]
     return [*outputs, MASK_RULE, *data_folder.text_files(lists)]
 

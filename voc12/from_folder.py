@@ -40,6 +40,7 @@ from tool.run.pool import pool_map
 from tool.run.progress import progress
 from voc12 import data_folder
 from voc12.data_folder import Lists, Picture
+from voc12.layout import MASKS
 
 UNLABELLED = 'unlabelled.txt'
 # what a cell of a class's column may hold, in lower case
@@ -419,7 +420,7 @@ def mask_files_of(masks: dict[str, str]) -> dict[str, str]:
     """{path below the data folder: its source} of all masks; arguments as `masks_of` returns."""
     files: dict[str, str] = {}
     for name, source in masks.items():
-        for folder in data_folder.MASKS:
+        for folder in MASKS:
             files[f'{folder}/{name}.png'] = source
     return files
 

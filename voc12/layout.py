@@ -12,6 +12,7 @@ from tool.files.class_sets import read_class_set
 from tool.files.lists import ENDINGS, picture_name
 from tool.files.maps import maps_size
 from tool.files.pictures import check_size, image_size
+from tool.files.places import Place
 from tool.files.reading import read_json
 from tool.files.records import Inputs
 from tool.method.class_set import ClassSet
@@ -21,6 +22,9 @@ from tool.run.shard import is_first
 from voc12.classes import VOC
 
 PICTURES = 'JPEGImages'
+# folders of masks: VOC's own, and those of all training pictures
+MASKS = ('SegmentationClass', 'SegmentationClassAug')
+IMAGE_SETS = 'ImageSets/Segmentation'
 MASK_RULE = 'masks.json'  # file of a data folder that says by which rule its masks were made
 
 
@@ -72,6 +76,17 @@ def pictures_in(folder: str) -> dict[str, str]:
     except OSError:
         changed = 0
     return _index(folder, changed)
+
+
+def data_places(root: str, flag: str = '--voc12_root') -> list[Place]:
+    """The folders of a data folder that no command may write into, for `keep_apart`.
+
+    Args:
+        root: the folder.
+        flag: the flag or config key that names it.
+    """
+    folders = (PICTURES, *MASKS, IMAGE_SETS, 'Annotations')
+    return [(flag, os.path.join(root, folder)) for folder in folders]
 
 
 @functools.lru_cache(maxsize=8)

@@ -23,16 +23,18 @@ from tool.files.atomic import need_folder, write_text
 from tool.files.lists import read_list
 from tool.files.npy import write_npy
 from tool.files.pictures import read_mask
+from tool.files.places import keep_apart
 from tool.method.class_set import IGNORE, ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
 from tool.run.progress import progress
 from voc12.classes import VOC
-from voc12.layout import class_set
+from voc12.layout import IMAGE_SETS, class_set, data_places
 
 # pictures in the lists of the whole VOC 2012
 EXPECTED = {'train': 1464, 'val': 1449, 'train_aug': 10582, 'test': 1456}
+# folders that the label of a picture without an annotation is read from, in this order
 MASKS = ('SegmentationClassAug', 'SegmentationClass')
 
 
@@ -45,7 +47,7 @@ def find_lists(root: str) -> tuple[dict[str, list[str]], dict[str, str]]:
     lists: dict[str, list[str]] = {}
     skipped: dict[str, str] = {}
     for name in ('train', 'val', 'test'):
-        path = os.path.join(root, 'ImageSets', 'Segmentation', f'{name}.txt')
+        path = os.path.join(root, IMAGE_SETS, f'{name}.txt')
         if os.path.exists(path):
             lists[name] = read_list(path)
         else:
@@ -141,6 +143,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     root = need_folder(args.voc12_root, 'give the VOC2012 folder of the devkit as --voc12_root')
+    keep_apart([('--out_dir', args.out_dir)], data_places(root))
     make(root, args.out_dir, args.jobs)
 
 

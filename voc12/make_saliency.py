@@ -18,10 +18,11 @@ from PIL import Image, ImageFilter
 from tool.files.atomic import atomic
 from tool.files.lists import read_list
 from tool.files.pictures import read_mask
+from tool.files.places import keep_apart
 from tool.run import command_line
 from tool.run.progress import progress
 from voc12.classes import IGNORE
-from voc12.layout import check_files, class_set_beside
+from voc12.layout import check_files, class_set_beside, data_places
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,6 +45,11 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     names = read_list(args.list)
+    data_folder = os.path.dirname(os.path.abspath(args.mask_dir))
+    keep_apart(
+        [('--out_dir', args.out_dir)],
+        [('--mask_dir', args.mask_dir), *data_places(data_folder, 'folder')],
+    )
     classes = class_set_beside(args.mask_dir)
     check_files(args.mask_dir, names, '.png', 'check --mask_dir and --list')
     for name in progress(names, desc='saliency'):

@@ -51,7 +51,8 @@ from tool.run.pool import pool_map
 from tool.run.progress import progress
 from voc12 import make_lists
 from voc12.classes import IGNORE, NUM_FOREGROUND
-from voc12.data_folder import MASKS, Lists, write_image_sets
+from voc12.data_folder import Lists, write_image_sets
+from voc12.layout import MASKS
 
 VERSION = 5  # version of the pictures, a part of the manifest: raise it when pictures change
 SPLITS = ('train', 'val')
