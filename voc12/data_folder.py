@@ -29,7 +29,7 @@ from tool.files.reading import open_text, read_json
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.layout import IMAGE_SETS, MASKS, PICTURES
+from voc12.layout import IMAGE_SETS, PICTURES
 
 BAD_FILES = 'bad_files.txt'
 # The first line of bad_files.txt, by which a later run knows that it may replace the file.

@@ -60,6 +60,8 @@ def test_a_cam_has_no_class_20(path):
         (np.inf, 'the map of class 4 holds values that are not finite'),
         (-np.inf, 'the map of class 4 holds values that are not finite'),
         (255, 'the map of class 4 goes up to 255; scores are in 0…1'),
+        (-4.5, 'the map of class 4 goes down to -4.5; scores are in 0…1'),
+        (-0.002, 'the map of class 4 goes down to -0.002; scores are in 0…1'),
     ],
 )
 def test_one_pixel_that_is_no_score_is_refused(path, value, message):
@@ -68,6 +70,9 @@ def test_one_pixel_that_is_no_score_is_refused(path, value, message):
     write_npy(path, maps)
     with pytest.raises(UserError, match=message):
         read_cam(path, VOC)
-    maps[4][1, 2] = 1.05  # rounding, or another way of scaling
-    write_npy(path, maps)
-    assert read_cam(path, VOC)[4].max() == np.float32(1.05)
+
+
+@pytest.mark.parametrize('value', [1.05, -1e-4])  # rounding, or another way of scaling
+def test_values_a_little_outside_0_to_1_are_read_as_they_are(path, value):
+    write_npy(path, {4: np.full((3, 4), value, np.float32)})
+    assert (read_cam(path, VOC)[4] == np.float32(value)).all()

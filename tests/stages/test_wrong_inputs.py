@@ -8,7 +8,7 @@ from network.resnet38_aff import Net
 from recipe import fill
 from tool.files.checkpoints import save_checkpoint
 from tool.files.manifest import claim
-from tool.files.npy import write_npy
+from tool.files.npy import read_npy, write_npy
 from tool.files.pictures import image_size, write_mask
 
 COUNT = 3
@@ -116,6 +116,21 @@ def test_cams_are_taken_without_a_word(data, tmp_path, run, name):
     script, flags = command(data, name, data / 'cam', tmp_path / 'out')
     code, out, _ = run(script, *flags)
     assert code == 0 and 'no manifest' not in out
+
+
+@pytest.mark.parametrize('value', [np.nan, -3, 255])
+@pytest.mark.parametrize('name', [*READ_CAMS, 'make_pseudo_masks'])
+def test_no_command_reads_maps_that_are_no_scores(data, tmp_path, refused, name, value):
+    """One pixel of one map is enough, in any picture."""
+    (tmp_path / 'out').mkdir()
+    for file in (data / 'foreign').glob('*.npy'):
+        maps = read_npy(str(file))
+        if '000001' in file.name:
+            maps[1][0, 0] = value
+        write_npy(str(tmp_path / 'maps' / file.name), maps)
+    script, flags = command(data, name, tmp_path / 'maps', tmp_path / 'out')
+    refused(script, flags, '2007_000001.npy: the map of class 1')
+    assert not list((tmp_path / 'out').rglob('*000001*'))
 
 
 def test_cams_make_no_pseudo_masks(data, tmp_path, refused):

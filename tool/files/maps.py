@@ -7,9 +7,12 @@ from tool.files.pictures import check_size
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 
-# Scores and probabilities are at most 1. Above this limit a file holds something else, such as
-# grey levels 0…255 or logits; up to it, rounding and other ways of scaling are allowed.
-LARGEST = 2
+# Scores and probabilities are in 0…1. Above the larger limit a file holds something else, such as
+# grey levels 0…255 or logits, and below the smaller one raw outputs of a network, from which nobody
+# took the ReLU. Between the limits, rounding and other ways of scaling are allowed. Every command
+# reads maps through this module, so this is the one place that decides what maps are.
+LARGEST = 2.0
+SMALLEST = -1e-3
 
 
 def read_maps(
@@ -24,8 +27,8 @@ def read_maps(
     Returns:
         {class id: float32 [H, W]}.
     Raises:
-        UserError: the file is missing or holds something else, a value is not finite or far above
-            1, or the maps have another size.
+        UserError: the file is missing or holds something else, a value is not finite or far
+            outside 0…1, or the maps have another size.
     """
     loaded = read_npy(path)
     if isinstance(loaded, np.ndarray):
@@ -64,7 +67,8 @@ def _check_values(path: str, class_id: int, class_map: np.ndarray) -> None:
     if class_map.size == 0:
         return
     highest = class_map.max()  # nan if any value is
-    if not (np.isfinite(highest) and np.isfinite(class_map.min())):
+    lowest = class_map.min()
+    if not (np.isfinite(highest) and np.isfinite(lowest)):
         raise UserError(
             f'{path}: the map of class {class_id} holds values that are not finite (nan or '
             'infinity); make it again'
@@ -73,6 +77,11 @@ def _check_values(path: str, class_id: int, class_map: np.ndarray) -> None:
         raise UserError(
             f'{path}: the map of class {class_id} goes up to {highest:g}; scores are in 0…1, so '
             'divide each map by its maximum'
+        )
+    if lowest < SMALLEST:
+        raise UserError(
+            f'{path}: the map of class {class_id} goes down to {lowest:g}; scores are in 0…1, so '
+            'set what is below 0 to 0 and divide each map by its maximum'
         )
 
 
