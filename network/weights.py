@@ -111,8 +111,8 @@ def net_for_training(
             default where they have none.
         classes: those of the data. If the weights are of other classes, fc8 is initialised anew.
     Raises:
-        UserError: the file cannot be read, is of another backbone, or contradicts the width or the
-            output stride.
+        UserError: the file cannot be read, is of another backbone, contradicts the width or the
+            output stride, or holds weights that are not finite.
     """
     if weights.endswith('.params'):
         state = resnet38_from_mxnet(weights)
@@ -165,6 +165,7 @@ def _resnet38_for_training(
     check_state(weights, what, backbone, state, 'check --weights', exact=False)
     own = net.state_dict()
     used = fitting(own, state)
+    check_finite(weights, used)
     net.load_state_dict(used, strict=False)
     say(
         f'weights: {weights} at width {found}, fine-tuned: BatchNorm and the first blocks stay '
@@ -208,6 +209,7 @@ def _timm_for_training(
         say(f'weights: {net.description}, from scratch; BatchNorm trains and nothing is frozen')
         return net
     used = load_backbone(net, state, weights)
+    check_finite(weights, used)
     say(
         f'weights: {weights}, {net.description}, fine-tuned: BatchNorm and the first stages stay '
         'frozen' + _differences(net.state_dict(), state, used)

@@ -292,6 +292,10 @@ def test_plain_files_of_timm_load(tmp_path):
     (tmp_path / 'w.safetensors').write_bytes(b'hello')
     with pytest.raises(UserError, match='w.safetensors: not a safetensors file'):
         net_for_training(BOTH, str(tmp_path / 'w.safetensors'), backbone=TINY)
+    whole['layer3.0.conv2.weight'][0] = float('nan')
+    torch.save(whole, tmp_path / 'w.pth')
+    with pytest.raises(UserError, match='layer3.0.conv2.weight holds values that are not finite'):
+        net_for_training(BOTH, str(tmp_path / 'w.pth'), backbone=TINY)
 
 
 def test_contradictions_are_one_line(tmp_path):

@@ -105,3 +105,18 @@ def test_a_class_layer_without_rows_is_refused(tmp_path):
     save_checkpoint(path, state)
     with pytest.raises(UserError, match='net.pth: fc8.weight is of 0 classes'):
         net_from_checkpoint('network.resnet38_contrast', path)
+
+
+def test_weights_that_are_not_finite_start_nothing(tmp_path):
+    path = str(tmp_path / 'net.pth')
+    state = fill(resnet38_contrast.Net(SMALL)).state_dict()
+    state['b3.conv_branch2a.weight'][0, 0, 0, 0] = float('nan')
+    save_checkpoint(path, state)
+    for load in (net_from_checkpoint, net_for_training):
+        with pytest.raises(UserError, match='b3.conv_branch2a.weight holds values that are not'):
+            load('network.resnet38_contrast', path)
+    # what is not used does no harm: the class map is initialised anew
+    state = fill(resnet38_contrast.Net(SMALL)).state_dict()
+    state['fc8.weight'][:] = float('nan')
+    save_checkpoint(path, state)
+    net_for_training('network.resnet38_aff', path)

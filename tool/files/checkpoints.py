@@ -201,7 +201,7 @@ def check_state(
 
 
 def check_finite(path: str, state: dict) -> None:
-    """Check that the weights of a trained network are numbers.
+    """Check that the weights of a network are numbers.
 
     Args:
         path: the file that the state dict is from.
@@ -212,8 +212,9 @@ def check_finite(path: str, state: dict) -> None:
     for key, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise UserError(
-                f'{path}: {key} holds values that are not finite (nan or infinity), because the '
-                'training has diverged; train again with a lower learning rate'
+                f'{path}: {key} holds values that are not finite (nan or infinity): the training '
+                'that wrote it diverged; take other weights, or train again with a lower learning '
+                'rate'
             )
 
 
