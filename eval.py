@@ -32,8 +32,9 @@ from tool.files.manifest import read_manifest
 from tool.files.maps import read_cam
 from tool.files.pictures import check_size, read_mask
 from tool.files.places import keep_apart
+from tool.files.shown_classes import need_a_class
 from tool.files.stage_of_input import CAMS, MASKS, PREDICTING, describe, need_stage
-from tool.method.class_set import ClassSet
+from tool.method.class_set import MASK_COLOURS, ClassSet
 from tool.method.metrics import (
     THRESHOLDS,
     cam_prediction,
@@ -83,6 +84,8 @@ class Inputs:
     # score the CAMs at all background scores
     curve: bool
     classes: ClassSet
+    # one of MASK_COLOURS, how masks are read
+    mask_colours: str = MASK_COLOURS[0]
 
 
 def parse_args() -> argparse.Namespace:
@@ -100,6 +103,7 @@ def parse_args() -> argparse.Namespace:
         default='png',
         help='what --predict_dir holds: masks (png) or CAMs (npy)',
     )
+    command_line.add_mask_colours_flag(parser)
     parser.method.add_argument(
         '--t',
         type=command_line.number(float, 0, 1),
@@ -159,7 +163,11 @@ def main(args: argparse.Namespace) -> None:
     check_files(args.gt_dir, names, '.png', f'check --gt_dir and {args.list}')
     need_stage(args.predict_dir, CAMS if args.type == 'npy' else MASKS, '--predict_dir')
     note_predicted_truth(args.gt_dir)
-    inputs = Inputs(args.predict_dir, args.gt_dir, args.type, args.t, args.curve, classes)
+    truths = [os.path.join(args.gt_dir, name + '.png') for name in names]
+    need_a_class(truths, classes, f'--gt_dir {args.gt_dir}', args.mask_colours)
+    inputs = Inputs(
+        args.predict_dir, args.gt_dir, args.type, args.t, args.curve, classes, args.mask_colours
+    )
     total = count_all(inputs, own_share(names), args.jobs)
     if not is_first():
         return
@@ -259,7 +267,7 @@ def count_picture(inputs: Inputs, name: str) -> np.ndarray:
     """
     num_classes = inputs.classes.num_classes
     truth_path = os.path.join(inputs.gt_dir, name + '.png')
-    truth = read_mask(truth_path, inputs.classes)
+    truth = read_mask(truth_path, inputs.classes, inputs.mask_colours)
     path = os.path.join(inputs.predict_dir, f'{name}.{inputs.kind}')
     if inputs.kind == 'npy':
         cam = read_cam(path, inputs.classes, truth.shape)
@@ -267,7 +275,7 @@ def count_picture(inputs: Inputs, name: str) -> np.ndarray:
             return curve_histogram(cam, truth, num_classes)
         prediction = cam_prediction(cam, truth.shape, inputs.threshold)
         return confusion(prediction, truth, num_classes)
-    prediction = read_mask(path, inputs.classes)
+    prediction = read_mask(path, inputs.classes, inputs.mask_colours)
     check_size(
         path,
         prediction.shape,

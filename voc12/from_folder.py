@@ -31,9 +31,10 @@ from tool.files.atomic import need_file, need_folder, write_text
 from tool.files.class_sets import read_classes
 from tool.files.lists import ENDINGS, picture_name
 from tool.files.picture_files import find_pictures, lies_in
-from tool.files.pictures import check_size, image_size, read_mask
+from tool.files.pictures import check_size, image_size, read_mask, write_mask
 from tool.files.reading import open_text
-from tool.method.class_set import BACKGROUND, ClassSet
+from tool.files.shown_classes import need_a_class
+from tool.method.class_set import BACKGROUND, MASK_COLOURS, ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
@@ -243,9 +244,16 @@ def match(
     return pictures, problems, unlabelled
 
 
-def check(picture: Picture, masks: str | None, classes: ClassSet) -> tuple[str, str, str]:
+def check(
+    picture: Picture, masks: str | None, classes: ClassSet, colours: str = MASK_COLOURS[0]
+) -> tuple[str, str, str]:
     """Read a picture and its mask.
 
+    Args:
+        picture: the picture.
+        masks: the folder of masks; None: there are none.
+        classes: the classes that a mask may hold.
+        colours: one of MASK_COLOURS, how masks are read.
     Returns:
         The name of the picture, why it cannot be used, and why its mask cannot; '' if they can.
     """
@@ -256,7 +264,7 @@ def check(picture: Picture, masks: str | None, classes: ClassSet) -> tuple[str, 
     if not path:
         return picture.name, '', ''
     try:
-        mask = read_mask(path, classes)
+        mask = read_mask(path, classes, colours)
         check_size(path, mask.shape, image_size(picture.source))
     except UserError as error:
         return picture.name, '', str(error)
@@ -309,6 +317,7 @@ def parse_args() -> argparse.Namespace:
         'tells files of one name in two folders apart',
     )
     parser.data.add_argument('--masks', help='folder of ground-truth masks, for scoring only')
+    command_line.add_mask_colours_flag(parser)
     data_folder.add_flags(parser)
     args = parser.parse_args()
     if not args.separator.strip():
@@ -347,6 +356,7 @@ def main(args: argparse.Namespace) -> None:
     problems += [problem for problem in (*bad.values(), *bad_masks.values()) if problem]
     good = [picture for picture in pictures if picture.name not in bad]
     masks = masks_of(args.masks, good, bad_masks)
+    need_a_class(list(masks.values()), classes, f'--masks {args.masks}', args.mask_colours)
     lists = data_folder.draw_lists(good, set(masks), args.val, args.seed)
     if not lists.train_aug and not problems:
         raise UserError('the list train would be empty; label more pictures or use a lower --val')
@@ -358,7 +368,11 @@ def main(args: argparse.Namespace) -> None:
         raise UserError('no picture is left for the list train; see bad_files.txt')
 
     data_folder.claim(args.out, settings, outputs, args.overwrite)
-    source_of = {picture.file: picture.source for picture in good} | mask_files
+    source_of = {picture.file: picture.source for picture in good}
+    if args.mask_colours == MASK_COLOURS[0]:
+        source_of |= mask_files
+    else:
+        write_ids(mask_files, args.out, classes, args.mask_colours)
     desc = 'copy' if args.copy else 'link'
     for file in progress(source_of, desc=desc, unit='file'):
         data_folder.place(source_of[file], os.path.join(args.out, file), args.copy)
@@ -381,6 +395,8 @@ def settings_of(
     settings['names'] = args.names
     settings['masks'] = os.path.abspath(args.masks) if args.masks else None
     settings['classes'] = list(classes.foreground)
+    if args.mask_colours != MASK_COLOURS[0]:
+        settings['mask_colours'] = args.mask_colours
     labels = sorted([row.file, *sorted(row.labels)] for row in rows)
     settings['labels'] = data_folder.digest([labels, unlabelled])
     return settings
@@ -390,7 +406,9 @@ def check_all(
     args: argparse.Namespace, pictures: list[Picture], classes: ClassSet
 ) -> tuple[dict[str, str], dict[str, str]]:
     """{name: problem} of the pictures that cannot be used, and of the masks."""
-    function = functools.partial(check, masks=args.masks, classes=classes)
+    function = functools.partial(
+        check, masks=args.masks, classes=classes, colours=args.mask_colours
+    )
     results = pool_map(function, pictures, args.jobs)
     bad: dict[str, str] = {}
     bad_masks: dict[str, str] = {}
@@ -423,6 +441,19 @@ def mask_files_of(masks: dict[str, str]) -> dict[str, str]:
         for folder in MASKS:
             files[f'{folder}/{name}.png'] = source
     return files
+
+
+def write_ids(mask_files: dict[str, str], out: str, classes: ClassSet, colours: str) -> None:
+    """Write masks that are read by their colours with class ids, which all stages read.
+
+    Args:
+        mask_files: as `mask_files_of` returns.
+        out: the data folder.
+        classes: those of the masks.
+        colours: one of MASK_COLOURS.
+    """
+    for file, source in progress(mask_files.items(), desc='masks', unit='file'):
+        write_mask(os.path.join(out, file), read_mask(source, classes, colours))
 
 
 def outputs_of(

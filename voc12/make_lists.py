@@ -24,7 +24,7 @@ from tool.files.lists import read_list
 from tool.files.npy import write_npy
 from tool.files.pictures import read_mask
 from tool.files.places import keep_apart
-from tool.method.class_set import IGNORE, ClassSet
+from tool.method.class_set import IGNORE, MASK_COLOURS, ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.pool import pool_map
@@ -96,22 +96,31 @@ def annotated_classes(path: str, classes: ClassSet) -> set[int]:
     return {classes.names.index(name) for name in found}
 
 
-def image_label(root: str, name: str, classes: ClassSet) -> tuple[str, np.ndarray, str]:
+def image_label(
+    root: str, name: str, classes: ClassSet, colours: str = MASK_COLOURS[0]
+) -> tuple[str, np.ndarray, str]:
     """The image-level label of one picture, from its annotation or else from its mask.
 
+    Args:
+        root: the data folder.
+        name: the picture.
+        classes: its classes.
+        colours: one of MASK_COLOURS, how masks are read.
     Returns:
         (name, multi-hot label float32 [K], folder that it comes from).
     Raises:
         UserError: the picture has neither annotation nor mask, or the file is damaged.
     """
-    found, source = _classes_of_picture(root, name, classes)
+    found, source = _classes_of_picture(root, name, classes, colours)
     label = np.zeros(classes.num_foreground, np.float32)
     for class_id in found:
         label[class_id - 1] = 1
     return name, label, source
 
 
-def _classes_of_picture(root: str, name: str, classes: ClassSet) -> tuple[set[int], str]:
+def _classes_of_picture(
+    root: str, name: str, classes: ClassSet, colours: str
+) -> tuple[set[int], str]:
     """(class ids 1…K in a picture, folder of the file that says so); errors as `image_label`."""
     path = os.path.join(root, 'Annotations', f'{name}.xml')
     if os.path.exists(path):
@@ -119,7 +128,7 @@ def _classes_of_picture(root: str, name: str, classes: ClassSet) -> tuple[set[in
     for folder in MASKS:
         path = os.path.join(root, folder, f'{name}.png')
         if os.path.exists(path):
-            values = np.unique(read_mask(path, classes)).tolist()
+            values = np.unique(read_mask(path, classes, colours)).tolist()
             return set(values) - {0, IGNORE}, folder
     raise UserError(
         f'{path}: no such mask, and no Annotations/{name}.xml either; '
@@ -137,6 +146,7 @@ def parse_args() -> argparse.Namespace:
     parser.output.add_argument(
         '--out_dir', default='voc12', help='folder for the lists and cls_labels.npy'
     )
+    command_line.add_mask_colours_flag(parser)
     command_line.add_jobs_flag(parser, 'reading annotations and masks')
     return parser.parse_args()
 
@@ -144,20 +154,24 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     root = need_folder(args.voc12_root, 'give the VOC2012 folder of the devkit as --voc12_root')
     keep_apart([('--out_dir', args.out_dir)], data_places(root))
-    make(root, args.out_dir, args.jobs)
+    make(root, args.out_dir, args.jobs, args.mask_colours)
 
 
-def make(root: str, out_dir: str, jobs: int) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+def make(
+    root: str, out_dir: str, jobs: int, colours: str = MASK_COLOURS[0]
+) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
     """Write the lists and the labels of a devkit folder, and print how many pictures they have.
 
     Args:
         root: the folder.
         out_dir: folder for the lists and cls_labels.npy.
         jobs: number of processes that read annotations and masks.
+        colours: one of MASK_COLOURS, how masks are read.
     Returns:
         {list: picture names} and {picture name: label}.
     Raises:
-        UserError: no list can be made, or an annotation or a mask is damaged.
+        UserError: no list can be made, an annotation or a mask is damaged, or no picture shows a
+            class.
     """
     lists, skipped = find_lists(root)
     to_label = _names_to_label(lists)
@@ -165,8 +179,14 @@ def make(root: str, out_dir: str, jobs: int) -> tuple[dict[str, list[str]], dict
         reasons = '; '.join(f'{name}: {why}' for name, why in skipped.items())
         raise UserError(f'{root}: no list can be made; {reasons}')
     classes = class_set(root)
-    results = pool_map(partial(image_label, root, classes=classes), to_label, jobs)
+    function = partial(image_label, root, classes=classes, colours=colours)
+    results = pool_map(function, to_label, jobs)
     found = list(progress(results, total=len(to_label), desc='labels'))
+    if not any(label.any() for _, label, _ in found):
+        raise UserError(
+            f'{root}: no picture of its lists shows a class, by its annotation or its mask; check '
+            'Annotations and the values of the masks'
+        )
 
     for name, names in lists.items():
         write_text(os.path.join(out_dir, f'{name}.txt'), '\n'.join(names) + '\n')

@@ -19,6 +19,7 @@ from tool.files.atomic import atomic
 from tool.files.lists import read_list
 from tool.files.pictures import read_mask
 from tool.files.places import keep_apart
+from tool.files.shown_classes import need_a_class
 from tool.run import command_line
 from tool.run.progress import progress
 from voc12.classes import IGNORE
@@ -34,6 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.data.add_argument(
         '--list', required=True, help='list of pictures to make saliency maps of'
     )
+    command_line.add_mask_colours_flag(parser)
     parser.method.add_argument(
         '--blur',
         type=command_line.number(float, 0),
@@ -52,8 +54,10 @@ def main(args: argparse.Namespace) -> None:
     )
     classes = class_set_beside(args.mask_dir)
     check_files(args.mask_dir, names, '.png', 'check --mask_dir and --list')
+    masks = [os.path.join(args.mask_dir, name + '.png') for name in names]
+    need_a_class(masks, classes, f'--mask_dir {args.mask_dir}', args.mask_colours)
     for name in progress(names, desc='saliency'):
-        mask = read_mask(os.path.join(args.mask_dir, name + '.png'), classes)
+        mask = read_mask(os.path.join(args.mask_dir, name + '.png'), classes, args.mask_colours)
         is_object = (mask != 0) & (mask != IGNORE)
         objects = Image.fromarray(is_object.astype(np.uint8) * 255)
         saliency = objects.filter(ImageFilter.GaussianBlur(args.blur))

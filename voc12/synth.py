@@ -531,7 +531,7 @@ def draw_all(
 
     write_image_sets(args.out, Lists(train_names, val_names, train_aug=train_names))
     lists = os.path.join(args.out, 'lists')
-    make_lists.main(argparse.Namespace(voc12_root=args.out, out_dir=lists, jobs=args.jobs))
+    make_lists.make(args.out, lists, args.jobs)
 
 
 def refuse_devkit(out: str) -> None:

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
@@ -16,12 +17,14 @@ from tool.files.pictures import (
     FORMATS,
     check_size,
     image_size,
+    mask_size,
     read_gray,
     read_image,
     read_mask,
     stored_size,
     write_mask,
 )
+from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 from voc12.classes import PALETTE, VOC
 
@@ -210,6 +213,88 @@ def test_palettes_of_the_users_own_are_read(tmp_path, colours):
     image.putpalette(np.array(colours, np.uint8).tobytes())
     image.save(path)
     assert read_mask(path, VOC).tolist() == mask.tolist()
+
+
+def in_colours(mask, kind):
+    """A mask as another program saves its colours."""
+    if kind == 'adaptive palette':
+        return renumbered(mask)
+    if kind == 'fewer colours':
+        image = Image.fromarray(mask)
+        image.putpalette(PALETTE.tobytes())
+        return image.remap_palette(np.unique(mask).tolist())
+    return Image.fromarray(PALETTE[mask]).convert(kind)
+
+
+@pytest.mark.parametrize('kind', ['adaptive palette', 'fewer colours', 'RGB', 'RGBA'])
+def test_masks_are_read_by_their_colours_where_asked_for(tmp_path, kind):
+    path = str(tmp_path / 'm.png')
+    mask = np.repeat(np.array([[0, 3, 12, 20, 255]], np.uint8), 7, axis=0)
+    in_colours(mask, kind).save(path)
+    assert read_mask(path, VOC, 'voc').tolist() == mask.tolist()
+    assert mask_size(path, '', 'voc') == (7, 5)
+    with pytest.raises(UserError, match='--mask_colours voc .*DATA_MASK_COLOURS=voc'):
+        read_mask(path, VOC)
+    if kind in ('RGB', 'RGBA'):
+        with pytest.raises(UserError, match=f'this one is {kind}; .*--mask_colours voc'):
+            mask_size(path, '')
+
+
+def test_our_own_masks_and_grey_ones_are_the_same_by_ids_and_by_colours(tmp_path):
+    path, mask = str(tmp_path / 'm.png'), np.array([[0, 1, 20, 255]], np.uint8)
+    write_mask(path, mask)
+    assert read_mask(path, VOC, 'voc').tolist() == mask.tolist()
+    Image.fromarray(mask).save(path)
+    assert read_mask(path, VOC, 'voc').tolist() == mask.tolist()
+    Image.fromarray(np.array([[0, 21]], np.uint8)).save(path)
+    with pytest.raises(UserError, match='holds value 21'):
+        read_mask(path, VOC, 'voc')
+
+
+@pytest.mark.parametrize('colour', [(1, 0, 0), (255, 255, 255), (0, 64, 129)])
+def test_colours_of_no_class_are_refused_with_their_pixel(tmp_path, colour):
+    path, pixels = str(tmp_path / 'm.png'), PALETTE[np.zeros((4, 6), np.uint8)]
+    pixels[2, 5] = colour
+    Image.fromarray(pixels).save(path)
+    text = ', '.join(map(str, colour))
+    with pytest.raises(UserError, match=rf'the pixel in column 5, row 2 has the colour \({text}\)'):
+        read_mask(path, VOC, 'voc')
+    pixels[2, 5] = PALETTE[4]  # a colour of VOC, but of no class here
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(UserError, match='class ids 0…3 and 255'):
+        read_mask(path, ClassSet.of(['a', 'b', 'c']), 'voc')
+
+
+@pytest.mark.parametrize('kind', ['1', 'LA', 'I;16'])
+@pytest.mark.parametrize('colours', ['ids', 'voc'])
+def test_masks_of_other_modes_are_refused_however_they_are_read(tmp_path, kind, colours):
+    path = str(tmp_path / 'm.png')
+    Image.fromarray(np.zeros((2, 3), np.uint8)).convert(kind).save(path)
+    for read in (lambda: read_mask(path, VOC, colours), lambda: mask_size(path, '', colours)):
+        with pytest.raises(UserError, match=f'must be an 8-bit grey or palette PNG, .* {kind}$'):
+            read()
+
+
+@pytest.mark.parametrize(
+    'pixels', [np.full((2, 3), 40000, np.uint16), np.full((2, 3), 0.5, np.float32)]
+)
+def test_grey_pictures_of_more_than_8_bits_are_refused(tmp_path, pixels):
+    """Read as they are they would be white, or black; the name says nothing about the format."""
+    path = str(tmp_path / 'p.jpg')
+    Image.fromarray(pixels).save(path, 'PNG' if pixels.dtype == np.uint16 else 'TIFF')
+    for read in (read_image, image_size):
+        with pytest.raises(
+            UserError, match='p.jpg: is a grey picture of more than 8 bits .*magick'
+        ):
+            read(path)
+
+
+def test_of_colours_of_16_bits_the_upper_8_are_read(tmp_path):
+    path = str(tmp_path / 'p.png')
+    pixels = np.zeros((2, 3, 3), np.uint16)
+    pixels[0, 1] = (40000, 256, 65535)
+    cv2.imwrite(path, pixels[..., ::-1])  # OpenCV's order is BGR
+    assert np.asarray(read_image(path))[0, 1].tolist() == [156, 1, 255]
 
 
 def test_another_size_is_said_as_width_and_height():

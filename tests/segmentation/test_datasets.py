@@ -12,6 +12,7 @@ from datasets.voc import picture_views, shift_hsv
 from segmentation_toy import config_of, make_devkit
 from tool.run.errors import UserError
 from utils.config import names_of
+from voc12.classes import PALETTE
 
 STILL = dict(
     DATA_RANDOM_H=0,
@@ -117,6 +118,32 @@ def test_every_pseudo_mask_is_checked_before_training(devkit, tmp_path):
         dataset(devkit, DATA_NAME='COCO')
     with pytest.raises(UserError, match='nothere.jpg.*DATA_ROOT'):
         generate_dataset(config, ['nothere'])
+
+
+def test_masks_in_colours_are_refused_or_read_as_the_config_says(devkit, tmp_path):
+    for path in (devkit / 'SegmentationClass').iterdir():
+        Image.fromarray(PALETTE[np.array(Image.open(path))]).save(tmp_path / path.name)
+    colours = {'DATA_PSEUDO_GT': str(tmp_path), **STILL}
+    with pytest.raises(UserError, match='this one is RGB; .*DATA_MASK_COLOURS=voc'):
+        dataset(devkit, **colours)
+    sample = dataset(devkit, **colours, DATA_MASK_COLOURS='voc')[0, 0]
+    assert torch.equal(sample['mask'], dataset(devkit, **STILL)[0, 0]['mask'])
+
+
+def test_masks_that_teach_nothing_are_refused(devkit, tmp_path):
+    for path in (devkit / 'SegmentationClass').iterdir():
+        mask = np.array(Image.open(path))
+        Image.fromarray(mask * 255).save(tmp_path / path.name)
+    with pytest.raises(UserError, match='DATA_PSEUDO_GT = .*none of the 4 masks shows a class'):
+        dataset(devkit, DATA_PSEUDO_GT=str(tmp_path))
+
+
+def test_the_stage_of_the_masks_is_asked(devkit, tmp_path, capsys):
+    dataset(devkit)
+    assert f'no manifest in {devkit}/SegmentationClass: taken for masks' in capsys.readouterr().out
+    (tmp_path / '.manifest.json').write_text('{"stage": "aff_prepare", "alpha": 4}')
+    with pytest.raises(UserError, match='DATA_PSEUDO_GT .*: holds the output of aff_prepare'):
+        dataset(devkit, DATA_PSEUDO_GT=str(tmp_path))
 
 
 def test_views_are_all_scales_with_their_mirror_images(devkit):

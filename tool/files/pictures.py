@@ -3,6 +3,10 @@
 A picture is turned as its EXIF orientation says, here and for all stages: `read_image` turns the
 pixels, `image_size` the size. Masks, saliency maps and predictions are files that belong to the
 turned picture. They are read as they are stored, whatever their EXIF data say.
+
+A picture has 8 bits a channel. Of a colour picture of 16 bits Pillow reads the upper 8. Grey
+pictures of more bits, and of floats, are refused by `read_image` and `image_size`: nobody says
+whether 10, 12 or 16 of the bits are used, and taken as they are they would be white.
 """
 
 import contextlib
@@ -14,7 +18,7 @@ from PIL import ExifTags, Image
 
 from tool.files.atomic import atomic, need_file
 from tool.files.reading import open_file
-from tool.method.class_set import IGNORE, ClassSet, colour_map
+from tool.method.class_set import IGNORE, MASK_COLOURS, ClassSet, colour_map, ids_of_colours
 from tool.run.errors import UserError
 
 # The formats that are read, by their content and not by the ending of the file. Pillow knows forty
@@ -28,6 +32,13 @@ Image.MAX_IMAGE_PIXELS = None
 _PALETTE = colour_map()
 # PIL's names of the 8-bit modes with one channel: palette and grey.
 _GRAY = ('P', 'L')
+# The modes of masks whose colours are read, and of grey ones beside them.
+_COLOURED = (*_GRAY, 'RGB', 'RGBA')
+# What to do with a mask that shows colours where class ids are needed.
+_COLOUR_FIX = (
+    "save the class ids themselves, as 8-bit grey, or let the command read VOC's colours: "
+    '--mask_colours voc (eval.py, voc12), DATA_MASK_COLOURS=voc (segmentation)'
+)
 # What turns a picture upright, by its EXIF orientation; 1 is upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -148,9 +159,20 @@ def read_image(path: str, fix: str = 'check --voc12_root and the image list') ->
         path: the file.
         fix: the end of the message where the file is missing: what the user can do.
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or damaged, or a grey picture of more than 8 bits.
     """
-    return _decode(path, fix, turn=True).convert('RGB')
+    image = _decode(path, fix, turn=True)
+    _check_depth(path, image.mode)
+    return image.convert('RGB')
+
+
+def _check_depth(path: str, mode: str) -> None:
+    """UserError if PIL's mode of a picture is one of integers of 16 or 32 bits, or of floats."""
+    if mode.startswith(('I', 'F')):
+        raise UserError(
+            f'{path}: is a grey picture of more than 8 bits (mode {mode}), which would become '
+            'white; convert it to 8 bits, e.g. with "magick mogrify -auto-level -depth 8"'
+        )
 
 
 def image_size(
@@ -164,9 +186,12 @@ def image_size(
         gray: the file is a mask or a saliency map: give its size as it is stored, and refuse it
             unless it is an 8-bit palette or grey picture.
     Raises:
-        UserError: the file is missing or damaged, or it is not grey.
+        UserError: the file is missing or damaged; a mask is not grey, or a picture is grey with
+            more than 8 bits.
     """
     size, orientation, mode = _read_header(path, fix)
+    if not gray:
+        _check_depth(path, mode)
     if gray and mode not in _GRAY:
         raise UserError(f'{path}: must be an 8-bit grey or palette PNG, this one is {mode}')
     if not gray and orientation in _SWAPS_SIDES:
@@ -263,23 +288,52 @@ def _check_palette(path: str, image: Image.Image, mask: np.ndarray, classes: Cla
     if moved is not None:
         raise UserError(
             f'{path}: index {moved[0]} has the colour of class id {moved[1]}: the colours were '
-            'renumbered when the file was saved; save the class ids themselves, as 8-bit grey'
+            f'renumbered when the file was saved; {_COLOUR_FIX}'
         )
 
 
-def read_mask(path: str, classes: ClassSet) -> np.ndarray:
+def _check_mask_mode(path: str, mode: str, colours: str) -> None:
+    """UserError if PIL's mode of a picture is none of a mask that is read by ids or colours."""
+    if mode in (_GRAY if colours == MASK_COLOURS[0] else _COLOURED):
+        return
+    fix = f'; {_COLOUR_FIX}' if mode in _COLOURED else ''
+    raise UserError(f'{path}: must be an 8-bit grey or palette PNG, this one is {mode}{fix}')
+
+
+def mask_size(path: str, fix: str, colours: str = MASK_COLOURS[0]) -> tuple[int, int]:
+    """(H, W) of a mask as it is stored, from the header of its file.
+
+    Args:
+        path: the file.
+        fix: the end of the message where the file is missing: what the user can do.
+        colours: as for `read_mask`.
+    Raises:
+        UserError: the file is missing or damaged, or it is not a mask.
+    """
+    size, _, mode = _read_header(path, fix)
+    _check_mask_mode(path, mode, colours)
+    return size
+
+
+def read_mask(path: str, classes: ClassSet, colours: str = MASK_COLOURS[0]) -> np.ndarray:
     """Read a mask (ground truth, prediction or pseudo mask).
 
     Args:
         path: the file.
         classes: the classes, C with the background, that the mask may hold.
+        colours: one of MASK_COLOURS. 'ids': the values of the pixels, in a palette picture its
+            indices, are class ids. 'voc': the colours are those of VOC's colour map, at any
+            indices; the values of a grey picture, which has no colours, are class ids.
     Returns:
         uint8 [H, W], class ids 0…C−1 and 255 (ignore).
     Raises:
-        UserError: the file is missing, damaged or not a mask, it holds another value, or its
-            palette shows the colours of VOC's colour map at other indices.
+        UserError: the file is missing, damaged or not a mask, it holds another value or colour, or
+            its palette shows the colours of VOC's colour map at other indices.
     """
-    image = _read_gray_picture(path, 'check the mask folder and the image list')
+    image = _decode(path, 'check the mask folder and the image list')
+    _check_mask_mode(path, image.mode, colours)
+    if colours != MASK_COLOURS[0] and image.mode != 'L':
+        return _mask_of_colours(path, image, classes)
     mask = np.array(image)
     if image.mode == 'P':
         _check_palette(path, image, mask, classes)
@@ -291,6 +345,22 @@ def read_mask(path: str, classes: ClassSet) -> np.ndarray:
             f'{IGNORE} for ignore'
         )
     return mask
+
+
+def _mask_of_colours(path: str, image: Image.Image, classes: ClassSet) -> np.ndarray:
+    """The class ids of a palette or RGB picture in VOC's colours; see `read_mask`."""
+    rgb = np.asarray(image.convert('RGB'))
+    mask = ids_of_colours(rgb, classes.num_classes)
+    unknown = np.argwhere(mask < 0)
+    if len(unknown):
+        row, column = unknown[0]
+        red, green, blue = rgb[row, column].tolist()
+        raise UserError(
+            f'{path}: the pixel in column {column}, row {row} has the colour ({red}, {green}, '
+            f'{blue}); VOC has other colours for class ids 0…{classes.num_classes - 1} and '
+            f'{IGNORE}; save the mask without smoothing and loss of colours'
+        )
+    return mask.astype(np.uint8)
 
 
 def write_mask(path: str, mask: np.ndarray) -> None:

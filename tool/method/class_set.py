@@ -8,6 +8,8 @@ import numpy as np
 
 IGNORE = 255  # value of mask pixels that no loss and no score counts
 BACKGROUND = 'background'  # name of class 0
+# What a mask file says the classes by: the values of its pixels, or VOC's colours.
+MASK_COLOURS = ('ids', 'voc')
 
 
 @dataclass(frozen=True)
@@ -93,3 +95,28 @@ def colour_map() -> np.ndarray:
             bit_of_colour = bit_of_id << (7 - group)
             palette[:, channel] |= bit_of_colour.astype(np.uint8)
     return palette
+
+
+def ids_of_colours(colours: np.ndarray, num_classes: int) -> np.ndarray:
+    """The class ids that colours stand for in VOC's colour map.
+
+    Args:
+        colours: RGB, uint8 [..., 3].
+        num_classes: C, the number of classes with the background.
+    Returns:
+        int64 [...]: 0…C−1, 255 for the colour of ignored pixels, and −1 for any other colour.
+    """
+    class_ids = np.array([*range(num_classes), IGNORE])
+    codes_of_classes = _colour_codes(colour_map()[class_ids])
+    order = np.argsort(codes_of_classes)
+    sorted_codes = codes_of_classes[order]
+    codes = _colour_codes(colours)
+    places = np.searchsorted(sorted_codes, codes).clip(max=len(class_ids) - 1)
+    is_known = sorted_codes[places] == codes
+    return np.where(is_known, class_ids[order][places], -1)
+
+
+def _colour_codes(colours: np.ndarray) -> np.ndarray:
+    """RGB colours [..., 3] as whole numbers [...], one for each colour."""
+    red, green, blue = np.moveaxis(colours.astype(np.int64), -1, 0)
+    return (red << 16) | (green << 8) | blue

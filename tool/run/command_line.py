@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from tool.method.class_set import MASK_COLOURS
 from tool.method.crf import BACKENDS, check_backend
 from tool.run import interrupts, workers
 from tool.run.errors import Interrupted, UserError, shortened
@@ -446,6 +447,18 @@ def add_workers_flag(parser: Parser) -> None:
         type=number(int, 0, 1000),
         default=min(8, default_jobs()),
         help='number of processes that load pictures',
+    )
+
+
+def add_mask_colours_flag(parser: Parser) -> None:
+    """Add --mask_colours."""
+    parser.data.add_argument(
+        '--mask_colours',
+        choices=MASK_COLOURS,
+        default=MASK_COLOURS[0],
+        help='what the masks say the classes by: ids, the values of the pixels (of a palette its '
+        "indices), or voc, VOC's colours, in palette and RGB pictures alike, as image editors save "
+        'them',
     )
 
 

@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import Dataset
 
 from tool.files.atomic import need_folder
-from tool.files.pictures import check_size, image_size, read_image, read_mask
+from tool.files.pictures import check_size, image_size, mask_size, read_image, read_mask
+from tool.files.shown_classes import need_a_class
 from tool.files.stage_of_input import MASKS, need_stage
 from tool.run.errors import UserError
 from tool.run.progress import progress
@@ -46,8 +47,8 @@ class VOCDataset(Dataset):
         config: an experiment's config; its DATA_* keys and TRAIN_SEED are used.
         names: names of the pictures. The mask of a picture is DATA_PSEUDO_GT/<name>.png.
     Raises:
-        UserError: a picture or mask is missing, or their sizes differ. The headers of all files
-            are checked before training starts.
+        UserError: a picture or mask is missing, their sizes differ, or no mask shows a class. The
+            headers of all files are checked before training starts.
     """
 
     def __init__(self, config: dict, names: list[str]):
@@ -62,9 +63,13 @@ class VOCDataset(Dataset):
         desc = f'checking {config["DATA_PSEUDO_GT"]}'
         for name in progress(names, desc=desc, unit='file', quiet=not is_first()):
             path = self.mask_path(name)
-            mask_size = image_size(path, 'check DATA_PSEUDO_GT and the image list', gray=True)
+            fix = 'check DATA_PSEUDO_GT and the image list'
+            size = mask_size(path, fix, config['DATA_MASK_COLOURS'])
             picture_size = image_size(image_path(config['DATA_ROOT'], name))
-            check_size(path, mask_size, picture_size, what='the mask is')
+            check_size(path, size, picture_size, what='the mask is')
+        where = f'DATA_PSEUDO_GT = {config["DATA_PSEUDO_GT"]}'
+        masks = [self.mask_path(name) for name in names]
+        need_a_class(masks, self.classes, where, config['DATA_MASK_COLOURS'])
 
     def mask_path(self, name: str) -> str:
         """Path of the pseudo mask of a picture."""
@@ -80,7 +85,7 @@ class VOCDataset(Dataset):
         name = self.names[index]
         rng = sample_rng(config['TRAIN_SEED'], epoch, index)
         image = np.asarray(read_image(image_path(config['DATA_ROOT'], name)))
-        mask = read_mask(self.mask_path(name), self.classes)
+        mask = read_mask(self.mask_path(name), self.classes, config['DATA_MASK_COLOURS'])
 
         limits = np.array(
             [config['DATA_RANDOM_H'], config['DATA_RANDOM_S'], config['DATA_RANDOM_V']]

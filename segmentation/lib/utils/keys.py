@@ -6,6 +6,7 @@ The defaults are the published values. An experiment's config.py holds only the 
 from dataclasses import dataclass
 from typing import Any
 
+from tool.method.class_set import MASK_COLOURS
 from tool.method.crf import BACKENDS, TEST_CRFS
 from tool.run.command_line import AMP
 from voc12.classes import NUM_CLASSES
@@ -74,6 +75,13 @@ KEYS = {
         "the devkit's VOC2012 folder; paths are relative to the folder where python is started",
     ),
     'DATA_PSEUDO_GT': Key(str, '', 'folder of the pseudo masks <name>.png; training needs it'),
+    'DATA_MASK_COLOURS': Key(
+        str,
+        MASK_COLOURS[0],
+        "what masks say the classes by: ids, the values of the pixels, or voc, VOC's colours in "
+        'palette and RGB pictures; it holds for DATA_PSEUDO_GT and for the ground truth of a test',
+        choices=MASK_COLOURS,
+    ),
     'DATA_TRAIN_LIST': Key(
         str,
         'train_aug',

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tool.files.pictures import check_size, read_mask, write_mask
-from tool.method.class_set import ClassSet
+from tool.method.class_set import MASK_COLOURS, ClassSet
 from tool.method.crf import CrfPreset, crf_from_probs
 from tool.method.metrics import confusion, scores
 from tool.run.pool import pool_map
@@ -53,11 +53,11 @@ def write_prediction(
         write_mask(os.path.join(outputs.crf, name + '.png'), refined)
 
 
-def _confusion(classes: ClassSet, paths: tuple[str, str]) -> np.ndarray:
+def _confusion(classes: ClassSet, colours: str, paths: tuple[str, str]) -> np.ndarray:
     """Confusion matrix [C, C + 1] of one picture, from the paths of prediction and ground truth."""
     prediction_path, truth_path = paths
     prediction = read_mask(prediction_path, classes)
-    truth = read_mask(truth_path, classes)
+    truth = read_mask(truth_path, classes, colours)
     check_size(
         prediction_path,
         prediction.shape,
@@ -69,7 +69,12 @@ def _confusion(classes: ClassSet, paths: tuple[str, str]) -> np.ndarray:
 
 
 def evaluate(
-    out_dir: str, truth_dir: str, names: list[str], jobs: int, classes: ClassSet
+    out_dir: str,
+    truth_dir: str,
+    names: list[str],
+    jobs: int,
+    classes: ClassSet,
+    colours: str = MASK_COLOURS[0],
 ) -> dict[str, float]:
     """Score the predictions out_dir/<name>.png against the masks truth_dir/<name>.png.
 
@@ -77,6 +82,7 @@ def evaluate(
         names: names of the pictures.
         jobs: number of processes.
         classes: classes of the masks.
+        colours: one of MASK_COLOURS, how the ground truth is read.
     Returns:
         {class: IoU in percent, …, 'mIoU': …}.
     Raises:
@@ -86,5 +92,5 @@ def evaluate(
     for name in names:
         file = name + '.png'
         paths.append((os.path.join(out_dir, file), os.path.join(truth_dir, file)))
-    total = sum(pool_map(functools.partial(_confusion, classes), paths, jobs))
+    total = sum(pool_map(functools.partial(_confusion, classes, colours), paths, jobs))
     return scores(total, classes.names)

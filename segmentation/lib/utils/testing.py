@@ -28,6 +28,7 @@ from network.device import to_device
 from tool.files.manifest import fingerprint, missing
 from tool.files.picture_stage import CatchesProblems, Output, PictureStage, claim_folders
 from tool.files.records import Inputs
+from tool.files.shown_classes import need_a_class
 from tool.method.class_set import ClassSet
 from tool.method.crf import TEST_CRFS
 from tool.method.metrics import table
@@ -147,7 +148,7 @@ def main(args: argparse.Namespace) -> None:
     allow_tf32(args.tf32 == 'on')
     names = names_of(config, args.list or args.split)
     check_images(config['DATA_ROOT'], names, 'DATA_ROOT')
-    truth_dir = find_truth(config, args.split, names)
+    truth_dir = find_truth(config, args.split, names, classes)
     weights = args.weights or os.path.join(config['MODEL_SAVE_DIR'], config['EXP_NAME'] + '.pth')
     net = to_device(load_net(config, weights, classes), device).eval()
     config = own_normalisation(config, net)
@@ -188,7 +189,8 @@ def main(args: argparse.Namespace) -> None:
         print(f'wrote {", ".join(output.folder for output in wanted)}')
         out_dir = wanted[0].folder
         if truth_dir:
-            print(table(evaluate(out_dir, truth_dir, names, args.jobs, classes)))
+            colours = config['DATA_MASK_COLOURS']
+            print(table(evaluate(out_dir, truth_dir, names, args.jobs, classes, colours)))
         if args.submission:
             write_submission(args.submission, out_dir, config['DATA_ROOT'], names)
             print(f'wrote {args.submission}: {len(names)} pictures, checked')
@@ -217,11 +219,11 @@ def check_flags(args: argparse.Namespace, classes: ClassSet) -> None:
         )
 
 
-def find_truth(config: dict, split: str, names: list[str]) -> str | None:
+def find_truth(config: dict, split: str, names: list[str], classes: ClassSet) -> str | None:
     """The folder of ground-truth masks; None for the test split, which has none.
 
     Raises:
-        UserError: the mask of a picture is missing.
+        UserError: the mask of a picture is missing, or none shows a class.
     """
     if split == 'test':
         return None
@@ -232,6 +234,8 @@ def find_truth(config: dict, split: str, names: list[str]) -> str | None:
             f'{truth_dir}/{lost[0]}.png: no such mask ({len(lost)} of {len(names)} pictures have '
             'none); use --split test for pictures without ground truth'
         )
+    paths = [os.path.join(truth_dir, name + '.png') for name in names]
+    need_a_class(paths, classes, truth_dir, config['DATA_MASK_COLOURS'])
     return truth_dir
 
 
