@@ -73,10 +73,13 @@ def read_saliency(path: str) -> Image.Image:
 
 
 def check_saliency(saliency_root: str, voc12_root: str, names: list[str]) -> None:
-    """Check that every picture has a saliency map; only file headers are read.
+    """Check that every picture has a saliency map, and that not all of them are black.
+
+    Only the headers of files are read, and maps until one shows something, mostly the first.
 
     Raises:
-        UserError: a map is missing, is not an 8-bit grey PNG, or has another size than its picture.
+        UserError: a map is missing, is not an 8-bit grey PNG, or has another size than its picture;
+            or all maps are black.
     """
     need_folder(
         saliency_root,
@@ -88,6 +91,15 @@ def check_saliency(saliency_root: str, voc12_root: str, names: list[str]) -> Non
         size = image_size(path, 'check --saliency_root', gray=True)
         picture_size = image_size(image_path(voc12_root, name))
         check_size(path, size, picture_size, what='saliency map is')
+    if len(names) < 2:  # a single picture may show nothing
+        return
+    for name in names:
+        if np.asarray(read_saliency(saliency_path(saliency_root, name))).any():
+            return
+    raise UserError(
+        f'{saliency_root}: the saliency maps of all {len(names)} pictures are black; saliency is '
+        '0…255, so multiply maps of 0…1 by 255 before they are saved'
+    )
 
 
 @dataclass(frozen=True)

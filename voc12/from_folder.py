@@ -31,7 +31,14 @@ from tool.files.atomic import need_file, need_folder, write_text
 from tool.files.class_sets import read_classes
 from tool.files.lists import ENDINGS, picture_name
 from tool.files.picture_files import find_pictures, lies_in
-from tool.files.pictures import check_size, image_size, read_mask, write_mask
+from tool.files.pictures import (
+    check_size,
+    image_size,
+    is_turned,
+    read_mask,
+    stored_size,
+    write_mask,
+)
 from tool.files.reading import open_text
 from tool.files.shown_classes import need_a_class
 from tool.method.class_set import BACKGROUND, MASK_COLOURS, ClassSet
@@ -271,6 +278,16 @@ def check(
     return picture.name, '', ''
 
 
+def fits_both(picture: Picture) -> bool:
+    """Whether the size of a mask does not tell if it was drawn on the turned picture.
+
+    So it is where the EXIF orientation turns a picture by 180°, mirrors it, or turns a square one.
+    """
+    if not is_turned(picture.source):
+        return False
+    return image_size(picture.source) == stored_size(picture.source)
+
+
 def mask_path(masks: str, picture: Picture) -> str:
     """Path of the mask of a picture in --masks; '' where it has none.
 
@@ -385,6 +402,13 @@ def main(args: argparse.Namespace) -> None:
 
     data_folder.report(classes, good, lists, args.out)
     report_rest(args, len(good), len(masks), unlabelled)
+    turned = [picture.file for picture in good if picture.name in masks and fits_both(picture)]
+    if turned:
+        print(
+            f'{len(turned)} pictures with masks are turned by their EXIF orientation and keep '
+            f'their size, e.g. {turned[0]}; make sure that their masks were drawn on the turned '
+            'picture'
+        )
 
 
 def settings_of(

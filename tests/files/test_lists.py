@@ -59,7 +59,12 @@ def test_a_name_twice_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     'content, message',
-    [(b'\n \n', 'the list is empty'), (b'\xff\xfe\x00', 'not a readable text file')],
+    [
+        (b'\n \n', 'the list is empty'),
+        (b'\xff\xfe\x00', 'not a readable text file'),
+        ('cat\n'.encode('utf-16-le'), 'line 1 holds zero bytes'),
+        ('cat\n'.encode('utf-32'), 'line 1 holds zero bytes'),
+    ],
 )
 def test_bad_lists(tmp_path, content, message):
     path = tmp_path / 'list.txt'

@@ -1,10 +1,14 @@
 """tool/files/maps.py: maps of CAMs and CRFs, in both layouts, and what is none."""
 
+import re
+
 import numpy as np
 import pytest
+import torch
 
 from tool.files.maps import maps_size, read_cam, read_maps
 from tool.files.npy import write_npy
+from tool.method.maps import scale_scores
 from tool.run.errors import UserError
 from voc12.classes import VOC
 
@@ -60,8 +64,6 @@ def test_a_cam_has_no_class_20(path):
         (np.inf, 'the map of class 4 holds values that are not finite'),
         (-np.inf, 'the map of class 4 holds values that are not finite'),
         (255, 'the map of class 4 goes up to 255; scores are in 0…1'),
-        (-4.5, 'the map of class 4 goes down to -4.5; scores are in 0…1'),
-        (-0.002, 'the map of class 4 goes down to -0.002; scores are in 0…1'),
     ],
 )
 def test_one_pixel_that_is_no_score_is_refused(path, value, message):
@@ -70,6 +72,25 @@ def test_one_pixel_that_is_no_score_is_refused(path, value, message):
     write_npy(path, maps)
     with pytest.raises(UserError, match=message):
         read_cam(path, VOC)
+
+
+@pytest.mark.parametrize('values', [(-4.5, -4.4), (-0.002, -0.003), (-1, -np.float32(1.0001))])
+def test_several_values_below_0_are_no_scores(path, values):
+    class_map = np.zeros((3, 4), np.float32)
+    class_map[1, 1:3] = values
+    write_npy(path, {4: class_map})
+    lowest = re.escape(f'{min(values):g}')
+    with pytest.raises(UserError, match=f'class 4 has several values below 0, down to {lowest};'):
+        read_cam(path, VOC)
+
+
+@pytest.mark.parametrize(
+    'scores', [[[0.0, 0.0]], [[0.5, 0.5], [0.5, 0.5001]], [[0.9, 0.9, 1.0]], [[-1.0, 0.2]]]
+)
+def test_the_floor_of_seams_scaling_is_read_as_it_is(path, scores):
+    scaled = scale_scores(torch.tensor(scores)).numpy()
+    write_npy(path, {4: scaled})
+    assert scaled.min() < 0 and (read_cam(path, VOC)[4] == scaled).all()
 
 
 @pytest.mark.parametrize('value', [1.05, -1e-4])  # rounding, or another way of scaling

@@ -19,6 +19,7 @@ PUBLISHED = {
     'DATA_NAME': 'VOCDataset',
     'DATA_ROOT': '../../../VOC2012',
     'DATA_PSEUDO_GT': '',
+    'DATA_MASK_COLOURS': 'ids',
     'DATA_TRAIN_LIST': 'train_aug',
     'DATA_WORKERS': 4,
     'DATA_MEAN': [0.485, 0.456, 0.406],

@@ -121,12 +121,12 @@ def test_cams_are_taken_without_a_word(data, tmp_path, run, name):
 @pytest.mark.parametrize('value', [np.nan, -3, 255])
 @pytest.mark.parametrize('name', [*READ_CAMS, 'make_pseudo_masks'])
 def test_no_command_reads_maps_that_are_no_scores(data, tmp_path, refused, name, value):
-    """One pixel of one map is enough, in any picture."""
+    """Two pixels of one map are enough, in any picture."""
     (tmp_path / 'out').mkdir()
     for file in (data / 'foreign').glob('*.npy'):
         maps = read_npy(str(file))
         if '000001' in file.name:
-            maps[1][0, 0] = value
+            maps[1][0, :2] = (value, value / 2)
         write_npy(str(tmp_path / 'maps' / file.name), maps)
     script, flags = command(data, name, tmp_path / 'maps', tmp_path / 'out')
     refused(script, flags, '2007_000001.npy: the map of class 1')

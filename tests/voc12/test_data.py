@@ -7,7 +7,7 @@ from PIL import Image
 
 from mini import make_voc
 from tool.files.lists import read_labels
-from tool.files.pictures import read_mask
+from tool.files.pictures import image_size, read_mask
 from tool.run.errors import UserError
 from voc12.classes import VOC
 from voc12.data import (
@@ -161,3 +161,16 @@ def test_saliency_of_0_and_1_is_refused(tmp_path):
     for values in ([[0, 0]], [[0, 1, 255]]):  # nothing salient; a map as it should be
         Image.fromarray(np.uint8(values)).save(path)
         assert np.asarray(read_saliency(path)).tolist() == values
+
+
+def test_saliency_maps_that_are_all_black_are_refused(voc):
+    root, names, _ = voc
+    maps = f'{root}/SALImages'
+    for name in names:
+        size = image_size(f'{root}/JPEGImages/{name}.jpg')
+        Image.fromarray(np.zeros(size, np.uint8)).save(f'{maps}/{name}.png')
+    with pytest.raises(UserError, match='the saliency maps of all 4 pictures are black'):
+        check_saliency(maps, root, names)
+    check_saliency(maps, root, names[:1])  # a single picture may show nothing
+    Image.fromarray(np.full(size, 200, np.uint8)).save(f'{maps}/{names[-1]}.png')
+    check_saliency(maps, root, names)

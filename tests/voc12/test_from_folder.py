@@ -205,6 +205,20 @@ def test_a_mask_has_the_size_of_the_turned_picture(photos, run, refused):
     assert (data / 'JPEGImages' / '1.jpg').read_bytes() == (photos / 'cat' / '1.jpg').read_bytes()
 
 
+@pytest.mark.parametrize(
+    'orientation, size, is_said', [(3, (6, 4), True), (6, (5, 5), True), (6, (6, 4), False)]
+)
+def test_masks_whose_size_does_not_tell_how_they_were_drawn_are_said(
+    photos, run, orientation, size, is_said
+):
+    save(photos / 'cat' / '1.jpg', orientation, size)
+    turned = size[::-1] if orientation == 6 else size
+    write_mask(str(photos / 'masks' / '1.png'), np.ones(turned[::-1], np.uint8))
+    code, out, _ = run(COMMAND, *flags(photos, '--by_folder', '--masks', photos / 'masks'))
+    assert code == 0
+    assert ('1 pictures with masks are turned' in out) == is_said
+
+
 @pytest.fixture
 def same_names(tmp_path):
     """cat/001, cat/002, dog/001 and dog/2021/001."""

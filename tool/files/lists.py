@@ -60,6 +60,11 @@ def read_list(path: str) -> list[str]:
                 f'{path}: line {number} has {len(line):,} characters; one image name a line is '
                 'expected'
             )
+        if '\0' in line:
+            raise UserError(
+                f'{path}: line {number} holds zero bytes, as texts in UTF-32 do, or in UTF-16 '
+                'without a byte-order mark; save it as plain text in UTF-8'
+            )
         name = picture_name(_first_of_two(line) or line)
         if name in line_of:
             raise UserError(

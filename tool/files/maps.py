@@ -7,10 +7,12 @@ from tool.files.pictures import check_size
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 
-# Scores and probabilities are in 0…1. Above the larger limit a file holds something else, such as
-# grey levels 0…255 or logits, and below the smaller one raw outputs of a network, from which nobody
-# took the ReLU. Between the limits, rounding and other ways of scaling are allowed. Every command
-# reads maps through this module, so this is the one place that decides what maps are.
+# Scores and probabilities are in 0…1, and every command reads maps through this module, so this is
+# the one place that decides what maps are. Between the two limits, rounding and other ways of
+# scaling are allowed. Above them a file holds something else, such as grey levels 0…255 or logits.
+# Below them a map may have one value, its floor: SEAM's published scaling (`scale_scores`) gives
+# the smallest scores of a map such a value, in the published code's own files down to −15. Several
+# values below are raw outputs of a network, from which nobody took the ReLU.
 LARGEST = 2.0
 SMALLEST = -1e-3
 
@@ -78,10 +80,10 @@ def _check_values(path: str, class_id: int, class_map: np.ndarray) -> None:
             f'{path}: the map of class {class_id} goes up to {highest:g}; scores are in 0…1, so '
             'divide each map by its maximum'
         )
-    if lowest < SMALLEST:
+    if lowest < SMALLEST and class_map[class_map < SMALLEST].max() > lowest:
         raise UserError(
-            f'{path}: the map of class {class_id} goes down to {lowest:g}; scores are in 0…1, so '
-            'set what is below 0 to 0 and divide each map by its maximum'
+            f'{path}: the map of class {class_id} has several values below 0, down to {lowest:g}; '
+            'scores are in 0…1, so set what is below 0 to 0 and divide each map by its maximum'
         )
 
 

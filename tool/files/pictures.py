@@ -206,6 +206,12 @@ def stored_size(path: str) -> tuple[int, int]:
     return size
 
 
+def is_turned(path: str) -> bool:
+    """Whether the EXIF orientation turns or mirrors a picture; errors as `image_size`."""
+    _, orientation, _ = _read_header(path, 'check --voc12_root and the image list')
+    return orientation != 1
+
+
 def _read_header(path: str, fix: str) -> tuple[tuple[int, int], int, str]:
     """The stored size (H, W), the EXIF orientation and the mode of a picture."""
     with _open_path(path, fix) as image:

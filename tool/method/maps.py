@@ -91,8 +91,8 @@ def scale_scores(maps: torch.Tensor) -> torch.Tensor:
         s = (a' − min a − ε) / (max a − min a + ε)
 
     As published there is no ReLU at the end. So the floor of a map whose minimum is 0 is slightly
-    negative, and that of a map that is positive everywhere, −(min a + ε) / (max a − min a + ε), can
-    reach −1.
+    negative, that of a map of zeros is −1, and that of a map that is positive everywhere,
+    −(min a + ε) / (max a − min a + ε), has no limit.
     """
     maps = F.relu(maps)
     low = maps.amin((-2, -1), keepdim=True)
