@@ -2,7 +2,7 @@
 
 import pytest
 
-from tool.files.manifest import claim
+from tool.files.manifest import claim_all
 from tool.files.stage_of_input import AFFINITY_MAPS, CAMS, MASKS, PROBABILITIES, need_stage
 from tool.run.errors import UserError
 
@@ -14,7 +14,7 @@ def made_by(tmp_path):
     def make(stage, **settings):
         folder = tmp_path / stage
         folder.mkdir(exist_ok=True)
-        claim(str(folder), {'stage': stage, **settings})
+        claim_all([(str(folder), {'stage': stage, **settings})])
         return str(folder)
 
     return make
@@ -65,7 +65,7 @@ def test_the_message_names_the_alpha_of_crf_maps(made_by):
 @pytest.mark.parametrize('settings', [None, {'list': 'a.txt'}])
 def test_what_a_folder_without_a_stage_is_taken_for_is_printed(tmp_path, capsys, settings):
     if settings is not None:
-        claim(str(tmp_path), settings)
+        claim_all([(str(tmp_path), settings)])
     need_stage(str(tmp_path), CAMS, '--cam_dir')
     assert capsys.readouterr().out == f'no manifest in {tmp_path}: taken for {CAMS.what}\n'
 

@@ -7,7 +7,7 @@ from mini import make_voc
 from network.resnet38_aff import Net
 from recipe import fill
 from tool.files.checkpoints import save_checkpoint
-from tool.files.manifest import claim
+from tool.files.manifest import claim_all
 from tool.files.npy import read_npy, write_npy
 from tool.files.pictures import image_size, write_mask
 
@@ -16,7 +16,7 @@ COUNT = 3
 
 def write_masks(root, folder, settings):
     """A folder of masks that show class 1 everywhere, with a manifest."""
-    claim(str(folder), settings)
+    claim_all([(str(folder), settings)])
     for name in (root / 'list.txt').read_text().split():
         size = image_size(str(root / 'JPEGImages' / f'{name}.jpg'))
         write_mask(str(folder / f'{name}.png'), np.ones(size, np.uint8))
@@ -36,7 +36,7 @@ def data(tmp_path_factory):
     }
     for folder, settings in made.items():
         if settings:
-            claim(str(root / folder), settings)
+            claim_all([(str(root / folder), settings)])
         for name in names:
             size = image_size(str(root / 'JPEGImages' / f'{name}.jpg'))
             maps = {0: np.full(size, 0.6, np.float32), 1: np.full(size, 0.4, np.float32)}
