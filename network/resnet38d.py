@@ -7,10 +7,10 @@ published checkpoints.
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from network.backbone import Backbone
+from network.norm_relu import norm_relu
 from tool.run.errors import UserError
 
 FULL_CHANNELS = 4096  # channels of the last feature map at width 1
@@ -111,9 +111,9 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The output and the first BN-ReLU output, which is a tap in some blocks."""
-        first = F.relu(self.bn_branch2a(x), inplace=True)
+        first = norm_relu(self.bn_branch2a, x)
         y = self.conv_branch2a(first)
-        y = F.relu(self.bn_branch2b1(y), inplace=True)
+        y = norm_relu(self.bn_branch2b1, y)
         y = self.conv_branch2b1(y)
         if self.same_shape:
             y += x
@@ -152,11 +152,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The output and the first BN-ReLU output, which is a tap in b6."""
-        first = F.relu(self.bn_branch2a(x), inplace=True)
+        first = norm_relu(self.bn_branch2a, x)
         y = self.conv_branch2a(first)
-        y = F.relu(self.bn_branch2b1(y), inplace=True)
+        y = norm_relu(self.bn_branch2b1, y)
         y = self.conv_branch2b1(self.dropout_2b1(y))
-        y = F.relu(self.bn_branch2b2(y), inplace=True)
+        y = norm_relu(self.bn_branch2b2, y)
         y = self.conv_branch2b2(self.dropout_2b2(y))
         y += self.conv_branch1(first)
         return y, first
@@ -222,7 +222,7 @@ class ResNet38(Backbone):
         """
         x, taps = self.before_b7(x)
         x = self.b7(x)[0]
-        taps['conv6'] = F.relu(self.bn7(x), inplace=True)
+        taps['conv6'] = norm_relu(self.bn7, x)
         return taps
 
     def before_b7(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

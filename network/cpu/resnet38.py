@@ -6,13 +6,13 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from network.cam_net import CamHeads
 from network.cpu.convolutions import StridedConv1x1, WinogradConv, infers_in_float32, infers_on_cpu
 from network.cpu.dropout import after_dropout
 from network.cpu.put_over import put_over
+from network.norm_relu import norm_relu
 from network.resnet38d import Block, Bottleneck, ResNet38
 
 STRIP = 8  # rows of conv6 that are in memory at once
@@ -45,8 +45,8 @@ class SameShapeBlock(Block):
     """
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
-        y = self.conv_branch2a(F.relu(self.bn_branch2a(x), inplace=True))
-        y = self.conv_branch2b1(F.relu(self.bn_branch2b1(y), inplace=True))
+        y = self.conv_branch2a(norm_relu(self.bn_branch2a, x))
+        y = self.conv_branch2b1(norm_relu(self.bn_branch2b1, y))
         y += x
         return y, None
 
@@ -63,11 +63,11 @@ class BottleneckInHalves(Bottleneck):
 
     def narrow(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The first BN-ReLU output, and the branch before its last, widest convolution."""
-        first = F.relu(self.bn_branch2a(x), inplace=True)
+        first = norm_relu(self.bn_branch2a, x)
         y = self.conv_branch2a(first)
-        y = F.relu(self.bn_branch2b1(y), inplace=True)
+        y = norm_relu(self.bn_branch2b1, y)
         y = after_dropout(self.conv_branch2b1, self.dropout_2b1, y)
-        return first, F.relu(self.bn_branch2b2(y), inplace=True)
+        return first, norm_relu(self.bn_branch2b2, y)
 
     def widen(self, first: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """The output, made from the results of `narrow`; each pixel depends on itself alone."""
@@ -101,7 +101,7 @@ class CamInStrips:
 
     def cam_of_strip(self, first: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """The fc8 output, [N, C, rows, w], of some rows of the results of `b7.narrow`."""
-        conv6 = F.relu(self.bn7(self.b7.widen(first, y)), inplace=True)
+        conv6 = norm_relu(self.bn7, self.b7.widen(first, y))
         return self.fc8(conv6)
 
 
