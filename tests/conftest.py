@@ -5,11 +5,28 @@ import os
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tool.run import command_line
 
 # an unexpected error of a command fails its test with a traceback
 os.environ.setdefault(command_line.TRACEBACK, '1')
+
+# Examples of hypothesis. By default they are the same in every run, so that no run fails by chance;
+# `--hypothesis-profile=search` tries many others and remembers those that failed.
+_FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+settings.register_profile(
+    'same',
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=100,
+    suppress_health_check=_FIXTURES,
+)
+settings.register_profile(
+    'search', deadline=None, max_examples=1000, suppress_health_check=_FIXTURES
+)
+settings.load_profile('same')
 
 
 @pytest.fixture

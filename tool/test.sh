@@ -7,7 +7,10 @@ case "${1:-}" in
     --all_pythons | --pythons) exec bash tool/test_pythons.sh "$@" ;;
 esac
 . tool/setup.sh
-has_module pytest && has_module ruff && has_module mypy || python -m pip install --quiet pytest ruff mypy
+packages="pytest hypothesis ruff mypy"
+for package in $packages; do
+    has_module "$package" || { python -m pip install --quiet $packages && break; }
+done
 export OMP_WAIT_POLICY=PASSIVE  # threads that wait do not keep the tests' other processes from running
 python -m ruff check .
 python -m ruff format --check .
