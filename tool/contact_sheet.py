@@ -17,8 +17,8 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tool.files.atomic import atomic, write_text
-from tool.files.lists import read_list, spaced
+from tool.files.atomic import atomic
+from tool.files.lists import read_list, spaced, write_list
 from tool.files.maps import read_cam
 from tool.files.overlays import heat_map, legend_ids
 from tool.files.pictures import check_size, read_image, read_mask
@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
     )
     names = spaced(read_list(args.list), args.rows)
     if args.out_list:
-        write_text(args.out_list, '\n'.join(names) + '\n')
+        write_list(args.out_list, names)
         print(f'{len(names)} names of {args.list}: {args.out_list}')
     if not args.out:
         return

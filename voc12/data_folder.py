@@ -21,6 +21,7 @@ import numpy as np
 from tool.files.atomic import atomic, write_text
 from tool.files.class_sets import FILE as CLASS_FILE
 from tool.files.class_sets import write_classes
+from tool.files.lists import unlistable, write_list
 from tool.files.manifest import MANIFEST, first_difference
 from tool.files.npy import write_npy
 from tool.files.picture_files import lies_in
@@ -139,13 +140,10 @@ def refuse_same_names(pictures: Iterable[Picture], fix: str = 'rename one of the
 def picture_problem(picture: Picture) -> str:
     """Why a picture cannot be used, with the fix; '' if it can."""
     path, name = picture.source, picture.name
-    try:
-        length = len(name.encode('utf-8'))
-    except UnicodeEncodeError:
-        return f'{path}: the name is not UTF-8; rename the file'
-    # a line of an image list loses its outer spaces
-    if not name or name != name.strip() or '\n' in name or '\r' in name:
-        return f'{path}: the name begins or ends with a space, or has a line break; rename the file'
+    problem = unlistable(name)
+    if problem:
+        return f'{path}: the name {problem}; rename the file'
+    length = len(name.encode('utf-8'))
     if length > _LONGEST_NAME:
         return f'{path}: the name has {length} bytes, more than {_LONGEST_NAME}; rename the file'
     try:
@@ -397,7 +395,7 @@ def write_image_sets(out: str, lists: Lists) -> None:
     """Write the lists of the devkit, ImageSets/Segmentation/*.txt."""
     for file, names in list_files(lists).items():
         if file.startswith(IMAGE_SETS):
-            write_text(os.path.join(out, file), '\n'.join(names) + '\n')
+            write_list(os.path.join(out, file), names)
 
 
 def text_files(lists: Lists) -> list[str]:
@@ -415,7 +413,7 @@ def write_lists(out: str, classes: ClassSet, pictures: list[Picture], lists: Lis
         labels[picture.name] = label
     write_npy(os.path.join(out, 'lists', 'cls_labels.npy'), labels)
     for file, names in list_files(lists).items():
-        write_text(os.path.join(out, file), '\n'.join(names) + '\n')
+        write_list(os.path.join(out, file), names)
 
 
 def make_class_set(names: Iterable[str], source: str) -> ClassSet:

@@ -19,8 +19,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tool.files.atomic import need_folder, write_text
-from tool.files.lists import read_list
+from tool.files.atomic import need_folder
+from tool.files.lists import read_list, write_list
 from tool.files.npy import write_npy
 from tool.files.pictures import read_mask
 from tool.files.places import keep_apart
@@ -189,10 +189,9 @@ def make(
         )
 
     for name, names in lists.items():
-        write_text(os.path.join(out_dir, f'{name}.txt'), '\n'.join(names) + '\n')
+        write_list(os.path.join(out_dir, f'{name}.txt'), names)
     if 'train_aug' in lists:
-        text = '\n'.join(lists['train_aug']) + '\n'
-        write_text(os.path.join(out_dir, 'trainaug.txt'), text)
+        write_list(os.path.join(out_dir, 'trainaug.txt'), lists['train_aug'])
     label_of = {name: label for name, label, _ in found}
     labels = {name: label_of[name] for name in sorted(label_of)}
     write_npy(os.path.join(out_dir, 'cls_labels.npy'), labels)

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from tool.files.atomic import need_file
+from tool.files.atomic import need_file, write_text
 from tool.files.npy import read_npy
 from tool.files.reading import open_file, open_text
 from tool.method.class_set import ClassSet
@@ -16,6 +16,7 @@ from tool.run.errors import UserError
 ENDINGS = ('.jpg', '.jpeg', '.png', '.webp', '.tif')
 # The end of the first file in a line of a list that names two files, a picture and its mask.
 _END_OF_FIRST = re.compile('(?:' + '|'.join(map(re.escape, ENDINGS)) + r')(?=\s+\S)', re.IGNORECASE)
+_BYTE_ORDER_MARK = '\ufeff'
 # Characters that a line of a list has at most: two paths of the longest kind.
 _LONGEST_LINE = 9000
 
@@ -65,7 +66,11 @@ def read_list(path: str) -> list[str]:
                 f'{path}: line {number} holds zero bytes, as texts in UTF-32 do, or in UTF-16 '
                 'without a byte-order mark; save it as plain text in UTF-8'
             )
-        name = picture_name(_first_of_two(line) or line)
+        name = _name_in(line)
+        if not name:
+            raise UserError(
+                f'{path}: line {number} names a folder; one image name a line is expected'
+            )
         if name in line_of:
             raise UserError(
                 f'{path}: {name} stands in line {line_of[name]} and in line {number}; '
@@ -77,6 +82,11 @@ def read_list(path: str) -> list[str]:
     return list(line_of)
 
 
+def _name_in(line: str) -> str:
+    """The name of the picture in a line of a list."""
+    return picture_name(_first_of_two(line) or line)
+
+
 def _first_of_two(line: str) -> str | None:
     """The first file of a line that names two files; None where the line names one.
 
@@ -86,9 +96,15 @@ def _first_of_two(line: str) -> str | None:
     if end_of_first is None:
         return None
     second = line[end_of_first.end() :].strip().lower()
-    if second.endswith(ENDINGS) and second not in ENDINGS:
-        return line[: end_of_first.end()]
-    return None
+    if not second.endswith(ENDINGS) or second in ENDINGS:
+        return None
+    # A name may hold such an end itself, 'a.jpg b'. Then the mask's name tells where the first file
+    # ends, because both have the same.
+    mask_name = picture_name(line)
+    for end in _END_OF_FIRST.finditer(line, end_of_first.start()):
+        if line.endswith('/' + mask_name, 0, end.start()):
+            return line[: end.end()]
+    return line[: end_of_first.end()]
 
 
 def _encoding(path: str) -> str:
@@ -96,6 +112,43 @@ def _encoding(path: str) -> str:
     with open_file(path) as file:
         start = file.read(2)
     return 'utf-16' if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else 'utf-8-sig'
+
+
+def write_list(path: str, names: list[str]) -> None:
+    """Write an image list, one name a line, which `read_list` reads as these names.
+
+    Raises:
+        UserError: a list cannot hold one of the names, or has it twice.
+    """
+    seen: set[str] = set()
+    for name in names:
+        problem = unlistable(name)
+        if not problem and name in seen:
+            problem = 'stands there twice'
+        if problem:
+            raise UserError(f'{path}: the name {name!r} {problem}; rename the file')
+        seen.add(name)
+    write_text(path, '\n'.join(names) + '\n')
+
+
+def unlistable(name: str) -> str:
+    """Why an image list cannot hold a name, e.g. 'is not UTF-8'; '' if it can.
+
+    A line of a list loses its outer spaces and the ending of a picture, so some names would be read
+    as others.
+    """
+    try:
+        name.encode('utf-8')
+    except UnicodeEncodeError:
+        return 'is not UTF-8'
+    if not name or name != name.strip() or '\n' in name or '\r' in name:
+        return 'begins or ends with a space, or has a line break'
+    if name.startswith(_BYTE_ORDER_MARK):
+        return 'begins with a byte-order mark'
+    read = _name_in(name)
+    if read != name:
+        return f'would be read as {read!r} in a list'
+    return ''
 
 
 def spaced(names: list[str], count: int) -> list[str]:
