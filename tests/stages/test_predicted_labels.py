@@ -198,7 +198,7 @@ def test_bad_flags_are_refused(data, weights, tmp_path, refused):
 
     check('predicted:2', '--cls_labels', 'predicted:2: the threshold 2 is out of range')
     check('predicted:-0.1', 'out of range: at least 0 and at most 1')
-    check('predicted:nan', 'out of range')
+    check('predicted:nan', 'is no finite number')
     check('predicted:x', "predicted:x: the threshold 'x' is not a number")
     check('predicted:', 'not a number')
     check('./predicted', './predicted: no such file')

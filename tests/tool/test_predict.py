@@ -110,6 +110,8 @@ def test_deeplab_predicts_what_its_test_script_predicts(devkit, deeplab, tmp_pat
             overwrite=False,
             on_error='stop',
             dry_run=False,
+            amp='off',
+            tf32='on',
             jobs=0,
         )
     )
@@ -270,11 +272,20 @@ def test_a_bad_picture_does_not_end_the_run(photos, seam, tmp_path, run, refused
     refused(COMMAND, (*flags, '--out', tmp_path / 'two', '--on_error', 'stop'), '2007_000001.jpg')
 
 
-def test_a_picture_without_a_pixel_at_a_scale_is_left_out(photos, deeplab, tmp_path, run):
+def test_a_picture_of_one_pixel_gets_a_mask(photos, deeplab, tmp_path, run):
     Image.new('RGB', (1, 1)).save(photos / 'dot.png')
+    out = tmp_path / 'out'
+    assert run(COMMAND, photos, '--weights', deeplab[0], '--out', out, *HERE)[0] == 0
+    assert read_mask(str(out / 'dot.png'), VOC).shape == (1, 1)
+
+
+def test_a_picture_that_cannot_be_scaled_is_left_out(photos, deeplab, tmp_path, run, monkeypatch):
+    def fail(image, config):
+        raise MemoryError('cannot allocate 9 GB')
+
+    monkeypatch.setattr('utils.predictor.picture_views', fail)
     code, _, err = run(COMMAND, photos, '--weights', deeplab[0], '--out', tmp_path / 'out', *HERE)
-    assert code == 1 and 'dot.png: cannot be scaled' in err.splitlines()[-1]
-    assert len(masks(tmp_path / 'out')) == 3
+    assert code == 1 and 'cannot be scaled (cannot allocate 9 GB)' in err.splitlines()[-1]
 
 
 def test_a_picture_that_does_not_fit_into_memory_is_left_out(
