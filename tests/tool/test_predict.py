@@ -112,6 +112,7 @@ def test_deeplab_predicts_what_its_test_script_predicts(devkit, deeplab, tmp_pat
             dry_run=False,
             amp='off',
             tf32='on',
+            channels_last=False,
             jobs=0,
         )
     )
