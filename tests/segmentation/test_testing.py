@@ -22,7 +22,7 @@ from tool.method.crf import BACKENDS, DEEPLAB_CRF, TEST_CRFS, CrfPreset, crf_fro
 from tool.run.errors import UserError
 from utils import predictions, testing
 from utils.submission import FOLDER, check_submission, write_submission
-from voc12.classes import VOC
+from voc12.classes import PALETTE, VOC
 
 TINY = dict(
     MODEL_BACKBONE='resnet38', MODEL_BACKBONE_WIDTH=1 / 16, TEST_MULTISCALE=[0.5, 1], DATA_WORKERS=0
@@ -319,3 +319,22 @@ def test_bad_settings_are_named(devkit, weights, tmp_path):
         and result.stderr.startswith('test.py: error: argument --split')
     )
     assert not (tmp_path / 'out').exists()
+
+
+def test_ground_truth_in_colours_and_ground_truth_of_no_class(devkit, weights, tmp_path, capsys):
+    root = tmp_path / 'VOC2012'
+    (root / 'SegmentationClass').mkdir(parents=True)
+    for folder in ('JPEGImages', 'ImageSets'):
+        (root / folder).symlink_to(devkit / folder)
+    out = tmp_path / 'out'
+    run(devkit, weights, out, TEST_CRF='none')
+    expected = capsys.readouterr().out.splitlines()[-1]
+    for path in (devkit / 'SegmentationClass').iterdir():
+        mask = np.array(Image.open(path))
+        Image.fromarray(PALETTE[mask]).save(root / 'SegmentationClass' / path.name)
+    run(root, weights, out, TEST_CRF='none', DATA_MASK_COLOURS='voc')
+    assert capsys.readouterr().out.splitlines()[-1] == expected and 'mIoU' in expected
+    for path in (root / 'SegmentationClass').iterdir():
+        Image.fromarray(np.full((64, 72), 255, np.uint8)).save(path)
+    with pytest.raises(UserError, match='SegmentationClass: none of the 3 masks shows a class'):
+        run(root, weights, out, TEST_CRF='none')

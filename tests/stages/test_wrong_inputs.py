@@ -54,6 +54,7 @@ def command(root, name, folder, out):
     stage = ('--infer_list', root / 'list.txt', *voc, *jobs)
     cams = ('--cam_dir', folder)
     truth = ('--predict_dir', folder, '--gt_dir', root / 'SegmentationClass')
+    page = ('--stage', f'masks={root / "SegmentationClass"}')
     network = ('--weights', root / 'aff.pth', '--num_workers', 0, '--device', 'cpu')
     commands = {
         'aff_infer': ('aff_infer', *stage, *cams, *network, '--out_rw', out),
@@ -71,6 +72,7 @@ def command(root, name, folder, out):
         ),
         'cam_threshold': ('tool.cam_threshold', *listed, *voc, *jobs, *cams),
         'contact_sheet': ('tool.contact_sheet', *listed, *voc, *cams, '--out', out / 'sheet.png'),
+        'report': ('tool.report', *listed, *voc, *page, *cams, '--out', out / 'page.html'),
         'eval --t': ('eval', *listed, *jobs, *truth, '--type', 'npy', '--t', 0.3),
         'eval --curve': ('eval', *listed, *jobs, *truth, '--type', 'npy', '--curve'),
         'make_pseudo_masks': ('tool.make_pseudo_masks', '--crf_dir', folder, '--out_dir', out),
@@ -87,6 +89,7 @@ READ_CAMS = (
     'seed_masks',
     'cam_threshold',
     'contact_sheet',
+    'report',
     'eval --t',
     'eval --curve',
 )
