@@ -77,7 +77,8 @@ def _branch() -> str:
             ['git', '-C', here, 'symbolic-ref', '--short', '-q', 'HEAD'],
             capture_output=True,
             text=True,
+            timeout=30,
         )
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return ''
     return result.stdout.strip()

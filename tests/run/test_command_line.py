@@ -356,19 +356,6 @@ def test_a_process_without_a_gpu_of_its_own_says_how_many_there_are(gpus, monkey
     assert '\n' not in str(error.value)
 
 
-def test_error_of_a_data_loader_worker_is_its_own_line():
-    class Bad(torch.utils.data.Dataset):
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, index):
-            raise UserError('/JPEGImages/a.jpg: damaged; copy the file again')
-
-    with pytest.raises(UserError) as caught:
-        list(torch.utils.data.DataLoader(Bad(), num_workers=1))
-    assert str(caught.value) == '/JPEGImages/a.jpg: damaged; copy the file again'
-
-
 def test_a_crf_backend_that_is_not_installed_is_one_line(run, monkeypatch):
     monkeypatch.setitem(sys.modules, 'pydensecrf', None)
     code, _, stderr = run(lambda args: command_line.need_crf_backend('pydensecrf'))

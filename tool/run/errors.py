@@ -51,15 +51,10 @@ class UserError(Exception):
     `tool.run.command_line.run` prints the message on one line and exits with code 2.
 
     Args:
-        message: names the file or the flag, and says how to mend it. It is `shortened`. A
-            DataLoader re-raises a worker's exception with the worker's traceback pasted into its
-            message. Of such a message only the line that the worker raised is kept.
+        message: names the file or the flag, and says how to mend it. It is `shortened`.
     """
 
     def __init__(self, message: str):
-        marker = 'tool.run.errors.UserError: '
-        if 'Original Traceback' in message and marker in message:
-            message = message.rsplit(marker, 1)[1]
         super().__init__(shortened(message))
 
 

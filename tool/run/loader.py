@@ -45,7 +45,7 @@ def load(
             answered in time.
     """
     fetch = _Fetch(dataset, batched)
-    received = pinned if pin_memory else None
+    received = _Pin() if pin_memory else None
     count = min(num_workers, len(keys))
     if count == 0:
         yield _loaded_here(fetch, keys, received)
@@ -122,6 +122,24 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+class _Pin:
+    """Brings the tensors of samples to page-locked memory, for the GPU of this process.
+
+    It is called in threads. These begin with the first GPU, and would take memory of it.
+    """
+
+    def __init__(self) -> None:
+        import torch
+
+        self.device = torch.cuda.current_device()
+
+    def __call__(self, sample: Any) -> Any:
+        import torch
+
+        with torch.cuda.device(self.device):
+            return pinned(sample)
 
 
 def pinned(value: Any) -> Any:

@@ -25,20 +25,21 @@ def commit() -> str:
 
     'none' where the code is not a git checkout or git is not installed.
     """
-    here = os.path.dirname(os.path.abspath(__file__))
     try:
-        revision = subprocess.run(
-            ['git', '-C', here, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True
-        )
-        edited = subprocess.run(
-            ['git', '-C', here, 'status', '--porcelain', '-uno'], capture_output=True, text=True
-        )
-    except OSError:
+        revision = _git('rev-parse', '--short', 'HEAD')
+        edited = _git('status', '--porcelain', '-uno')
+    except (OSError, subprocess.TimeoutExpired):
         return 'none'
     if revision.returncode != 0:
         return 'none'
     short_hash = revision.stdout.strip()
     return short_hash + '+' if edited.stdout.strip() else short_hash
+
+
+def _git(*words: str) -> subprocess.CompletedProcess:
+    """Run git in the folder of this code, for half a minute at most."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    return subprocess.run(['git', '-C', here, *words], capture_output=True, text=True, timeout=30)
 
 
 def versions() -> str:
