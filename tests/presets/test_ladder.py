@@ -1,6 +1,9 @@
 """tool/presets/ladder.py: rows, table and clock."""
 
-from tool.presets.ladder import clock, ladder_row, ladder_table
+import pytest
+
+from tool.presets.ladder import clock, ladder_row, ladder_table, read_scores
+from tool.run.errors import UserError
 from voc12.classes import CLASSES
 
 
@@ -62,3 +65,15 @@ def test_ladder_row_and_table():
         '1:40 h',
         '2:13 h',
     ]
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['[]', '5', '{"mIoU": 3}', '{"mIoU": 3, "pixels": {}}', '{"mIoU": 3, "pixels": {"cat": 1}}']
+    + ['{"mIoU": 3, "cat": "a", "pixels": {"cat": 1}}', '{"mIoU": 3, "pixels": "cat"}', '[' * 9999],
+)
+def test_scores_that_are_none_are_one_line(tmp_path, text):
+    path = tmp_path / 'scores.json'
+    path.write_text(text)
+    with pytest.raises(UserError, match='scores.json: no scores of eval.py'):
+        read_scores(str(path))

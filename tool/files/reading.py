@@ -5,6 +5,7 @@ could block a stage for ever, so both are refused without being opened.
 """
 
 import errno
+import io
 import json
 import os
 import stat
@@ -12,6 +13,8 @@ from typing import Any, BinaryIO, TextIO
 
 # Reading a file that is no regular one fails with this reason.
 _NOT_REGULAR = 'a pipe, a device or a folder, not a file'
+# Bytes that may be allocated without looking at the length of the file.
+_SMALL = 1 << 16
 
 
 def open_file(path: str) -> BinaryIO:
@@ -21,7 +24,25 @@ def open_file(path: str) -> BinaryIO:
         OSError: it is missing, may not be read, or is no regular file.
     """
     _need_regular(path)
-    return open(path, 'rb')
+    return _Bounded(path)
+
+
+class _Bounded(io.BufferedReader):
+    """A file that is asked for more than it holds allocates no more than it holds.
+
+    Python's own `read` allocates what it is asked for. Decoders ask for lengths that stand in the
+    file, such as that of a PNG's chunk.
+    """
+
+    def __init__(self, path: str):
+        raw = io.FileIO(path)
+        super().__init__(raw)
+        self._length = os.fstat(raw.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _SMALL:
+            size = min(size, max(self._length - self.tell(), 0))
+        return super().read(size)
 
 
 def open_text(path: str, encoding: str = 'utf-8', **options: Any) -> TextIO:

@@ -16,8 +16,12 @@ def read_scores(path: str) -> dict:
         UserError: the file is missing or damaged.
     """
     try:
-        return dict(read_json(path))
-    except (OSError, ValueError, TypeError) as error:
+        scores = dict(read_json(path))
+        if 'mIoU' in scores:
+            mean_iou(scores, list(scores['pixels']))
+            occurring(scores['pixels'])
+        return scores
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise UserError(
             f'{path}: no scores of eval.py ({error}); run the stage again with --from'
         ) from None
