@@ -16,7 +16,9 @@ def read_scores(path: str) -> dict:
         UserError: the file is missing or damaged.
     """
     try:
-        scores = dict(read_json(path))
+        scores = read_json(path)
+        if not isinstance(scores, dict):
+            raise ValueError('no JSON object')
         if 'mIoU' in scores:
             mean_iou(scores, list(scores['pixels']))
             occurring(scores['pixels'])
