@@ -151,6 +151,17 @@ def add_method_flags(parser: command_line.Parser) -> None:
         help='EPS: a class is foreground in a picture if more than this share of its area is '
         'salient, else it counts as background (τ_s, not the temperature of the contrast)',
     )
+    parser.method.add_argument(
+        '--temperature',
+        type=command_line.number(float, 0.001),
+        help='τ of the contrast, which all its similarities are divided by (default: 0.1)',
+    )
+    parser.method.add_argument(
+        '--prototype_share',
+        type=command_line.number(float, 0.01, 1),
+        help="pixels that a prototype is made of, as a share of one picture's feature cells "
+        '(default: seam 0.125, which are 32 of 16×16, eps 0.0625)',
+    )
 
 
 def add_ablation_flags(parser: command_line.Parser) -> None:
@@ -422,6 +433,10 @@ def contrast_options(
     }
     if args.bg_threshold is not None:
         changes['bg_threshold'] = args.bg_threshold
+    if args.temperature is not None:
+        changes['temperature'] = args.temperature
+    if args.prototype_share is not None:
+        changes['top_fraction'] = args.prototype_share
     if args.contrast_weight is not None:
         changes['weight'] = args.contrast_weight
     if not label_aware:

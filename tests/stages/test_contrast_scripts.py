@@ -353,6 +353,13 @@ def test_without_flags_the_options_are_the_papers(monkeypatch, baseline):
     assert type(options.contrast) is ContrastOptions
 
 
+@pytest.mark.parametrize('prototypes', ['published', 'label_aware'])
+def test_temperature_and_share_of_prototypes(monkeypatch, prototypes):
+    flags = ['--temperature', '0.2', '--prototype_share', '0.25', '--prototypes', prototypes]
+    contrast = options_of(monkeypatch, 'eps', *flags).contrast
+    assert (contrast.temperature, contrast.top_fraction) == (0.2, 0.25)
+
+
 def test_options_of_label_aware_prototypes(monkeypatch):
     flags = ['--prototypes', 'label_aware', '--bg_certain', '0.05', '--min_class_share', '0.5']
     contrast = options_of(monkeypatch, 'eps', *flags, '--contrast_weight', '0.3').contrast
