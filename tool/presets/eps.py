@@ -9,7 +9,9 @@ What is not changed here is as in the preset seam.
 
 from tool.presets import seam
 from tool.presets.folders import with_folders
-from tool.presets.stages import BY_MASKS, Preset, RunSettings, Stage
+from tool.presets.stages import BY_MASKS, Preset, RunSettings, Stage, Stages
+
+EXPERIMENT = 'segmentation/experiment/EPS_deeplabv2_resnet101'
 
 
 def preset(
@@ -18,11 +20,22 @@ def preset(
     saliency: str = 'SALImages',  # folder of the saliency maps
     resnet101: str = 'resnet101.pth',  # ImageNet weights, torchvision's or a deep-stem one
 ) -> Preset:
-    run = run.defaults(experiment='segmentation/experiment/EPS_deeplabv2_resnet101')
-    run = with_folders(run)
-    work = run.work
+    run = with_folders(run.defaults(experiment=EXPERIMENT))
     stages = seam.preset(run, imagenet).stages
+    change_to_eps(stages, run, saliency)
+    stages.set_config('deeplab_train', MODEL_BACKBONE_PRETRAIN=resnet101)
+    return Preset("the paper's settings, EPS baseline", stages, run.core or ())
 
+
+def change_to_eps(stages: Stages, run: RunSettings, saliency: str) -> None:
+    """Change the stages of a preset with the SEAM baseline to those with the EPS baseline.
+
+    Args:
+        stages: the stages of the preset seam, or of one that builds on it.
+        run: the settings of the run with its folders.
+        saliency: folder of the saliency maps.
+    """
+    work = run.work
     stages.set_flags('train', baseline='eps', saliency_root=saliency)
 
     # For EPS the maps after the CRF are the pseudo masks: there is no AffinityNet.
@@ -53,7 +66,6 @@ def preset(
     agree_masks = seam.agreement_stage('agree_masks', score_masks, run)
     stages.insert_after('aff_prepare', masks, score_masks, agree_masks)
 
-    stages.set_config('deeplab_train', MODEL_BACKBONE_PRETRAIN=resnet101)
     columns = [
         f'seed={work}/seed',
         f'pseudo mask={work}/masks',
@@ -62,4 +74,3 @@ def preset(
     if run.has_truth:
         columns.append(f'ground truth={run.gt}')
     stages.set_flags('sheet', column=columns)
-    return Preset("the paper's settings, EPS baseline", stages, run.core or ())
