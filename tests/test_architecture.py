@@ -17,6 +17,7 @@ FLOORS = {
     'tool/files': 2,
     'tool/presets': 2,
     'tool/report_page': 3,
+    'tool/reproduce_tables': 3,
     'network': 3,
     'voc12': 3,
     'segmentation/lib': 3,
@@ -40,6 +41,7 @@ COMMANDS = {
     'pipeline',
     'predict',
     'report',
+    'reproduce',
     'seed_masks',
 }
 FILES = sorted(

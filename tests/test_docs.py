@@ -34,6 +34,7 @@ MODULES = [
     'tool.contact_sheet',
     'tool.export',
     'tool.report',
+    'tool.reproduce',
     'tool.predict',
     'voc12.from_coco',
     'voc12.from_folder',

@@ -70,7 +70,11 @@ def ladder_row(
 
 def ladder_table(rows: list[dict], total: float) -> str:
     """The ladder as text; the arguments are those of `ladder_cells`."""
-    lines = ladder_cells(rows, total)
+    return text_table(ladder_cells(rows, total))
+
+
+def text_table(lines: list[list[str]]) -> str:
+    """A table as text with aligned columns, of the cells of each of its lines."""
     widths = []
     for column in zip(*lines):
         widths.append(max(map(len, column)))

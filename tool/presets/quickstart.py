@@ -13,7 +13,7 @@ from tool.presets.stages import BEST_THRESHOLD, Preset, RunSettings, Stage, Stag
 NEXT_STEPS = (
     'your own pictures: python -m voc12.from_folder --images photos --labels labels.csv --out data',
     '                   python -m tool.pipeline --preset own --voc12_root data (docs/data.md)',
-    'the paper:         python -m tool.pipeline --preset seam --voc12_root VOC2012 (README.md)',
+    'the paper:         python -m tool.reproduce seam --voc12_root VOC2012 (docs/options.md)',
 )
 
 

@@ -1,0 +1,1 @@
+"""The tables of tool.reproduce: their rows, how their runs are run, what is written of them."""
