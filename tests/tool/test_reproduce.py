@@ -64,6 +64,8 @@ if todo == 'fail':
     sys.exit(1)
 if todo == 'nothing':
     sys.exit()
+if todo == 'die':
+    os.kill(os.getpid(), signal.SIGKILL)
 if args.to == 'warmup':
     (work / 'warmup.pth').write_text('')
     sys.exit()
@@ -222,6 +224,13 @@ def test_a_run_that_ends_without_its_figures_has_failed(fake):
     fake.do(**{'seam_alone/seed0': 'nothing'})
     code, _, err, _ = fake('seam', '--seeds', 0)
     assert code == 1 and 'SEAM, seed 0 failed: it ended well, but without' in err
+
+
+def test_a_run_that_somebody_kills_has_failed(fake):
+    fake.do(**{'seam_alone/seed0': 'die'})
+    code, _, err, ran = fake('seam', '--seeds', 0)
+    assert code == 1 and ran == ['seam_alone/seed0', 'seam_contrast/seed0']
+    assert 'SEAM, seed 0 failed: it was ended by SIGKILL' in err
 
 
 def test_the_settings_of_the_warm_up_are_settings_of_the_run(fake, refused):
@@ -510,8 +519,8 @@ def test_three_rows_run_at_the_scale_tiny(run, monkeypatch, tmp_path):
     monkeypatch.setitem(TABLES, 'ablation', rows)
     monkeypatch.setenv('OMP_NUM_THREADS', '2')
     words = ['ablation', '--scale', 'tiny', '--seeds', 0, '--device', 'cpu']
-    code, _, err = run('tool.reproduce', *words, '--work_dir', tmp_path / 'work')
-    assert (code, err) == (0, '')
+    code, out, err = run('tool.reproduce', *words, '--work_dir', tmp_path / 'work')
+    assert code == 0 and err == '', f'{out}\n{err}'
     table = json.loads((tmp_path / 'work' / 'ablation' / 'table.json').read_text())
     figures = [row['figures'][0] for row in table['rows']]
     assert [figure['seeds'] for figure in figures] == [1, 1, 1]

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -106,9 +107,7 @@ def run_jobs(
                 elif interrupts.signal:
                     print(f'{label} stopped, {seconds}', flush=True)
                 else:
-                    reason = 'it ended well, but without all that it has to make'
-                    if item.process.returncode != 0:
-                        reason = reason_in(item.job.log)
+                    reason = reason_of(item)
                     failures.append(Failure(item.job, reason))
                     print(f'{label} failed, {seconds}: {reason}', flush=True)
     if interrupts.signal:
@@ -145,6 +144,16 @@ def _start(job: Job, number: int, slot: int, slots: Sequence[Mapping[str, str]])
             env={**os.environ, **slots[slot]},
         )
     return Running(job, number, process, slot, time.monotonic())
+
+
+def reason_of(item: Running) -> str:
+    """Why a process that has ended did not make what it has to make, in one line."""
+    code = item.process.returncode
+    if code == 0:
+        return 'it ended well, but without all that it has to make'
+    if code < 0:
+        return f'it was ended by {signal.Signals(-code).name}; the same command continues it'
+    return reason_in(item.job.log)
 
 
 def reason_in(log: str) -> str:
