@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from tool.files.reading import open_text
 from tool.presets.ladder import clock
-from tool.presets.stage_process import end_with_parent
 from tool.presets.stages import ROOT
 from tool.reproduce_tables.runs import Job, is_complete, write_record
 from tool.run.errors import Interrupted, shortened
 from tool.run.interrupts import Interrupts
+from tool.run.parents import signal_at_parents_death
 
 # Seconds between two looks at the processes.
 INTERVAL = 0.1
@@ -56,9 +56,6 @@ def run_jobs(
 ) -> list[Failure]:
     """Run jobs, one in each slot at a time.
 
-    SIGTERM and Ctrl-C are handed on to the processes once; no further job starts, and those that
-    run end in order. A job whose needed file is missing fails without being started.
-
     Args:
         jobs: the jobs in their order.
         slots: environment variables of each slot, besides those of this process.
@@ -69,65 +66,105 @@ def run_jobs(
     Raises:
         Interrupted: a signal came.
     """
-    waiting = list(enumerate(jobs, 1))
-    running: list[Running] = []
-    failures: list[Failure] = []
-    handed_on = False
-    with Interrupts(quiet=True) as interrupts:
-        while True:
-            if interrupts.signal and not handed_on:
-                handed_on = True
-                for item in running:
-                    item.process.send_signal(interrupts.signal)
-            stopped = bool(interrupts.signal) or (stop_on_error and bool(failures))
-            free = _free_slots(slots, running)
-            while waiting and free and not stopped:
-                number, job = waiting.pop(0)
-                if job.needs and not os.path.exists(job.needs):
-                    reason = f'{job.needs} is missing, because what makes it has failed'
-                    failures.append(Failure(job, reason))
-                    print(f'{_label(number, jobs, job)} cannot run: {reason}', flush=True)
-                    stopped = stop_on_error
-                    continue
-                running.append(_start(job, number, free.pop(0), slots))
-                print(f'{_label(number, jobs, job)} runs, output in {job.log}', flush=True)
-            if not running:
-                break
-            time.sleep(INTERVAL)
-            for item in list(running):
-                if item.process.poll() is None:
-                    continue
-                running.remove(item)
-                label = _label(item.number, jobs, item.job)
-                seconds = clock(time.monotonic() - item.start)
-                if item.process.returncode == 0:
-                    write_record(item.job, done=True)
-                if is_complete(item.job):
-                    print(f'{label} complete, {seconds}{on_success(item.job)}', flush=True)
-                elif interrupts.signal:
-                    print(f'{label} stopped, {seconds}', flush=True)
-                else:
-                    reason = reason_of(item)
-                    failures.append(Failure(item.job, reason))
-                    print(f'{label} failed, {seconds}: {reason}', flush=True)
-    if interrupts.signal:
-        raise Interrupted(interrupts.signal, 'stopped; the same command continues from there')
-    return failures
+    return Children(jobs, slots, stop_on_error, on_success).run()
 
 
-def _free_slots(slots: Sequence[Mapping[str, str]], running: list[Running]) -> list[int]:
-    """The numbers of the slots in which no job runs."""
-    taken = {item.slot for item in running}
-    return [number for number in range(len(slots)) if number not in taken]
+class Children:
+    """The processes of jobs; see `run_jobs` for the arguments."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        slots: Sequence[Mapping[str, str]],
+        stop_on_error: bool,
+        on_success: Callable[[Job], str],
+    ):
+        self.count = len(jobs)
+        self.slots = slots
+        self.stop_on_error = stop_on_error
+        self.on_success = on_success
+        self.waiting = list(enumerate(jobs, 1))
+        self.running: list[Running] = []
+        self.failures: list[Failure] = []
+
+    def run(self) -> list[Failure]:
+        """Run all jobs.
+
+        SIGTERM and Ctrl-C are handed on to the processes. No further job starts then, and those
+        that run end in order. A second signal is handed on too, and nobody waits for them any more.
+        """
+        handed_on = False
+        with Interrupts(quiet=True) as interrupts:
+            try:
+                while True:
+                    if interrupts.signal and not handed_on:
+                        handed_on = True
+                        self._signal_all(interrupts.signal)
+                    if not interrupts.signal:
+                        self._start_waiting()
+                    if not self.running:
+                        break
+                    time.sleep(INTERVAL)
+                    self._collect(bool(interrupts.signal))
+            except Interrupted:
+                self._signal_all(interrupts.signal)
+                raise
+        if interrupts.signal:
+            raise Interrupted(interrupts.signal, 'stopped; the same command continues from there')
+        return self.failures
+
+    def _signal_all(self, number: int) -> None:
+        """Send a signal to all processes that run."""
+        for item in self.running:
+            item.process.send_signal(number)
+
+    def _start_waiting(self) -> None:
+        """Start waiting jobs in the free slots. One whose needed file is missing has failed."""
+        taken = {item.slot for item in self.running}
+        free = [number for number in range(len(self.slots)) if number not in taken]
+        while self.waiting and free:
+            if self.stop_on_error and self.failures:
+                return
+            number, job = self.waiting.pop(0)
+            if job.needs and not os.path.exists(job.needs):
+                reason = f'{job.needs} is missing, because what makes it has failed'
+                self.failures.append(Failure(job, reason))
+                self._say(number, job, f'cannot run: {reason}')
+                continue
+            slot = free.pop(0)
+            self.running.append(_start(job, number, slot, self.slots[slot]))
+            self._say(number, job, f'runs, output in {job.log}')
+
+    def _collect(self, interrupted: bool) -> None:
+        """Take the processes that have ended from those that run.
+
+        Args:
+            interrupted: a signal has been handed on to them.
+        """
+        for item in list(self.running):
+            if item.process.poll() is None:
+                continue
+            self.running.remove(item)
+            job = item.job
+            seconds = clock(time.monotonic() - item.start)
+            if item.process.returncode == 0:
+                write_record(job, done=True)
+            if is_complete(job):
+                self._say(item.number, job, f'complete, {seconds}{self.on_success(job)}')
+            elif interrupted:
+                self._say(item.number, job, f'stopped, {seconds}')
+            else:
+                reason = reason_of(item)
+                self.failures.append(Failure(job, reason))
+                self._say(item.number, job, f'failed, {seconds}: {reason}')
+
+    def _say(self, number: int, job: Job, text: str) -> None:
+        """Print a line about a job."""
+        digits = len(str(self.count))
+        print(f'[{number:{digits}}/{self.count}] {job.title}: {text}', flush=True)
 
 
-def _label(number: int, jobs: Sequence[Job], job: Job) -> str:
-    """The start of a job's lines."""
-    digits = len(str(len(jobs)))
-    return f'[{number:{digits}}/{len(jobs)}] {job.title}:'
-
-
-def _start(job: Job, number: int, slot: int, slots: Sequence[Mapping[str, str]]) -> Running:
+def _start(job: Job, number: int, slot: int, environment: Mapping[str, str]) -> Running:
     """Start the process of a job; its output is appended to the job's log."""
     os.makedirs(job.folder, exist_ok=True)
     write_record(job, done=False)
@@ -141,9 +178,14 @@ def _start(job: Job, number: int, slot: int, slots: Sequence[Mapping[str, str]])
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a Ctrl-C of the terminal reaches it through this process only
             preexec_fn=end_with_parent if os.name == 'posix' else None,
-            env={**os.environ, **slots[slot]},
+            env={**os.environ, **environment},
         )
     return Running(job, number, process, slot, time.monotonic())
+
+
+def end_with_parent() -> None:
+    """In the new process, before its command: a kill of this one ends it in order."""
+    signal_at_parents_death(signal.SIGTERM)
 
 
 def reason_of(item: Running) -> str:
