@@ -171,6 +171,7 @@ def test_flags_in_the_text_exist(name):
         flag for span in code_spans(DOCUMENTS[name]) for flag in re.findall(r'(?<!\S)--\w+', span)
     }
     known = set(re.findall(r'--\w+', (ROOT / 'tool' / 'test_pythons.sh').read_text()))
+    known.add('--shm')  # of docker: --shm-size
     for script in [*SCRIPTS, *MODULES, 'train', 'test']:
         known |= flags_of(script)
     assert named <= known

@@ -50,7 +50,7 @@ def test_an_entry_marked_as_a_folder_is_refused(tmp_path):
     # the entry's place in the directory at the end; its attributes are 8 bytes before its name
     changed[changed.rindex(b'archive/data/0') - 8] ^= 0x10
     path.write_bytes(changed)
-    assert not torch.equal(torch.load(path)['a'], value()['a'])  # torch alone reads other numbers
+    # torch alone would read numbers that are not in the file
     with pytest.raises(ValueError, match='marked as a folder'):
         read_torch(str(path))
 

@@ -6,6 +6,7 @@ no second code path.
 
 import argparse
 import datetime
+import inspect
 import os
 import re
 import sys
@@ -276,13 +277,23 @@ def wrap(module: nn.Module, device: torch.device, static: bool = True) -> nn.Mod
     return nn.parallel.DistributedDataParallel(
         module,
         device_ids=device_ids,
-        # Nothing in training reads the statistics of BatchNorm, and the main process, which saves
-        # them, has its own.
-        broadcast_buffers=False,
+        **_no_buffer_exchange(),
         # gradients are not copied to the buckets that are exchanged
         gradient_as_bucket_view=True,
         static_graph=static,
     )
+
+
+def _no_buffer_exchange() -> dict[str, Any]:
+    """The argument by which DistributedDataParallel does not send buffers in each forward pass.
+
+    Nothing in training reads the statistics of BatchNorm, and the main process, which saves them,
+    has its own. Newer PyTorch (2.14 has both) calls the argument `forward_sync_buffers`.
+    """
+    known = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
+    if 'forward_sync_buffers' in known:
+        return {'forward_sync_buffers': False}
+    return {'broadcast_buffers': False}
 
 
 def sync_norms(net: nn.Module, device: torch.device) -> nn.Module:
