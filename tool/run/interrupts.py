@@ -119,11 +119,11 @@ def ignore() -> None:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """A block in which no signal is delivered, neither to this process nor to those it starts.
+    """A block in which this thread starts processes that get no signal before they `deliver` it.
 
-    It is for starting worker processes: they begin with the handlers of this process or with
-    Python's, until they have called `ignore` and `deliver`. A fork server that starts in the block
-    never gets a signal, nor do its processes before they call `deliver`.
+    Worker processes begin with the handlers of this process or with Python's, until they have
+    called `ignore`. A fork server that starts in the block never gets a signal, nor do its
+    processes before they call `deliver`.
     """
     if os.name != 'posix':
         yield
