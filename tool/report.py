@@ -118,7 +118,8 @@ def main(args: argparse.Namespace) -> None:
             page.classes = class_chart(results_of(source, ranking), about)
     page.versions = software()
     out = args.out or os.path.join(args.work_dir, FILE)
-    write_text(out, render(page))
+    # what cannot be written in UTF-8, from a damaged file or a strange file name, becomes a ?
+    write_text(out, render(page).encode('utf-8', 'replace').decode('utf-8'))
     print(f'report: {out} ({os.path.getsize(out) / 1e6:.1f} MB)')
 
 

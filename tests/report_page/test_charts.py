@@ -80,3 +80,8 @@ def test_class_chart_leaves_out_what_never_occurs():
     assert chart.legend == [('one', 1), ('two', 2)] and chart.left_out == ['c']
     values = {name: [bar.value for bar in bars] for name, bars in chart.rows}
     assert values == {'a': [50, 60], 'b': [0, 7]}
+
+
+def test_a_curve_with_one_threshold_is_a_point():
+    chart = threshold_chart('seeds', {'curve_t': [0.3], 'curve_mIoU': [50.0], 't': 0.3})
+    assert [tick.text for tick in chart.x_ticks] == ['0.3']

@@ -42,8 +42,17 @@ def test_a_run_that_was_moved(tmp_path):
     [
         ('ladder.json', {'rows': [{'row': 'a'}]}),
         ('ladder.json', {'rows': 3}),
+        ('ladder.json', {'rows': [{'row': 'a', 'list': 'l', 'images': [], 'seconds': 1}]}),
+        ('ladder.json', {'rows': [{'row': 'a', 'list': 5, 'images': 3, 'seconds': 1}]}),
+        ('ladder.json', {'seconds': float('nan')}),
+        ('ladder.json', {'choices': 5}),
         ('pipeline.json', {'stages': {'train': {'command': ['a.py']}}}),
+        ('pipeline.json', {'stages': {'a': {'command': [], 'seconds': 1, 'done': True}}}),
+        ('pipeline.json', {'stages': {'a': {'command': ['a'], 'seconds': 1e999, 'done': True}}}),
         ('scores/walk.json', {'pixels': {'unicorn': 3}}),
+        ('scores/walk.json', {'curve_t': [0.1, 0.2], 'curve_mIoU': [3], 't': 0.1}),
+        ('scores/walk.json', {'curve_t': [0.1], 'curve_mIoU': [True], 't': 0.1}),
+        ('scores/walk.json', {'histogram': 'x'}),
     ],
 )
 def test_damaged_files(tmp_path, file, change):

@@ -40,7 +40,8 @@ class Axis:
         low, high, value = self.low, self.high, min(max(value, self.low), self.high)
         if self.is_log:
             low, high, value = math.log(low), math.log(high), math.log(value)
-        part = (value - low) / (high - low)
+        # a curve may have a single threshold
+        part = (value - low) / (high - low) if high > low else 0.0
         return round(self.start + part * (self.end - self.start), 1)
 
     def ticks(self) -> list['Tick']:
@@ -259,7 +260,9 @@ def _log_range(low: float, high: float) -> tuple[float, float]:
 
 
 def _steps(low: float, high: float) -> list[float]:
-    """Three to seven round values from low to high."""
+    """Three to seven round values from low to high; the one value where both are the same."""
+    if high <= low:
+        return [low]
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)

@@ -5,6 +5,7 @@ import math
 import os
 import shlex
 from dataclasses import dataclass, field
+from typing import Any
 
 from tool.files.reading import open_text, parse_json, read_json
 from tool.presets.stages import ROOT
@@ -173,13 +174,42 @@ def _read_json(path: str) -> dict:
 def _check_ladder(path: str, ladder: dict) -> None:
     """Check that a ladder has what its table shows."""
     try:
-        for row in ladder.get('rows', []):
-            for key in ('row', 'list', 'images'):
-                row[key]
-            float(row['seconds'])
-        float(ladder.get('seconds', 0))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        for row in _list(ladder.get('rows', [])):
+            for key in ('row', 'list'):
+                _text(row[key])
+            for key in ('gt_dir', 'predict_dir'):
+                _text(row.get(key, ''))
+            for key in ('mIoU', 'core', 'occurring', 'agreement', 't'):
+                _number(row.get(key, 0))
+            _number(row['images'])
+            _number(row['seconds'])
+        _list(ladder.get('choices', []))
+        _number(ladder.get('seconds', 0))
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise _damaged(path, repr(error)) from None
+
+
+def _number(value: Any) -> float:
+    """A finite number; TypeError or ValueError for anything else, such as a text or a bool."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f'{value!r} is no number')
+    if not math.isfinite(value):
+        raise ValueError(f'{value!r} is not finite')
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    """A text; TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f'{value!r} is no text')
+    return value
+
+
+def _list(value: Any) -> list:
+    """A list; TypeError for anything else."""
+    if not isinstance(value, list):
+        raise TypeError(f'{value!r} is no list')
+    return value
 
 
 def _read_commands(path: str, pipeline: dict) -> list[Command]:
@@ -189,9 +219,9 @@ def _read_commands(path: str, pipeline: dict) -> list[Command]:
         for stage, record in pipeline.get('stages', {}).items():
             words = [str(word) for word in record['command']]
             script, flags = split_words(words)
-            seconds, done = float(record['seconds']), bool(record['done'])
+            seconds, done = _number(record['seconds']), bool(record['done'])
             commands.append(Command(stage, words, script, flags, seconds, done))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise _damaged(path, repr(error)) from None
     return commands
 
@@ -227,7 +257,7 @@ def _read_scores(work: str, commands: list[Command]) -> list[dict]:
         result = _read_json(path)
         try:
             _check_result(result)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
             raise _damaged(path, repr(error)) from None
         results.append(result)
     return results
@@ -235,13 +265,18 @@ def _read_scores(work: str, commands: list[Command]) -> list[dict]:
 
 def _check_result(result: dict) -> None:
     """Check that a result of a scoring stage has what its charts show."""
-    for name in result.get('pixels', {}):
-        float(result[name])
-    if 'curve_t' in result:
-        float(result['t'])
-    for key in ('curve_t', 'curve_mIoU', 'histogram'):
-        for value in result.get(key, []):
-            float(value)
+    for name, count in result.get('pixels', {}).items():
+        _number(count)
+        _number(result[name])
+    for key in ('list', 'predict_dir'):
+        _text(result.get(key, ''))
+    thresholds = [_number(value) for value in _list(result.get('curve_t', []))]
+    if thresholds:
+        _number(result['t'])
+    for key in ('curve_mIoU', 'histogram'):
+        values = [_number(value) for value in _list(result.get(key, []))]
+        if key == 'curve_mIoU' and values and len(values) != len(thresholds):
+            raise ValueError('the curve has not one mIoU for each threshold')
 
 
 def _read_trainings(work: str, commands: list[Command]) -> list[Training]:
