@@ -18,6 +18,7 @@ FLOORS = {
     'tool/presets': 2,
     'tool/report_page': 3,
     'tool/reproduce_tables': 3,
+    'tool/device_benchmark': 3,
     'network': 3,
     'voc12': 3,
     'segmentation/lib': 3,

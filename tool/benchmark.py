@@ -1,12 +1,18 @@
-"""Measures this implementation against the plain formulation (tool.method.plain).
+"""Measures this implementation against the plain formulation (tool.method.plain), or the stages on
+a device.
 
     python -m tool.benchmark [--only NAME ...] [--json FILE]
+    python -m tool.benchmark --device cuda [--tiny] [--only NAME ...] [--json FILE]
 
-Both get the same inputs in one run. The result is a table of times, memory and ratios. Quote the
-ratios, because seconds hold for one machine only.
+The first command compares: both get the same inputs in one run. The result is a table of times,
+memory and ratios. Quote the ratios, because seconds hold for one machine only.
+
+The second one measures training steps, waits of the host, parity with the CPU, equal bits in two
+runs, inference and the random walk, on generated tensors.
 """
 
 import argparse
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -24,6 +30,8 @@ from network.baselines import BASELINES
 from network.baselines.baseline import LossOptions
 from network.device import to_device
 from network.weights import find_net
+from tool.device_benchmark.sections import SECTIONS, Row
+from tool.device_benchmark.stage_step import Setting
 from tool.files.atomic import check_writable, write_text
 from tool.files.maps import read_cam
 from tool.files.npy import write_npy
@@ -42,6 +50,17 @@ from voc12.synth import scene
 
 PICTURE = (375, 500)  # pixels (H, W) of a typical VOC picture
 ALPHAS = [4, 8, 16, 24, 32]  # of aff_prepare.py
+
+# What --tiny makes of a Setting.
+TINY = {
+    'width': 1 / 16,
+    'crop': 64,
+    'batch': 2,
+    'steps': 1,
+    'picture': (48, 64),
+    'scales': (0.5, 1.0),
+    'pictures': 1,
+}
 
 BENCHMARKS: dict[str, Callable[[], list[dict]]] = {}
 
@@ -462,14 +481,78 @@ def _run_inference(kind: str) -> Callable[[], torch.Tensor]:
 def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     parser.run.add_argument(
-        '--only', nargs='+', choices=sorted(BENCHMARKS), help='run only these benchmarks'
+        '--only',
+        nargs='+',
+        choices=sorted([*BENCHMARKS, *SECTIONS]),
+        help=f'run only these; with --device: {", ".join(SECTIONS)}; without: the others',
+    )
+    parser.run.add_argument(
+        '--device',
+        help='measure the stages on this device: cuda, cuda:1, mps or cpu (default: compare with '
+        'the plain formulation, on the CPU)',
+    )
+    parser.run.add_argument(
+        '--tiny',
+        action='store_true',
+        help='with --device: small sizes and few repetitions, to see that everything runs; the '
+        'figures mean nothing',
     )
     parser.output.add_argument('--json', help='file for the rows of the table as JSON')
-    return parser.parse_args()
+    args = parser.parse_args()
+    known = SECTIONS if args.device else BENCHMARKS
+    for name in args.only or ():
+        if name not in known:
+            other = 'without' if args.device else 'with'
+            parser.error(f'--only {name}: is run {other} --device')
+    if args.tiny and not args.device:
+        parser.error('--tiny: is for --device; give it too')
+    return args
 
 
 def main(args: argparse.Namespace) -> None:
     check_writable(args.json)
+    if args.device:
+        machine, rows = measure_device(args)
+    else:
+        machine, rows = compare(args)
+    if args.json:
+        write_text(args.json, json.dumps({'machine': machine, 'rows': rows}, indent=1) + '\n')
+
+
+def measure_device(args: argparse.Namespace) -> tuple[str, list[dict]]:
+    """Measure the stages on --device, and print the rows.
+
+    Returns:
+        The machine, and the rows.
+    """
+    device = command_line.pick_device(args.device)
+    machine = f'{device}, {versions()}'
+    if device.type == 'cuda':
+        machine = f'{torch.cuda.get_device_name(device)}, {machine}'
+    print(machine, flush=True)
+    setting = Setting(device)
+    if args.tiny:
+        setting = dataclasses.replace(setting, **TINY)
+    rows = []
+    for name in args.only or SECTIONS:
+        for measured in SECTIONS[name](setting):
+            rows.append(dataclasses.asdict(measured))
+            print(format_measured(measured), flush=True)
+    return machine, rows
+
+
+def format_measured(measured: Row) -> str:
+    """A row of `measure_device` as a line of the table."""
+    value = f'{measured.value:>10.4g} {measured.unit:11}'
+    return f'{measured.section:10}{measured.what:34}{value}  {measured.note}'
+
+
+def compare(args: argparse.Namespace) -> tuple[str, list[dict]]:
+    """Compare with the plain formulation, and print the rows.
+
+    Returns:
+        The machine, and the rows.
+    """
     processor = platform.processor() or platform.machine()
     machine = f'{processor}, {torch.get_num_threads()} threads, {versions()}'
     print(machine, flush=True)
@@ -479,8 +562,7 @@ def main(args: argparse.Namespace) -> None:
         for result in BENCHMARKS[name]():
             rows.append(result)
             print(format_row(result), flush=True)
-    if args.json:
-        write_text(args.json, json.dumps({'machine': machine, 'rows': rows}, indent=1) + '\n')
+    return machine, rows
 
 
 def format_row(result: dict) -> str:
