@@ -253,6 +253,19 @@ def test_lying_npy_headers(path, header, data):
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize('version', [b'\0\0', b'\2\0', b'\3\0'])
+def test_the_length_of_a_header_is_not_believed(path, version):
+    """numpy reads as many bytes as the header says, and makes room for them first."""
+    length = struct.pack('<I', 1 << 30)
+    Path(path).write_bytes(b'\x93NUMPY' + version + length + b"{'descr': '|O'}" + bytes(99))
+    tracemalloc.start()
+    for read in (read_npy, lambda path: maps_size(path, VOC)):
+        with pytest.raises(UserError, match='file.npy: refused'):
+            read(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
 # ---------------------------------------------------------------- small files that eat the machine
 
 

@@ -13,6 +13,7 @@ import os
 import pickle
 import pickletools
 import re
+import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -23,6 +24,10 @@ from tool.files.pickles import scan
 from tool.files.reading import open_file
 from tool.run.errors import UserError
 
+# {version of the format: struct's code of the length of its header}
+_LENGTHS = {(1, 0): '<H', (2, 0): '<I', (3, 0): '<I'}
+# Bytes that a header has at most; numpy refuses longer ones, too.
+_LONGEST_HEADER = 10_000
 # The opcodes of a pickle that push a whole number.
 _NUMBERS = ('BININT', 'BININT1', 'BININT2', 'LONG1')
 # The opcodes of a pickle that store the topmost value in the memo; they change no value.
@@ -32,6 +37,15 @@ _MEMO = ('MEMOIZE', 'BINPUT', 'LONG_BINPUT')
 def header(file: BinaryIO) -> tuple[tuple, np.dtype]:
     """Shape and dtype of an open .npy file, which is then at the start of its data."""
     version = np.lib.format.read_magic(file)
+    if version not in _LENGTHS:
+        raise ValueError(f'version {version} of the format')
+    # numpy makes room for a header as long as the file says, before it looks how long that is
+    start = file.tell()
+    code = _LENGTHS[version]
+    (length,) = struct.unpack(code, file.read(struct.calcsize(code)))
+    if length > _LONGEST_HEADER:
+        raise ValueError(f'a header of {length:,} bytes')
+    file.seek(start)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     else:
