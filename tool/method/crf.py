@@ -172,9 +172,33 @@ def _label_weights(weight: float, labels: int, absent: int) -> np.ndarray:
     return weights
 
 
+# What probabilities are clipped at before their logarithm is taken.
+SMALLEST_PROB = 1e-5
+
+
 def prob_unary(probs: np.ndarray) -> np.ndarray:
     """Unary energies −log p, float32, of probabilities p (clipped at 1e-5) of any shape."""
-    return -np.log(np.clip(probs, 1e-5, 1.0)).astype(np.float32)
+    return -np.log(np.clip(probs, SMALLEST_PROB, 1.0)).astype(np.float32)
+
+
+def stand_in_unary(probs: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Unary energies of the labels that are kept, and of a stand-in for all others.
+
+    The energy of the stand-in is −log Σ p over the labels that it stands for. As in `prob_unary`
+    each p is clipped at 1e-5, so that the stand-in is exact for labels below that, too.
+
+    Args:
+        probs: float32 [C, H, W], probabilities.
+        kept: bool [C], the labels that are kept.
+    Returns:
+        float32 [L, H, W], the stand-in last; without it if all labels are kept.
+    """
+    unary = prob_unary(probs[kept])
+    if kept.all():
+        return unary
+    left_out = np.clip(probs[~kept], SMALLEST_PROB, 1.0)
+    stand_in = -np.log(left_out.sum(0, keepdims=True))
+    return np.concatenate([unary, stand_in.astype(np.float32)])
 
 
 # A label can win if in some pixel p_label >= CAN_WIN · max p, see `crf_from_probs`.
@@ -206,13 +230,9 @@ def crf_from_probs(
     else:
         can_win = (probs >= CAN_WIN * probs.max(0)).any((1, 2))
     kept = np.flatnonzero(can_win)
-    left_out = np.flatnonzero(~can_win)
-    considered = probs[kept]
-    if len(left_out):
-        considered = np.concatenate([considered, probs[left_out].sum(0, keepdims=True)])
-    (after,) = dense_crf(
-        image, [prob_unary(considered)], preset, absent=len(left_out), backend=backend
-    )
+    unary = stand_in_unary(probs, can_win)
+    absent = len(probs) - len(kept)
+    (after,) = dense_crf(image, [unary], preset, absent=absent, backend=backend)
     return kept[after[: len(kept)].argmax(0)].astype(np.uint8)
 
 
