@@ -243,9 +243,8 @@ def test_pictures_are_opened_in_one_place(path):
     assert opened == (['Image.open'] if path == OPENS_PICTURES else [])
 
 
-# Who opens other files to read them: the one place, what reads files of the system, and the log
-# that a training continues.
-OPENS_FILES = ('tool/files/reading.py', 'tool/run/measure.py', 'tool/train/log.py')
+# Who opens other files to read them: the one place, and what reads files of the system.
+OPENS_FILES = ('tool/files/reading.py', 'tool/run/measure.py')
 
 
 def reads(source: str) -> list[str]:
