@@ -233,7 +233,7 @@ def test_masks_are_read_by_their_colours_where_asked_for(tmp_path, kind):
     in_colours(mask, kind).save(path)
     assert read_mask(path, VOC, 'voc').tolist() == mask.tolist()
     assert mask_size(path, '', 'voc') == (7, 5)
-    with pytest.raises(UserError, match='--mask_colours voc .*DATA_MASK_COLOURS=voc'):
+    with pytest.raises(UserError, match='--mask_colours voc, .*DATA_MASK_COLOURS=voc'):
         read_mask(path, VOC)
     if kind in ('RGB', 'RGBA'):
         with pytest.raises(UserError, match=f'this one is {kind}; .*--mask_colours voc'):

@@ -36,8 +36,8 @@ _GRAY = ('P', 'L')
 _COLOURED = (*_GRAY, 'RGB', 'RGBA')
 # What to do with a mask that shows colours where class ids are needed.
 _COLOUR_FIX = (
-    "save the class ids themselves, as 8-bit grey, or let the command read VOC's colours: "
-    '--mask_colours voc (eval.py, voc12), DATA_MASK_COLOURS=voc (segmentation)'
+    'save class ids as 8-bit grey, or have colours read: --mask_colours voc, in the segmentation '
+    'DATA_MASK_COLOURS=voc'
 )
 # What turns a picture upright, by its EXIF orientation; 1 is upright.
 _TURNS = {
@@ -293,8 +293,8 @@ def _check_palette(path: str, image: Image.Image, mask: np.ndarray, classes: Cla
             moved = (index, of_colour[0])
     if moved is not None:
         raise UserError(
-            f'{path}: index {moved[0]} has the colour of class id {moved[1]}: the colours were '
-            f'renumbered when the file was saved; {_COLOUR_FIX}'
+            f'{path}: index {moved[0]} has the colour of class id {moved[1]}: saving has '
+            f'renumbered the colours; {_COLOUR_FIX}'
         )
 
 
