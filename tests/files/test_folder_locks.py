@@ -1,5 +1,6 @@
 """tool/files/folder_locks.py: one run at a time writes into a folder."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -87,7 +88,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, capsys):
     class NoLocks(folder_locks.FileLock):
         def _acquire(self):
-            raise OSError(38, os.strerror(38))
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(folder_locks, 'FileLock', NoLocks)
     with FolderLocks([str(tmp_path)]):

@@ -62,7 +62,7 @@ def test_training_notes_the_first_signal_and_ends_at_a_much_later_one(monkeypatc
     before = handlers()
     with interrupts.Interrupts() as signals:
         os.kill(os.getpid(), number)
-        now[0] += interrupts.SAME_WISH
+        now[0] += interrupts.SAME_REQUEST
         os.kill(os.getpid(), number)
         assert signals.signal == number
         now[0] += 1

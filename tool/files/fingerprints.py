@@ -1,4 +1,4 @@
-"""Fingerprints of what a training learns from: lists, labels, and thousands of files.
+"""Fingerprints: of bytes, of a file, and of the thousands of files that a training learns from.
 
 This module does not import torch.
 """
@@ -19,6 +19,19 @@ BLOCK = 4096
 def of_bytes(content: bytes) -> str:
     """The first 16 hex digits of the SHA-256 of some bytes."""
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def of_file(path: str) -> str:
+    """The first 16 hex digits of the SHA-256 of a file.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open_file(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
 
 
 def of_files(paths: Iterable[str]) -> str:

@@ -6,18 +6,17 @@ by a process that claims the folder. The operating system frees the locks of a p
 whichever way it ends; the lock files stay.
 """
 
-import errno
 import os
 
 from filelock import FileLock, Timeout
 
 from tool.files.atomic import cannot_be_written
+from tool.files.locks import take
 from tool.run.errors import UserError
 
 _CLAIM = '.lock'
 # how long to wait for other processes that claim the same folder, in seconds
 _PATIENCE = 60
-_NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class FolderLocks:
@@ -52,11 +51,13 @@ class FolderLocks:
             for folder in self.folders:
                 _make(folder)
                 claim = FileLock(os.path.join(folder, _CLAIM))
-                self._take(folder, claim, _PATIENCE)
+                if not take(claim, folder, _PATIENCE):
+                    raise _busy(folder)
                 self._claims.append(claim)
                 self._refuse_other_runs(folder)
                 own = FileLock(os.path.join(folder, self.own_name))
-                self._take(folder, own, 0)
+                if not take(own, folder):
+                    raise _busy(folder)
                 self._own.append(own)
         except BaseException:
             self.release()
@@ -94,25 +95,6 @@ class FolderLocks:
         """Whether another process holds its lock on one of the folders."""
         return any(self._held_by_others(folder) for folder in self.folders)
 
-    def _take(self, folder: str, lock: FileLock, patience: float) -> None:
-        """Take one lock.
-
-        On a file system that has no locks the stage goes on without.
-
-        Raises:
-            UserError: another process has it, or the lock file cannot be written.
-        """
-        try:
-            lock.acquire(timeout=patience)
-        except Timeout:
-            raise _busy(folder) from None
-        except NotImplementedError:
-            print(_note(folder), flush=True)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS_HERE:
-                raise cannot_be_written(lock.lock_file, error) from None
-            print(_note(folder), flush=True)
-
     def claimed(self) -> None:
         """Let other processes claim the folders."""
         while self._claims:
@@ -147,8 +129,3 @@ def _busy(folder: str) -> UserError:
     return UserError(
         f'{folder}: another run is writing there; wait until it has ended, or use another folder'
     )
-
-
-def _note(folder: str) -> str:
-    """What is said where a file system has no locks."""
-    return f'{folder}: its file system has no locks; take care that no other run writes there'

@@ -3,13 +3,13 @@
 With it a stage resumes its own work, and refuses a folder that was made with other settings.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
 
+from tool.files import fingerprints
 from tool.files.atomic import write_text
-from tool.files.reading import open_file, read_json
+from tool.files.reading import read_json
 from tool.files.records import as_json
 from tool.run.errors import UserError
 
@@ -25,11 +25,7 @@ def fingerprint(path: str) -> str:
         path = os.path.join(path, MANIFEST)
         if not os.path.exists(path):
             return ''
-    digest = hashlib.sha256()
-    with open_file(path) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
+    return fingerprints.of_file(path)
 
 
 def claim_all(

@@ -20,6 +20,7 @@ from tool.files.atomic import remove_left_overs
 from tool.files.disk import existing_part, in_words
 from tool.files.folder_locks import FolderLocks
 from tool.files.manifest import MANIFEST, check_claims, check_distinct, claim_all, read_manifest
+from tool.files.places import same_place
 from tool.files.records import (
     FileState,
     History,
@@ -476,10 +477,10 @@ def _keep_apart(outputs: list[Output], inputs: dict[str, Inputs]) -> None:
     for of_picture in inputs.values():
         for path in of_picture.files:
             folders.add(os.path.dirname(path))
-    resolved = {os.path.realpath(folder): folder for folder in folders}
     for output in outputs:
-        same = resolved.get(os.path.realpath(output.folder))
-        if same is not None:
-            raise UserError(
-                f'{output.folder}: is also the folder of inputs {same}; use another output folder'
-            )
+        for folder in sorted(folders):
+            if same_place(output.folder, folder):
+                raise UserError(
+                    f'{output.folder}: is also the folder of inputs {folder}; use another output '
+                    'folder'
+                )

@@ -21,7 +21,6 @@ This module does not import torch, so that the worker processes of a stage start
 """
 
 import errno
-import hashlib
 import json
 import os
 import stat
@@ -30,6 +29,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tool.files import fingerprints
 from tool.files.atomic import cannot_be_written
 from tool.files.reading import open_file, open_text
 
@@ -84,15 +84,11 @@ def state_of(path: str) -> FileState | None:
 
 
 def digest_of(path: str) -> str:
-    """16 hex digits that stand for the content of a file; '' where it cannot be read."""
-    digest = hashlib.blake2b(digest_size=8)
+    """The fingerprint of a file; '' where it cannot be read."""
     try:
-        with open_file(path) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return fingerprints.of_file(path)
     except OSError:
         return ''
-    return digest.hexdigest()
 
 
 def with_digest(state: FileState | None, path: str) -> FileState | None:

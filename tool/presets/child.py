@@ -9,7 +9,7 @@ import time
 
 from tool.files.reading import open_text
 from tool.presets.stages import ROOT
-from tool.run.interrupts import SAME_WISH, SIGNALS
+from tool.run.interrupts import SAME_REQUEST, SIGNALS
 
 
 def run_script(
@@ -17,7 +17,7 @@ def run_script(
 ) -> tuple[int, int]:
     """Run a script of the repository, python <command>, and wait for its end.
 
-    SIGTERM and Ctrl-C are handed on to it, and again if they come once more after SAME_WISH
+    SIGTERM and Ctrl-C are handed on to it, and again if they come once more after SAME_REQUEST
     seconds.
 
     Args:
@@ -42,7 +42,7 @@ def run_script(
         if process is None or not signals:
             return
         now = time.monotonic()
-        if not handed_on or now - handed_on[-1] > SAME_WISH:
+        if not handed_on or now - handed_on[-1] > SAME_REQUEST:
             handed_on.append(now)
             process.send_signal(signals[-1])
 

@@ -12,9 +12,9 @@ from tool.run.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-# Seconds after the first signal in which further ones are taken for the same wish: torchrun, SLURM
+# Seconds after the first signal in which further ones are taken for the same request: torchrun, SLURM
 # and terminals send several at once.
-SAME_WISH = 10.0
+SAME_REQUEST = 10.0
 
 
 def _in_main_thread() -> bool:
@@ -26,7 +26,7 @@ class Interrupts:
     """A block in which SIGTERM and SIGINT are only noted.
 
     So the step under way can end, and its training state can be written. Who cannot wait for that
-    sends the signal again after SAME_WISH seconds: it ends the block at once, by `Interrupted`.
+    sends the signal again after SAME_REQUEST seconds: it ends the block at once, by `Interrupted`.
 
     Args:
         quiet: print nothing when a signal comes.
@@ -52,7 +52,7 @@ class Interrupts:
     def _note(self, number: int, frame) -> None:
         name = signal.Signals(number).name
         if self.signal:
-            if time.monotonic() - self._came > SAME_WISH:
+            if time.monotonic() - self._came > SAME_REQUEST:
                 raise Interrupted(number, f'stopped by a second {name}, in the middle of a step')
             return
         self.signal = number
@@ -72,7 +72,7 @@ def raised() -> Iterator[None]:
 
     def end(number: int, frame) -> None:
         now = time.monotonic()
-        if came and now - came[-1] < SAME_WISH:
+        if came and now - came[-1] < SAME_REQUEST:
             return  # cleaning up has begun
         came.append(now)
         raise Interrupted(number, f'stopped by {signal.Signals(number).name}')

@@ -6,20 +6,19 @@ The operating system frees the lock of a process that ends, whichever way it end
 """
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from tool.files.atomic import cannot_be_written, check_writable
+from tool.files.locks import take
 from tool.run.errors import UserError
 from tool.train import processes
 
 # Seconds to wait for the lock. A run that was killed leaves it to its loader processes, which end a
 # few seconds later.
 _PATIENCE = 10
-_NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def lock_path(session: str) -> str:
@@ -56,13 +55,10 @@ def _take(lock: FileLock, session: str, patience: float) -> None:
     check_writable(session + '.pth')
     try:
         os.makedirs(os.path.dirname(lock.lock_file), exist_ok=True)
-        lock.acquire(timeout=patience)
-    except Timeout:
+    except OSError as error:
+        raise cannot_be_written(session, error) from None
+    if not take(lock, session, patience):
         raise UserError(
             f'{session}: another training of this session name is running; wait until it has '
             'ended, or use another session name'
-        ) from None
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in _NO_LOCKS_HERE:
-            raise cannot_be_written(session, error) from None
-        print(f'{session}: its file system has no locks; start no other training of this name')
+        )
