@@ -256,3 +256,11 @@ def test_the_third_baseline_of_the_documents_trains(monkeypatch):
     assert net.proj_cam.weight.grad.abs().sum() > 0
     maps = module.BASELINE.maps(net.eval(), torch.randn(2, 3, 40, 40), [3], (40, 40))
     assert module.BASELINE.finish(maps).shape == (1, 40, 40)
+
+
+def test_every_test_that_the_reliability_table_names_exists():
+    named = re.findall(r'`([\w/]+\.py)::(\w+)`', DOCUMENTS['docs/reliability.md'])
+    assert len(named) > 60
+    for file, test in named:
+        source = (ROOT / 'tests' / file).read_text(encoding='utf-8')
+        assert f'def {test}(' in source, (file, test)
