@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tool.files.atomic import atomic, cannot_be_written, check_writable, write_text
+from tool.files.atomic import cannot_be_written, check_writable, write_bytes, write_text
 from tool.files.class_sets import read_classes
 from tool.files.lists import read_list
 from tool.files.manifest import read_manifest
@@ -423,8 +423,7 @@ def draw_curve(path: str, result: dict) -> None:
         figure.savefig(drawing, format=kind, dpi=150)
     except ValueError as error:
         raise UserError(f'{path}: {error}') from None
-    with atomic(path) as temporary, open(temporary, 'wb') as file:
-        file.write(drawing.getvalue())
+    write_bytes(path, drawing.getvalue())
 
 
 if __name__ == '__main__':

@@ -243,6 +243,39 @@ def test_pictures_are_opened_in_one_place(path):
     assert opened == (['Image.open'] if path == OPENS_PICTURES else [])
 
 
+# Who encodes in memory, for `write_bytes` or to put pictures into other files.
+ENCODES_IN_MEMORY = (
+    'tool/files/annotations/cvat.py',
+    'tool/files/annotations/labelme.py',
+    'tool/files/npy.py',
+    'tool/report_page/gallery.py',
+)
+PICTURE_WRITERS = {'cv2.imwrite', 'iio.imwrite', 'imageio.imwrite', 'plt.imsave', 'plt.savefig'}
+
+
+def saves_in(source: str) -> list[str]:
+    """What the calls of a method `save` in a source save to."""
+    targets = []
+    for node in ast.walk(ast.parse(source)):
+        is_save = isinstance(node, ast.Call) and ast.unparse(node.func).endswith('.save')
+        if is_save and node.args and ast.unparse(node.func) != 'torch.save':
+            targets.append(ast.unparse(node.args[0]))
+    return targets
+
+
+@pytest.mark.parametrize('path', FILES)
+def test_pictures_are_written_in_one_place(path):
+    """Pillow and numpy take a short write to a full disk for a whole one; see `write_bytes`."""
+    source = (ROOT / path).read_text()
+    assert not PICTURE_WRITERS & set(calls(source))
+    if path in ENCODES_IN_MEMORY:
+        assert set(saves_in(source)) == {'buffer'}
+    elif path == OPENS_PICTURES:
+        assert set(saves_in(source)) == {'encoded'}
+    elif path != 'tool/train/engine.py':  # its states have a method of this name
+        assert saves_in(source) == []
+
+
 # Who opens other files to read them: the one place, and what reads files of the system.
 OPENS_FILES = ('tool/files/reading.py', 'tool/run/measure.py')
 

@@ -13,15 +13,13 @@ import argparse
 import math
 import os
 
-import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tool.files.atomic import atomic
 from tool.files.lists import read_list, spaced, write_list
 from tool.files.maps import read_cam
 from tool.files.overlays import heat_map, legend_ids
-from tool.files.pictures import check_size, read_image, read_mask
+from tool.files.pictures import check_size, read_image, read_mask, write_picture
 from tool.files.places import keep_apart
 from tool.files.stage_of_input import CAMS, need_stage
 from tool.method.class_set import ClassSet
@@ -94,9 +92,7 @@ def main(args: argparse.Namespace) -> None:
     if args.cam_dir:
         titles.insert(1, 'CAM')
     image = sheet(titles, rows, shown, args.note, classes)
-    is_jpeg = args.out.lower().endswith(('.jpg', '.jpeg'))
-    with atomic(args.out) as temporary:
-        iio.imwrite(temporary, np.asarray(image), extension='.jpg' if is_jpeg else '.png')
+    write_picture(args.out, image)
     print(f'{len(names)} pictures: {args.out}')
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tool.files.atomic import atomic, write_text
+from tool.files.atomic import atomic, make_link, write_text
 from tool.files.class_sets import FILE as CLASS_FILE
 from tool.files.class_sets import write_classes
 from tool.files.lists import unlistable, write_list
@@ -295,15 +295,8 @@ def place(source: str, path: str, copy: bool) -> None:
         return
     if os.path.islink(path) and os.readlink(path) == source:
         return
-    folder, name = os.path.split(os.path.abspath(path))
-    # not with `atomic`, which sets the mode of its file: that would be the mode of the source
-    temporary = os.path.join(folder, f'.{name}.{os.getpid()}.tmp')
     try:
-        os.makedirs(folder, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        os.symlink(source, temporary)
-        os.replace(temporary, path)
+        make_link(source, path)
     except OSError as error:
         raise UserError(f'{path}: cannot be linked ({error.strerror}); try --copy') from None
 

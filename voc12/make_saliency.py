@@ -15,9 +15,8 @@ import os
 import numpy as np
 from PIL import Image, ImageFilter
 
-from tool.files.atomic import atomic
 from tool.files.lists import read_list
-from tool.files.pictures import read_mask
+from tool.files.pictures import read_mask, write_picture
 from tool.files.places import keep_apart
 from tool.files.shown_classes import need_a_class
 from tool.run import command_line
@@ -61,8 +60,7 @@ def main(args: argparse.Namespace) -> None:
         is_object = (mask != 0) & (mask != IGNORE)
         objects = Image.fromarray(is_object.astype(np.uint8) * 255)
         saliency = objects.filter(ImageFilter.GaussianBlur(args.blur))
-        with atomic(os.path.join(args.out_dir, name + '.png')) as temporary:
-            saliency.save(temporary, 'PNG')
+        write_picture(os.path.join(args.out_dir, name + '.png'), saliency)
 
 
 if __name__ == '__main__':

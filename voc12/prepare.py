@@ -25,7 +25,7 @@ from functools import partial
 
 import numpy as np
 
-from tool.files.atomic import atomic, need_folder, write_text
+from tool.files.atomic import need_folder, write_bytes, write_text
 from tool.files.lists import labels_of, read_labels, read_list
 from tool.files.pictures import check_size, image_size, read_mask, write_mask
 from tool.files.reading import read_json
@@ -210,8 +210,7 @@ def extract_voc(path: str, root: str) -> None:
     with bar:
         for name, content in read_files(path, is_missing):
             target = os.path.join(root, str(voc_file(name)))
-            with atomic(target) as temporary, open(temporary, 'wb') as file:
-                file.write(content)
+            write_bytes(target, content)
             bar.update()
     check_voc(root, path)
     counts = {folder: _count_files(os.path.join(root, folder)) for folder in VOC_FOLDERS}

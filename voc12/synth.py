@@ -35,15 +35,14 @@ import os
 import re
 
 import cv2
-import imageio.v3 as iio
 import numpy as np
+from PIL import Image
 
-from tool.files.atomic import atomic
 from tool.files.class_sets import FILE as CLASS_FILE
 from tool.files.class_sets import write_classes
 from tool.files.folder_locks import FolderLocks
 from tool.files.manifest import claim_all, fingerprint, missing
-from tool.files.pictures import write_mask
+from tool.files.pictures import write_mask, write_picture
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -428,10 +427,8 @@ def make_picture(out: str, seed: int, name: str, num_foreground: int) -> None:
         write_mask(os.path.join(out, folder, f'{name}.png'), mask)
 
     saliency = cv2.GaussianBlur((filled > 0).astype(np.uint8) * 255, (0, 0), 3)
-    with atomic(os.path.join(out, 'SALImages', f'{name}.png')) as temporary:
-        iio.imwrite(temporary, saliency, extension='.png')
-    with atomic(os.path.join(out, 'JPEGImages', f'{name}.jpg')) as temporary:
-        iio.imwrite(temporary, image, extension='.jpg', quality=90)
+    write_picture(os.path.join(out, 'SALImages', f'{name}.png'), Image.fromarray(saliency))
+    write_picture(os.path.join(out, 'JPEGImages', f'{name}.jpg'), Image.fromarray(image), 90)
 
 
 def write_class_file(path: str, num_foreground: int) -> None:

@@ -1,12 +1,25 @@
 """tool/files/atomic.py: a file is there whole or not at all."""
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from full_disk import files_of_at_most
+from mini import ROOT
 from tool.files import atomic as atomic_module
-from tool.files.atomic import atomic, cannot_be_written, check_writable, write_text
+from tool.files.atomic import (
+    atomic,
+    cannot_be_written,
+    check_writable,
+    make_link,
+    write_bytes,
+    write_text,
+)
 from tool.files.npy import write_npy
 from tool.run.errors import OutputError, UserError
 
@@ -27,6 +40,55 @@ def test_atomic_leaves_nothing_when_the_writer_fails(tmp_path):
     assert (
         path.read_text() == 'old' and path.stat().st_mode & 0o777 == 0o666 & ~atomic_module._UMASK
     )
+
+
+# A process that writes a file and is killed before it is complete.
+KILLED = """
+import os, signal, sys
+from tool.files.atomic import atomic
+with atomic(sys.argv[1]) as temporary:
+    open(temporary, 'w').write('half')
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_has_left_goes_when_the_file_is_written(tmp_path):
+    for name in ('a.txt', 'b.txt'):
+        subprocess.run([sys.executable, '-c', KILLED, str(tmp_path / name)], cwd=ROOT)
+    (tmp_path / '.a.txt.tmp').write_text('of another program')
+    assert len(list(tmp_path.glob('.?.txt.*.tmp'))) == 2
+    write_text(str(tmp_path / 'a.txt'), 'whole')
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names[0] == '.a.txt.tmp' and names[1].startswith('.b.txt.') and names[2:] == ['a.txt']
+
+
+def test_what_another_process_writes_at_this_time_stays(tmp_path, monkeypatch):
+    path = str(tmp_path / 'a.txt')
+    with atomic(path) as temporary:
+        monkeypatch.setattr(atomic_module, '_found', {})  # as in another process
+        write_text(path, 'of the other')
+        Path(temporary).write_text('of this one')
+    assert Path(path).read_text() == 'of this one'
+    assert os.listdir(tmp_path) == ['a.txt']
+
+
+def test_a_link_replaces_what_was_there(tmp_path):
+    path = tmp_path / 'a.jpg'
+    path.write_text('old')
+    (tmp_path / '.a.jpg.link.tmp').symlink_to('nowhere')  # of a process that was killed
+    make_link('b.jpg', str(path))
+    assert os.readlink(path) == 'b.jpg' and os.listdir(tmp_path) == ['a.jpg']
+
+
+@pytest.mark.parametrize('size', [0, 1, 4095, 4096, 9999])
+def test_a_full_disk_leaves_the_old_file(tmp_path, size):
+    path = tmp_path / 'a.bin'
+    path.write_bytes(b'old')
+    with files_of_at_most(size), pytest.raises(OutputError, match='a.bin: cannot be .* make room'):
+        write_bytes(str(path), bytes(10_000))
+    with files_of_at_most(size), pytest.raises(OutputError, match='a.bin: cannot be .* make room'):
+        write_npy(str(path), np.zeros(9_990, np.uint8))
+    assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['a.bin']
 
 
 def test_output_folder_that_cannot_be(tmp_path):

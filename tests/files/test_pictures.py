@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
+from full_disk import files_of_at_most
 from tool.files.pictures import (
     FORMATS,
     check_size,
@@ -23,9 +24,10 @@ from tool.files.pictures import (
     read_mask,
     stored_size,
     write_mask,
+    write_picture,
 )
 from tool.method.class_set import ClassSet
-from tool.run.errors import UserError
+from tool.run.errors import OutputError, UserError
 from voc12.classes import PALETTE, VOC
 
 
@@ -47,6 +49,23 @@ def test_pictures_and_truncated_pictures(tmp_path, extension):
             read_image(str(path))
     with pytest.raises(UserError, match='no such file; check --voc12_root'):
         image_size(str(tmp_path / 'absent.png'))
+
+
+@pytest.mark.parametrize('extension', ['jpg', 'png'])
+def test_a_full_disk_leaves_no_truncated_picture(tmp_path, extension):
+    path = tmp_path / f'a.{extension}'
+    write_picture(str(path), picture(), quality=90)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 97):
+        with files_of_at_most(size), pytest.raises(OutputError, match='make room and give'):
+            write_picture(str(path), picture(1), quality=90)
+    assert path.read_bytes() == whole and os.listdir(tmp_path) == [f'a.{extension}']
+
+
+def test_the_ending_of_a_picture_decides_its_format(tmp_path):
+    for name, kind in (('a.JPG', 'JPEG'), ('a.jpeg', 'JPEG'), ('a.png', 'PNG'), ('a', 'PNG')):
+        write_picture(str(tmp_path / name), picture())
+        assert Image.open(tmp_path / name).format == kind
 
 
 def test_grey_and_palette_pictures_become_rgb(tmp_path):

@@ -3,10 +3,16 @@
 import contextlib
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 
 from tool.run.errors import OutputError, UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 # The process's umask, which can only be read by setting it. Temporary files are made with mode
 # 0600; `atomic` gives them the mode of ordinary files.
@@ -15,11 +21,19 @@ os.umask(_UMASK)
 
 # end of the names of temporary files
 _TEMPORARY = '.tmp'
+# what stands in the place of random characters in the name of a link that is being made
+_LINK = 'link'
+
+# {folder: {name of a file: its temporary files}}, as this process found each folder at its first
+# `atomic` file there. A folder of 10,000 files is not listed again for each of them.
+_found: dict[str, dict[str, list[str]]] = {}
 
 
 @contextlib.contextmanager
 def atomic(path: str) -> Iterator[str]:
     """Write a file so that `path` is either complete or as it was before.
+
+    What a process that was killed has left of an earlier attempt to write `path` is removed.
 
     Yields:
         A temporary path in the same folder, to write to. It is renamed to `path` when the block
@@ -30,10 +44,10 @@ def atomic(path: str) -> Iterator[str]:
     folder, name = os.path.split(os.path.abspath(path))
     try:
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix=_TEMPORARY, dir=folder)
+        _remove_left_overs_of(folder, name)
+        handle, temporary = _new_temporary(folder, name)
     except OSError as error:
         raise cannot_be_written(path, error) from None
-    os.close(handle)
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_UMASK)
@@ -43,6 +57,104 @@ def atomic(path: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        os.close(handle)
+
+
+def _new_temporary(folder: str, name: str) -> tuple[int, str]:
+    """Make a temporary file for a file of this name.
+
+    Returns:
+        (open handle, path). The handle holds a lock on the file, which the operating system frees
+        when the process ends: a temporary file that nobody has locked was left behind.
+    """
+    while True:
+        handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix=_TEMPORARY, dir=folder)
+        # Another process may have taken the file, before it was locked, for one left behind.
+        if _lock(handle) and os.path.exists(temporary):
+            return handle, temporary
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file; False where another process has locked it.
+
+    On a file system without locks nothing is locked.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _remove_left_overs_of(folder: str, name: str) -> None:
+    """Remove what killed processes have left of earlier attempts to write a file."""
+    if folder not in _found:
+        _found[folder] = {}
+        entries: list[str] = []
+        with contextlib.suppress(OSError):  # a folder that can be written may not be readable
+            entries = os.listdir(folder)
+        for entry in entries:
+            of_name = _name_of_temporary(entry)
+            if of_name:
+                _found[folder].setdefault(of_name, []).append(os.path.join(folder, entry))
+    for path in _found[folder].pop(name, []):
+        _remove_left_over(path)
+
+
+def _name_of_temporary(entry: str) -> str:
+    """The name of the file that a temporary file becomes; '' if it is no temporary file."""
+    if not (entry.startswith('.') and entry.endswith(_TEMPORARY)):
+        return ''
+    # .<name>.<random characters>.tmp
+    return entry[1 : -len(_TEMPORARY)].rpartition('.')[0]
+
+
+def _remove_left_over(path: str) -> None:
+    """Remove a temporary file, unless a process is writing it at this time."""
+    with contextlib.suppress(OSError):  # it is gone, or another user's
+        if stat.S_ISREG(os.lstat(path).st_mode) and fcntl is not None:
+            handle = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+            finally:
+                os.close(handle)
+
+
+def write_bytes(path: str, content: bytes | memoryview) -> None:
+    """Write a file of these bytes atomically.
+
+    Every file that a library can encode in memory is written through this function. Given a file,
+    Pillow and numpy may take the short write to a full disk for a whole one.
+
+    Raises:
+        OutputError: the file cannot be written; the one that was there is left as it was.
+    """
+    with atomic(path) as temporary, open(temporary, 'wb') as file:
+        file.write(content)
+
+
+def make_link(source: str, path: str) -> None:
+    """Make `path` a symbolic link to a file, in place of what was there.
+
+    No other process may do the same at this time.
+
+    Raises:
+        OSError: the link cannot be made.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    # not with `atomic`, which sets the mode of its file: that would be the mode of the source
+    temporary = os.path.join(folder, f'.{name}.{_LINK}{_TEMPORARY}')
+    os.makedirs(folder, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.symlink(source, temporary)
+    os.replace(temporary, path)
 
 
 def cannot_be_written(path: str, error: OSError) -> OutputError:
@@ -65,11 +177,7 @@ def remove_left_overs(folder: str, names: Iterable[str]) -> None:
         return
     own = set(names)
     for entry in os.listdir(folder):
-        if not (entry.startswith('.') and entry.endswith(_TEMPORARY)):
-            continue
-        # .<name>.<random characters>.tmp
-        name = entry[1 : -len(_TEMPORARY)].rpartition('.')[0]
-        if name in own:
+        if _name_of_temporary(entry) in own:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, entry))
 

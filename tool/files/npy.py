@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tool.files.atomic import atomic, need_file
+from tool.files.atomic import need_file, write_bytes
 from tool.files.pickles import scan
 from tool.files.reading import open_file
 from tool.run.errors import UserError
@@ -272,6 +272,11 @@ def open_npy(path: str) -> Iterator[tuple[BinaryIO, tuple, np.dtype]]:
 
 
 def write_npy(path: str, value: dict | np.ndarray) -> None:
-    """Write an array or a dict of arrays atomically, as np.save does."""
-    with atomic(path) as temporary, open(temporary, 'wb') as file:
-        np.save(file, value)  # type: ignore[arg-type]  # a dict becomes an object array
+    """Write an array or a dict of arrays atomically, as np.save does.
+
+    Raises:
+        OutputError: the file cannot be written; the one that was there is left as it was.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, value)  # type: ignore[arg-type]  # a dict becomes an object array
+    write_bytes(path, buffer.getbuffer())

@@ -1,4 +1,4 @@
-"""Reading pictures and masks, and writing masks.
+"""Reading and writing pictures and masks.
 
 A picture is turned as its EXIF orientation says, here and for all stages: `read_image` turns the
 pixels, `image_size` the size. Masks, saliency maps and predictions are files that belong to the
@@ -10,13 +10,14 @@ whether 10, 12 or 16 of the bits are used, and taken as they are they would be w
 """
 
 import contextlib
+import io
 from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from tool.files.atomic import atomic, need_file
+from tool.files.atomic import need_file, write_bytes
 from tool.files.reading import open_file
 from tool.method.class_set import IGNORE, MASK_COLOURS, ClassSet, colour_map, ids_of_colours
 from tool.run.errors import UserError
@@ -373,5 +374,25 @@ def write_mask(path: str, mask: np.ndarray) -> None:
     """Write a mask, uint8 [H, W], atomically, as an 8-bit palette PNG with VOC's colours."""
     image = Image.fromarray(np.asarray(mask, np.uint8))
     image.putpalette(_PALETTE.tobytes())
-    with atomic(path) as temporary:
-        image.save(temporary, 'PNG')
+    write_picture(path, image)
+
+
+def write_picture(path: str, image: Image.Image, quality: int = 75) -> None:
+    """Write a picture atomically: a JPEG if the path ends in .jpg or .jpeg, otherwise a PNG.
+
+    All pictures are written through this function. It encodes them in memory: Pillow itself takes
+    the short write to a full disk for a whole one.
+
+    Args:
+        path: the file.
+        image: the picture.
+        quality: of a JPEG, 1…95.
+    Raises:
+        OutputError: the file cannot be written; the one that was there is left as it was.
+    """
+    encoded = io.BytesIO()
+    if path.lower().endswith(('.jpg', '.jpeg')):
+        image.save(encoded, 'JPEG', quality=quality)
+    else:
+        image.save(encoded, 'PNG')
+    write_bytes(path, encoded.getbuffer())

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from tool.files.atomic import atomic
 from tool.files.overlays import heat_map, overlay
-from tool.files.pictures import write_mask
+from tool.files.pictures import write_mask, write_picture
 from tool.method.class_set import ClassSet
 from tool.method.crf import DEEPLAB_CRF, crf_from_probs, refine_mask
 from tool.method.metrics import cam_prediction
@@ -57,7 +56,8 @@ def write_cams(
             num_labels=outputs.classes.num_classes,
         )
     if outputs.heat_maps:
-        _write_picture(outputs.heat_maps, name, Image.fromarray(heat_map(picture, cam)))
+        shown = Image.fromarray(heat_map(picture, cam))
+        write_picture(os.path.join(outputs.heat_maps, name + '.png'), shown)
     _write(name, picture, mask, outputs)
 
 
@@ -82,11 +82,6 @@ def write_segmentation(
 def _write(name: str, picture: np.ndarray, mask: np.ndarray, outputs: MaskOutputs) -> None:
     """Write the mask of a picture, and the picture with the mask over it where wanted."""
     if outputs.overlays:
-        _write_picture(outputs.overlays, name, overlay(picture, mask, outputs.classes))
+        shown = overlay(picture, mask, outputs.classes)
+        write_picture(os.path.join(outputs.overlays, name + '.png'), shown)
     write_mask(os.path.join(outputs.masks, name + '.png'), mask)
-
-
-def _write_picture(folder: str, name: str, image: Image.Image) -> None:
-    """Write an RGB picture atomically as <folder>/<name>.png."""
-    with atomic(os.path.join(folder, name + '.png')) as temporary:
-        image.save(temporary, 'PNG')
