@@ -458,6 +458,25 @@ def test_the_time_of_the_plan_follows_from_timed_steps(fake, monkeypatch):
     assert "time: of this machine's cpu, not of a GPU" in out
 
 
+def test_the_timed_runs_read_the_data_of_the_runs(fake, monkeypatch):
+    flags_of_train = []
+
+    def run_stage(stage, folder):
+        if stage.name == 'train':
+            flags_of_train.append(stage.flags)
+        return 1.0
+
+    monkeypatch.setattr(plan, 'run_stage', run_stage)
+    flags = ['--scale', 'tiny', '--seeds', 0, '--device', 'cpu', '--plan', *SMALL_BATCH]
+    code, _, _, _ = fake('eps', *flags)
+    assert code == 0
+    for of_train in flags_of_train:
+        assert of_train['saliency_root'] == f'{fake.voc}/SALImages'
+        assert of_train['train_list'] == f'{fake.voc}/lists/train_aug.txt'
+        assert of_train['weights'].endswith('warmup_eps.pth')
+    assert len({of_train['session_name'] for of_train in flags_of_train}) == 4
+
+
 def test_a_plan_whose_short_runs_fail_says_why_it_has_no_times(fake, monkeypatch):
     started = []
 

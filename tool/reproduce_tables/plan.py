@@ -276,7 +276,10 @@ class Timer:
         self.count = count
         # seconds of a step or picture, {(stage, what decides its time): seconds}
         self._known: dict[tuple, float] = {}
+        # of each baseline, the session of the last short training and the weights of the warm-up
+        self._sessions: dict[str, str] = {}
         self._warmups: dict[str, str] = {}
+        self._trainings = 0
 
     def seconds_of_run(self, preset: Preset, plan: RunPlan) -> float:
         """Seconds of the timed stages of a run.
@@ -304,18 +307,21 @@ class Timer:
 
     def _short(self, preset: Preset, name: str, count: int) -> Stage:
         """A stage with few steps or pictures."""
+        baseline = str(preset.stages['train'].flags['baseline'])
         if name == 'train':
             warmup = self._warmup(preset)
-            return short_training(preset.stages['train'], self._session(preset), count, warmup)
-        weights = f'{self._session(preset)}.pth'
+            session = self._new_session(baseline)
+            return short_training(preset.stages['train'], session, count, warmup)
+        weights = f'{self._sessions[baseline]}.pth'
         if name == 'infer':
             return short_inference(preset.stages['infer'], self.folder, weights, count)
         return short_deeplab(preset, self.folder, weights, count)
 
-    def _session(self, preset: Preset) -> str:
-        """The session of the short training, which later stages read the weights of."""
-        baseline = preset.stages['train'].flags['baseline']
-        return os.path.join(self.folder, f'train_{baseline}')
+    def _new_session(self, baseline: str) -> str:
+        """A session of its own for a short training: a session of other settings is refused."""
+        self._trainings += 1
+        self._sessions[baseline] = os.path.join(self.folder, f'train_{self._trainings}')
+        return self._sessions[baseline]
 
     def _warmup(self, preset: Preset) -> str:
         """The weights of a warm-up of one step; '' for a preset that trains from other ones."""

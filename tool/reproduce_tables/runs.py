@@ -201,9 +201,7 @@ def _pipeline_job(
         decide: words for --set of the warm-up that it starts from, which decide that too.
     """
     common = [f'preset.method={row.method}', f'preset.scale={campaign.scale}']
-    places = [f'preset.lists={campaign.lists}']
-    if row.method == 'eps' and campaign.saliency is not None:
-        places.append(f'preset.saliency={campaign.saliency}')
+    places = place_settings(campaign, row)
     words = [*PIPELINE, '--preset', row.preset]
     words += ['--voc12_root', campaign.root, '--work_dir', folder, '--seed', str(seed)]
     if campaign.device is not None:
@@ -215,6 +213,14 @@ def _pipeline_job(
         name, _, value = word.partition('=')
         decides[name] = value
     return Job(title, folder, words, decides, files, ladder, needs)
+
+
+def place_settings(campaign: Campaign, row: Row) -> list[str]:
+    """Words for --set that say where the data are that the runs of a row read."""
+    places = [f'preset.lists={campaign.lists}']
+    if row.method == 'eps' and campaign.saliency is not None:
+        places.append(f'preset.saliency={campaign.saliency}')
+    return places
 
 
 def run_folder(campaign: Campaign, folder: str, seed: int) -> str:
@@ -282,7 +288,7 @@ def rows_of(campaign: Campaign, jobs: list[Job]) -> list[tuple[Row, int]]:
 
 def load_row(campaign: Campaign, row: Row, warmup: str | None, words: Sequence[str]) -> Preset:
     """The preset of a row with some of the words of --set."""
-    places = [f'preset.lists={campaign.lists}']
+    places = place_settings(campaign, row)
     if warmup is not None:
         places.append(f'preset.warmup={warmup}')
     own = [f'preset.method={row.method}', f'preset.scale={campaign.scale}']
