@@ -37,6 +37,20 @@ def test_a_command_ends_in_order_with_one_line(monkeypatch, capfd, number):
     assert handlers() == before
 
 
+def test_an_error_of_compiled_code_that_a_signal_has_interrupted_is_that_signal(capfd, monkeypatch):
+    def main(args):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Interrupted as stop:
+            raise SystemError('a function returned a result with an exception set') from stop
+
+    monkeypatch.setattr('sys.argv', ['/here/stage.py'])
+    with pytest.raises(SystemExit) as stop:
+        command_line.run(main, lambda: None)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert capfd.readouterr() == ('', 'stage.py: stopped by SIGTERM\n')
+
+
 @BOTH
 def test_code_that_goes_on_after_any_error_does_not_after_a_signal(number):
     with pytest.raises(Interrupted), interrupts.raised():

@@ -54,7 +54,7 @@ def test_a_signal_ends_the_stage_in_order(data, tmp_path, number, jobs):
     processes = below(process.pid)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, err
     messages = [line for line in err.splitlines() if 'aff_prepare' in line and '%' not in line]
     assert messages == [f'aff_prepare.py: stopped by {number.name}'] and 'Traceback' not in err
     assert all_end(processes)

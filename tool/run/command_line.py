@@ -136,12 +136,25 @@ def run(
     except KeyboardInterrupt:
         code = 130
     except (Exception, Interrupted) as error:
-        code = _report(name, error)
+        code = _report(name, _signal_behind(error) or error)
     if not workers.close_all():  # Python would wait at its end for one that cannot be killed
         sys.stderr.flush()
         os._exit(code)
     if code:
         sys.exit(code)
+
+
+def _signal_behind(error: BaseException | None) -> Interrupted | None:
+    """The signal that an error comes from; None where it comes from none.
+
+    Compiled code that a signal interrupts, numba's for example, may raise an error of its own from
+    `Interrupted`.
+    """
+    while error is not None:
+        if isinstance(error, Interrupted):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _report(name: str, error: Exception | Interrupted) -> int:

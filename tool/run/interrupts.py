@@ -12,8 +12,8 @@ from tool.run.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-# Seconds after the first signal in which further ones are taken for the same request: torchrun, SLURM
-# and terminals send several at once.
+# Seconds after the first signal in which further ones are taken for the same request: torchrun,
+# SLURM and terminals send several at once.
 SAME_REQUEST = 10.0
 
 
