@@ -70,7 +70,9 @@ def test_eval_scores_files_at_one_threshold_and_at_all_alike(tmp_path, data, thr
     classes = ClassSet.of([f'class {index}' for index in range(1, num_classes)])
     names = [f'{index}' for index in range(len(some_pictures))]
     for name, (cam, truth) in zip(names, some_pictures):
-        write_npy(str(tmp_path / 'cam' / f'{name}.npy'), cam)
+        # files of several scores below 0 are refused
+        scores = {key: np.maximum(values, 0) for key, values in cam.items()}
+        write_npy(str(tmp_path / 'cam' / f'{name}.npy'), scores)
         write_mask(str(tmp_path / 'truth' / f'{name}.png'), truth)
 
     def counts(background_score, curve):
