@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from tool.files.torch_files import read_torch, write_torch
+from tool.run import command_line
 from tool.run.errors import UserError
-from tool.train.states import States, load_optimizer
+from tool.train.states import States, load_optimizer, run_settings
 
 
 def make():
@@ -87,6 +88,27 @@ def edited(tmp_path, **changes):
 def test_an_edited_state_is_one_line(tmp_path, changes, message):
     error = edited(tmp_path, **changes)
     assert error.startswith(f'{tmp_path}/run.state-4.pth: {message}') and '--no_resume' in error
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [
+        ['--dry_run'],
+        ['--no_resume'],
+        ['--num_workers', '3'],
+        ['--save_every', '7'],
+        ['--session_name', 'elsewhere'],
+        ['--voc12_root', 'elsewhere'],
+        ['--device', 'cpu'],
+    ],
+)
+def test_flags_that_do_not_decide_the_weights_are_no_settings(flags):
+    parser = command_line.Parser('A training.')
+    command_line.add_train_flags(parser, width='of the network')
+    needed = ['--weights', 'scratch', '--session_name', 'run']
+    before = run_settings(parser.parse_args(needed))
+    assert run_settings(parser.parse_args([*needed, *flags])) == before
+    assert run_settings(parser.parse_args([*needed, '--lr', '0.5'])) != before
 
 
 def test_the_momentum_is_loaded_and_the_learning_rate_stays_that_of_the_run():

@@ -18,7 +18,7 @@ from tool.train import processes
 from tool.train.inputs import Input, first_change, record
 
 # Flags of the training scripts that do not decide the weights, but for rounding: where files lie,
-# how fast a run is.
+# how fast a run is, whether it is a dry run.
 # What lies in the files does: the caller of `run_settings` gives the fingerprint of --weights, and
 # those of the others are the `inputs` of a run.
 _NO_DECISION = (
@@ -36,6 +36,7 @@ _NO_DECISION = (
     'tblog_dir',
     'save_every',
     'no_resume',
+    'dry_run',
 )
 
 
