@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import struct
 
 import numpy as np
 import pytest
@@ -135,3 +136,19 @@ def test_a_changed_byte_of_the_numbers_changes_one_number(path, data, maps):
     if not isinstance(read, UserError):  # the number is no score now
         assert list(read) == list(range(CLASSES))
         assert (np.stack(list(read.values())) != maps).sum() <= 1
+
+
+@given(
+    shape=st.lists(st.integers(-1, 50) | st.integers(0, 1 << 62), max_size=4).map(tuple),
+    descr=st.sampled_from(['<f4', '>f8', '<f2', '|u1', '<i8', '|b1', '|O', '<c8', '<U9', '|V9']),
+    version=st.sampled_from([(1, 0), (2, 0), (3, 0)]),
+    content=st.binary(max_size=400),
+)
+def test_the_size_that_a_header_says_is_not_believed(path, shape, descr, version, content):
+    header = str({'descr': descr, 'fortran_order': False, 'shape': shape}).encode()
+    length = struct.pack('<H' if version == (1, 0) else '<I', len(header))
+    write(path, b'\x93NUMPY' + bytes(version) + length + header + content)
+    maps = read_or_error(path, read_maps)
+    read_or_error(path, maps_size)
+    if not isinstance(maps, UserError):
+        assert sum(values.size for values in maps.values()) <= len(content)
