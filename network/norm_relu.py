@@ -44,16 +44,42 @@ class FrozenNormRelu(torch.autograd.Function):
         # the same calls as without this class, so that the values are the same bits
         y = F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
         y = F.relu(y, inplace=True)
-        ctx.save_for_backward(y, variance, weight)
+        ctx.save_for_backward(y, mean, variance, weight)
         ctx.eps = eps
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        y, variance, weight = ctx.saved_tensors
-        # The product with a is a BatchNorm without mean and shift: in 16 bits too it is computed in
-        # float32, in one call.
-        no_mean = torch.zeros_like(variance)
-        of_x = F.batch_norm(gradient, no_mean, variance, weight, training=False, eps=ctx.eps)
+        y, mean, variance, weight = ctx.saved_tensors
+        # ReLU's part comes second, in place: of the other order one more tensor would be needed
+        of_x = _through_norm(gradient, y, mean, variance, weight, ctx.eps)
         return of_x.masked_fill_(y <= 0, 0), None, None, None, None, None
+
+
+def _through_norm(
+    gradient: torch.Tensor,
+    like_x: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float,
+) -> torch.Tensor:
+    """The gradient of a frozen BatchNorm's input from that of its output.
+
+    These are the calls that autograd itself makes, so the gradient has the same bits. PyTorch has
+    no public function for them; the operators exist in 1.0 and later. The input of the BatchNorm
+    counts only for the gradients of scale and shift, which are not asked for, so that any tensor of
+    its size can stand for it.
+
+    Args:
+        gradient: that of the output, [N, C, h, w].
+        like_x: a tensor of the input's size.
+        mean, variance, weight: of the BatchNorm, [C].
+        eps: of the BatchNorm.
+    """
+    only_of_input = [True, False, False]
+    of_input, _, _ = torch.ops.aten.native_batch_norm_backward(
+        gradient, like_x, weight, mean, variance, None, None, False, eps, only_of_input
+    )
+    return of_input

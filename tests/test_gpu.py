@@ -97,11 +97,11 @@ def deeplab_losses(forward, batch):
 # Launches of the forward and the backward pass of a step, {what: {amp: launches}}. Deterministic
 # algorithms need no more of them: no sorts in place of the gradient of a resize.
 LAUNCHES = {
-    'seam published': {'off': 1872, 'bf16': 2088},
-    'seam label_aware': {'off': 2022, 'bf16': 2238},
-    'eps published': {'off': 1880, 'bf16': 2100},
-    'eps label_aware': {'off': 2030, 'bf16': 2250},
-    'affinity': {'off': 856, 'bf16': 945},
+    'seam published': {'off': 1752, 'bf16': 1968},
+    'seam label_aware': {'off': 1902, 'bf16': 2118},
+    'eps published': {'off': 1760, 'bf16': 1980},
+    'eps label_aware': {'off': 1910, 'bf16': 2130},
+    'affinity': {'off': 796, 'bf16': 885},
     'deeplabv1': {'off': 483, 'bf16': 540},
     'deeplabv2': {'off': 352, 'bf16': 387},
     'deeplabv3plus': {'off': 406, 'bf16': 446},
