@@ -16,8 +16,10 @@ IS_MEASURED = sys.platform.startswith('linux')  # elsewhere there is no /proc
 class Load:
     """What a command has taken at the most."""
 
-    # MB of memory of all its processes, each at its own peak
+    # MB of memory of the process that had most
     memory: float
+    # MB of memory of all its processes, each at its own peak
+    total_memory: float
     # open files, pipes and sockets of the process that had most
     open_files: int
     # its processes
@@ -48,7 +50,14 @@ def load_of(command: list[str], cwd: Path) -> Load:
     output = process.stdout.read()
     assert process.returncode == 0, output
     seconds = time.monotonic() - start
-    return Load(sum(memory_of.values()), open_files, len(memory_of), seconds, output)
+    return Load(
+        memory=max(memory_of.values()),
+        total_memory=sum(memory_of.values()),
+        open_files=open_files,
+        processes=len(memory_of),
+        seconds=seconds,
+        output=output,
+    )
 
 
 def _tree(pid: int) -> list[int]:
