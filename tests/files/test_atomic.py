@@ -112,6 +112,13 @@ def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path):
         check_writable(str(tmp_path / 'file' / 'a.txt'))
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(OutputError, match='/pipe: cannot be written .a pipe or a socket, not a'):
+        check_writable(str(tmp_path / 'pipe'))
+    check_writable('/dev/null')
+
+
 def test_a_full_disk_is_told_from_a_wrong_place():
     full = cannot_be_written('a', OSError(errno.ENOSPC, 'No space left on device'))
     assert str(full).endswith('make room and give the same command again')

@@ -129,6 +129,12 @@ def test_a_record_that_cannot_be_written_is_one_line(tmp_path):
         RecordFile(str(tmp_path), 0).begin('a')
 
 
+def test_a_pipe_in_place_of_the_records_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / '.records-0.jsonl')
+    with pytest.raises(UserError, match='records-0.jsonl: cannot be written .a pipe'):
+        RecordFile(str(tmp_path), 0)
+
+
 def test_every_record_is_one_line_of_json(tmp_path, files):
     _, _, _, made = files
     record = RecordFile(str(tmp_path), 3)

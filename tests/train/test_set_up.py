@@ -238,6 +238,19 @@ def test_a_session_name_that_cannot_be_written(tmp_path, name, reason):
         trained(f'{tmp_path}/{name}')
 
 
+@pytest.mark.parametrize('ending', ['.log', '.jsonl'])
+@pytest.mark.parametrize('make', [os.mkdir, os.mkfifo])
+def test_a_log_that_cannot_be_written_ends_the_run_before_it_touches_the_other(
+    tmp_path, ending, make
+):
+    other = tmp_path / {'.log': 'run.jsonl', '.jsonl': 'run.log'}[ending]
+    other.write_text('of the run before\n')
+    make(tmp_path / f'run{ending}')
+    with pytest.raises(UserError, match=f'run{ending}: cannot be written'):
+        trained(tmp_path / 'run')
+    assert other.read_text() == 'of the run before\n'
+
+
 def failing(path, monkeypatch):
     """Let the file of a path be on a disk that is full."""
     write = set_up.save_checkpoint

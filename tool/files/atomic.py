@@ -188,14 +188,18 @@ def check_writable(path: str | None) -> None:
     Args:
         path: the file, which need not exist, nor need its folder; None or '': there is none.
     Raises:
-        OutputError: it is a folder or lies below a file, or the folder cannot be written.
+        OutputError: it is a folder or a pipe, or lies below a file, or the folder cannot be
+            written.
     """
     if not path:
         return
     if os.path.isdir(path):
         raise cannot_be_written(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
     if os.path.exists(path) and not os.path.isfile(path):
-        return  # a device, such as /dev/null
+        if stat.S_ISCHR(os.stat(path).st_mode):
+            return  # a device, such as /dev/null
+        # to open a pipe that nobody reads would never return
+        raise cannot_be_written(path, OSError(errno.EINVAL, 'a pipe or a socket, not a file'))
     folder = os.path.dirname(os.path.abspath(path))
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tool.files import fingerprints
-from tool.files.atomic import cannot_be_written
+from tool.files.atomic import cannot_be_written, check_writable
 from tool.files.reading import open_file, open_text
 
 _PREFIX = '.records-'
@@ -208,10 +208,13 @@ class RecordFile:
     Args:
         folder: the output folder.
         rank: number of the process among those that share the stage.
+    Raises:
+        OutputError: the file cannot be written.
     """
 
     def __init__(self, folder: str, rank: int):
         self.path = os.path.join(folder, f'{_PREFIX}{rank}{_SUFFIX}')
+        check_writable(self.path)
         if _ends_within_a_line(self.path):
             self._write(b'\n')
 

@@ -179,12 +179,16 @@ def check_outputs(run: TrainingRun) -> None:
     A checkpoint of the same settings is replaced: the same command trains again.
 
     Raises:
-        UserError: the run reads a file that it would write; or a checkpoint in its place is of
-            another training, and the message names the first difference.
+        UserError: the run reads a file that it would write; a log cannot be written; or a
+            checkpoint in its place is of another training, and the message names the first
+            difference.
     """
     session = run.options.session
     checkpoints = [session + '.pth', *_further_checkpoints(run)]
-    for path in [*checkpoints, session + '.log', session + '.jsonl']:
+    logs = [session + '.log', session + '.jsonl']
+    for path in logs:
+        check_writable(path)
+    for path in [*checkpoints, *logs]:
         for read in run.reads:
             if same_place(path, read):
                 raise UserError(
