@@ -114,9 +114,35 @@ def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path):
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
-    with pytest.raises(OutputError, match='/pipe: cannot be written .a pipe or a socket, not a'):
+    with pytest.raises(OutputError, match='/pipe: cannot be written .a pipe, a socket'):
         check_writable(str(tmp_path / 'pipe'))
+    with pytest.raises(OutputError, match='/pipe: cannot be written .a pipe, a socket'):
+        write_text(str(tmp_path / 'pipe'), 'text')
+    assert (tmp_path / 'pipe').is_fifo()
     check_writable('/dev/null')
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path):
+    # a terminal of its own: a mistake here must not replace a device of this machine
+    keyboard, screen = os.openpty()
+    link = tmp_path / 'screen'
+    link.symlink_to(os.ttyname(screen))
+    write_text(str(link), 'text')
+    assert os.read(keyboard, 100) == b'text'
+    assert link.is_symlink() and link.is_char_device()
+    os.close(keyboard)
+    os.close(screen)
+
+
+@pytest.mark.parametrize('path', ['/dev/null', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1'])
+def test_names_of_devices_and_of_open_files_are_known(path):
+    assert atomic_module._is_device(path)
+
+
+def test_files_and_folders_below_dev_are_no_devices(tmp_path):
+    assert not atomic_module._is_device('/dev/shm/a.json')
+    assert not atomic_module._is_device(str(tmp_path / 'new'))
+    assert not atomic_module._is_device(str(tmp_path))
 
 
 def test_a_full_disk_is_told_from_a_wrong_place():

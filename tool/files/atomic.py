@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -35,13 +36,22 @@ def atomic(path: str) -> Iterator[str]:
 
     What a process that was killed has left of an earlier attempt to write `path` is removed.
 
+    A device, such as /dev/null, is written to and never replaced: the administrator may replace
+    it, and nothing on the machine could use it any more.
+
     Yields:
         A temporary path in the same folder, to write to. It is renamed to `path` when the block
-        ends, and removed if the block raises an error.
+        ends, and removed if the block raises an error. For a device it lies in the folder of
+        temporary files and is copied.
     Raises:
-        OutputError: the folder or the file cannot be written.
+        OutputError: the folder or the file cannot be written, or `path` is a pipe.
     """
     folder, name = os.path.split(os.path.abspath(path))
+    to_device = _is_device(path)
+    if to_device:
+        folder = tempfile.gettempdir()
+    else:
+        _refuse_pipe(path)
     try:
         os.makedirs(folder, exist_ok=True)
         _remove_left_overs_of(folder, name)
@@ -50,8 +60,11 @@ def atomic(path: str) -> Iterator[str]:
         raise cannot_be_written(path, error) from None
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_UMASK)
-        os.replace(temporary, path)
+        if to_device:
+            _copy_to_device(temporary, path)
+        else:
+            os.chmod(temporary, 0o666 & ~_UMASK)
+            os.replace(temporary, path)
     except OSError as error:
         raise cannot_be_written(path, error) from None
     finally:
@@ -157,6 +170,30 @@ def make_link(source: str, path: str) -> None:
     os.replace(temporary, path)
 
 
+def _is_device(path: str) -> bool:
+    """Whether a path is a character device, or a name of an open file such as /dev/stdout."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if folder in ('/dev', '/dev/fd') or folder.startswith('/proc/'):
+        return os.path.exists(path)
+    try:
+        return stat.S_ISCHR(os.stat(path).st_mode)
+    except OSError:  # there is nothing yet
+        return False
+
+
+def _refuse_pipe(path: str) -> None:
+    """OutputError for a pipe, a socket or a disk. To open a pipe that nobody reads never returns."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        reason = 'a pipe, a socket or a disk, not a file'
+        raise cannot_be_written(path, OSError(errno.EINVAL, reason))
+
+
+def _copy_to_device(source: str, path: str) -> None:
+    """Write the content of a file to a device."""
+    with open(source, 'rb') as file, open(path, 'wb', buffering=0) as device:
+        shutil.copyfileobj(file, device)
+
+
 def cannot_be_written(path: str, error: OSError) -> OutputError:
     """The error to raise where a file cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -195,11 +232,9 @@ def check_writable(path: str | None) -> None:
         return
     if os.path.isdir(path):
         raise cannot_be_written(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
-    if os.path.exists(path) and not os.path.isfile(path):
-        if stat.S_ISCHR(os.stat(path).st_mode):
-            return  # a device, such as /dev/null
-        # to open a pipe that nobody reads would never return
-        raise cannot_be_written(path, OSError(errno.EINVAL, 'a pipe or a socket, not a file'))
+    if _is_device(path):
+        return
+    _refuse_pipe(path)
     folder = os.path.dirname(os.path.abspath(path))
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
