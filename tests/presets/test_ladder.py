@@ -1,5 +1,7 @@
 """tool/presets/ladder.py: rows, table and clock."""
 
+import json
+
 import pytest
 
 from tool.presets.ladder import clock, ladder_row, ladder_table, read_scores
@@ -76,4 +78,28 @@ def test_scores_that_are_none_are_one_line(tmp_path, text):
     path = tmp_path / 'scores.json'
     path.write_text(text)
     with pytest.raises(UserError, match='scores.json: no scores of eval.py'):
+        read_scores(str(path))
+
+
+@pytest.mark.parametrize(
+    'changed, reason',
+    [
+        ({'mIoU': None}, 'none of mIoU, histogram, agreement'),
+        ({'t': '0.3'}, 't is no number'),
+        ({'curve_t': 5}, 'curve_t is no list of numbers'),
+        ({'curve_t': [0.1], 'curve_mIoU': ['x']}, 'curve_mIoU is no list of numbers'),
+        ({'curve_t': [0.1], 't': None}, 'a curve without t'),
+        ({'mIoU': None, 'agreement': 'high'}, 'agreement is no number'),
+        ({'images': None}, 'no images'),
+        ({'gt_dir': 5}, 'gt_dir is no text'),
+    ],
+)
+def test_scores_that_somebody_has_edited_are_one_line(tmp_path, changed, reason):
+    scores = {'mIoU': 3, 'cat': 3, 'pixels': {'cat': 1}, 'list': 'a.txt', 'images': 1, 't': 0.3}
+    path = tmp_path / 'scores.json'
+    path.write_text(json.dumps(scores))
+    assert read_scores(str(path)) == scores
+    edited = {key: value for key, value in {**scores, **changed}.items() if value is not None}
+    path.write_text(json.dumps(edited))
+    with pytest.raises(UserError, match=f'scores.json: no scores of eval.py .{reason}'):
         read_scores(str(path))

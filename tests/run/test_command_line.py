@@ -152,6 +152,29 @@ def test_an_output_that_cannot_be_written_is_one_line():
     assert b'No space left on device; make room' in result.stderr
 
 
+@pytest.mark.parametrize('closed', ['>&-', '2>&-', '<&-', '>&- 2>&-', '<&- >&- 2>&-'])
+def test_closed_streams_end_no_command_and_lend_their_numbers_to_no_file(closed, tmp_path):
+    path = tmp_path / 'opened'
+    code = (
+        'import argparse, os, sys\n'
+        'from tool.run import command_line\n'
+        'def main(_):\n'
+        f'    with open({str(path)!r}, "w") as file:\n'
+        '        print("to stdout"); os.write(1, b"to stdout")\n'
+        '        print("to stderr", file=sys.stderr, flush=True)\n'
+        '        sys.stdout.flush()\n'
+        '        file.write("content")\n'
+        'command_line.run(main, lambda: argparse.Namespace())'
+    )
+    script = tmp_path / 'script.py'
+    script.write_text(code)
+    words = f'{sys.executable} {script} {closed}'
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    result = subprocess.run(['sh', '-c', words], env=environment, capture_output=True, timeout=60)
+    assert result.returncode == 0 and b'Traceback' not in result.stderr
+    assert path.read_text() == 'content'
+
+
 def test_a_reader_of_the_output_that_has_ended_is_silent():
     reader, writer = os.pipe()
     os.close(reader)

@@ -2,6 +2,8 @@
 a whole."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -132,6 +134,35 @@ def test_what_the_results_fill(toy):
     )  # 50 is the best of 30, 50 and 40
     toy('--set', 'walk.miou=51')
     assert (toy.folder / 'last.txt').read_text() == str(toy.folder / 'walk_masks')
+
+
+@pytest.mark.parametrize(
+    'record',
+    [
+        5,
+        None,
+        {'done': True},
+        {'command': 'eval.py', 'seconds': 1, 'done': True},
+        {'command': [], 'seconds': '1', 'done': True},
+        {'command': [], 'seconds': float('nan'), 'done': True},
+        {'command': [], 'seconds': -1, 'done': True},
+        {'command': [], 'seconds': 1, 'done': 'no'},
+        {'command': [], 'seconds': 1, 'done': True, 'paths': 5},
+    ],
+)
+def test_a_pipeline_json_that_somebody_has_edited_is_one_line(toy, record):
+    content = {'preset': 'toy', 'stages': {'one': record}}
+    (toy.folder / 'pipeline.json').write_text(json.dumps(content))
+    code, _, error, ran = toy()
+    assert code == 2 and ran == []
+    assert re.search(r'pipeline\.json: unreadable \(.*stage one .*\); delete it to do all', error)
+
+
+def test_a_pipe_in_place_of_a_log_is_refused_and_not_waited_for(toy):
+    (toy.folder / 'logs').mkdir()
+    os.mkfifo(toy.folder / 'logs' / 'one.log')
+    code, _, error, ran = toy()
+    assert code == 2 and ran == [] and 'one.log: cannot be written (a pipe' in error
 
 
 def test_a_changed_stage_and_all_after_it_are_done_anew(toy):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+from tool.files.atomic import check_writable
 from tool.files.reading import open_text
 from tool.presets.stages import ROOT
 from tool.run.interrupts import SAME_REQUEST, SIGNALS
@@ -28,7 +29,10 @@ def run_script(
         threads: OMP_NUM_THREADS, unless the environment has one.
     Returns:
         (exit code, number of the signal that came or 0).
+    Raises:
+        OutputError: the log cannot be written.
     """
+    check_writable(log)
     os.makedirs(os.path.dirname(log), exist_ok=True)
     environment = {'OMP_WAIT_POLICY': 'PASSIVE'}
     if threads:

@@ -2,10 +2,12 @@
 
 import json
 import os
+from typing import Any
 
 from tool.files.atomic import write_text
 from tool.files.reading import read_json
 from tool.method.metrics import mean_iou, occurring
+from tool.presets.choices import WORDS
 from tool.run.errors import UserError
 
 
@@ -22,11 +24,42 @@ def read_scores(path: str) -> dict:
         if 'mIoU' in scores:
             mean_iou(scores, list(scores['pixels']))
             occurring(scores['pixels'])
+        _check_scores(scores)
         return scores
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise UserError(
             f'{path}: no scores of eval.py ({error}); run the stage again with --from'
         ) from None
+
+
+def _check_scores(scores: dict) -> None:
+    """Check that scores have what the ladder and the choices read.
+
+    Raises:
+        ValueError: they lack it, or it is of another kind.
+    """
+    if not any(measure in scores for measure in WORDS):
+        raise ValueError(f'none of {", ".join(WORDS)}')
+    for key in ('mIoU', 'agreement', 't'):
+        if key in scores and not _is_number(scores[key]):
+            raise ValueError(f'{key} is no number')
+    for key in ('curve_t', 'curve_mIoU'):
+        values = scores.get(key, [])
+        if not (isinstance(values, list) and all(map(_is_number, values))):
+            raise ValueError(f'{key} is no list of numbers')
+    if 'curve_t' in scores and 't' not in scores:
+        raise ValueError('a curve without t')
+    for key in ('list', 'predict_dir', 'gt_dir'):
+        if not isinstance(scores.get(key, ''), str):
+            raise ValueError(f'{key} is no text')
+    for key in ('list', 'images'):
+        if key not in scores:
+            raise ValueError(f'no {key}')
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number; true and false are none."""
+    return type(value) in (int, float)
 
 
 def ladder_row(

@@ -6,6 +6,7 @@ has changed is done anew, with all stages after it.
 
 import glob
 import json
+import math
 import os
 import shutil
 import signal
@@ -58,7 +59,10 @@ class Runner:
     def _read_records(self) -> dict[str, dict]:
         """The records of an earlier run; UserError if pipeline.json is damaged."""
         try:
-            return dict(read_json(self.path)['stages'])
+            records = dict(read_json(self.path)['stages'])
+            for name, record in records.items():
+                _check_record(name, record)
+            return records
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -311,6 +315,25 @@ class Runner:
         sheet = os.path.join(self.work, 'contact_sheet.png')
         if os.path.exists(sheet):
             print(f'pictures: {sheet}')
+
+
+def _check_record(name: str, record: Any) -> None:
+    """Check what pipeline.json says of a stage, which somebody may have edited.
+
+    Raises:
+        ValueError: it is not what `Runner.save` writes.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f'the stage {name} is no object')
+    if not isinstance(record.get('command'), list):
+        raise ValueError(f'the stage {name} has no command')
+    seconds = record.get('seconds')
+    if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+        raise ValueError(f'the stage {name} has no seconds')
+    if type(record.get('done')) is not bool:
+        raise ValueError(f'the stage {name} does not say whether it is done')
+    if not isinstance(record.get('paths', {}), dict):
+        raise ValueError(f'the paths of the stage {name} are no object')
 
 
 def _signal_name(number: int) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tool.files.atomic import check_writable
 from tool.files.reading import open_text
 from tool.presets.ladder import clock
 from tool.presets.stages import ROOT
@@ -167,6 +168,7 @@ class Children:
 def _start(job: Job, number: int, slot: int, environment: Mapping[str, str]) -> Running:
     """Start the process of a job; its output is appended to the job's log."""
     os.makedirs(job.folder, exist_ok=True)
+    check_writable(job.log)
     write_record(job, done=False)
     with open(job.log, 'a', encoding='utf-8') as log:
         print('$ python', shlex.join(job.words), file=log, flush=True)

@@ -123,6 +123,7 @@ def run(
     """
     if under_torchrun():
         signal_at_parents_death(signal.SIGTERM)
+    _open_closed_streams()
     # A terminal that cannot show a character, such as → in ASCII, shows ? and ends no command.
     # stderr does the like from the start.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -155,6 +156,23 @@ def _signal_behind(error: BaseException | None) -> Interrupted | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def _open_closed_streams() -> None:
+    """Let what is written to a closed stdout or stderr (`command >&-`) be lost and nothing else.
+
+    The number of a closed stream would be given to the next file that is opened, and the lines for
+    the terminal would end up in it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, 'w', encoding='utf-8', errors='replace', closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, 'w', encoding='utf-8', errors='replace', closefd=False)
 
 
 def _report(name: str, error: Exception | Interrupted) -> int:
