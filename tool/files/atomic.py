@@ -8,6 +8,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 
+from tool.files.reading import open_file
 from tool.run.errors import OutputError, UserError
 
 try:
@@ -182,7 +183,10 @@ def _is_device(path: str) -> bool:
 
 
 def _refuse_pipe(path: str) -> None:
-    """OutputError for a pipe, a socket or a disk. To open a pipe that nobody reads never returns."""
+    """OutputError for a pipe, a socket or a disk.
+
+    To open a pipe that nobody reads would never return.
+    """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         reason = 'a pipe, a socket or a disk, not a file'
         raise cannot_be_written(path, OSError(errno.EINVAL, reason))
@@ -190,7 +194,7 @@ def _refuse_pipe(path: str) -> None:
 
 def _copy_to_device(source: str, path: str) -> None:
     """Write the content of a file to a device."""
-    with open(source, 'rb') as file, open(path, 'wb', buffering=0) as device:
+    with open_file(source) as file, open(path, 'wb', buffering=0) as device:
         shutil.copyfileobj(file, device)
 
 
