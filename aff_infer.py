@@ -37,8 +37,8 @@ from tool.run.shard import is_first
 from tool.train.precision import allow_tf32
 from voc12.aff_data import WalkSet
 from voc12.layout import (
+    check_cams,
     check_images,
-    check_maps,
     class_set,
     image_path,
     map_bytes,
@@ -136,8 +136,7 @@ def main(args: argparse.Namespace) -> None:
     names = read_list(args.infer_list)
     check_images(args.voc12_root, names)
     stage = PictureStage('aff_infer', names, args.overwrite, args.on_error, args.dry_run)
-    fix = 'make the CAMs with contrast_infer.py --out_cam'
-    check_maps(args.cam_dir, args.voc12_root, stage.names, fix)
+    check_cams(args.cam_dir, args.voc12_root, stage.names, args.on_error)
     need_stage(args.cam_dir, CAMS, '--cam_dir')
     net = make_net(args, classes, device)
     plain, refined = mask_folders(args)

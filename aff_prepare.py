@@ -28,7 +28,7 @@ from tool.method.class_set import ClassSet
 from tool.method.crf import affinity_maps
 from tool.run import command_line
 from tool.run.errors import UserError
-from voc12.layout import check_images, check_maps, class_set, image_path, map_bytes, picture_and_map
+from voc12.layout import check_cams, check_images, class_set, image_path, map_bytes, picture_and_map
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,8 +84,7 @@ def main(args: argparse.Namespace) -> None:
     names = read_list(args.infer_list)
     check_images(args.voc12_root, names)
     stage = PictureStage('aff_prepare', names, args.overwrite, args.on_error, args.dry_run)
-    fix = 'make the CAMs with contrast_infer.py --out_cam'
-    check_maps(args.cam_dir, args.voc12_root, stage.names, fix)
+    check_cams(args.cam_dir, args.voc12_root, stage.names, args.on_error)
     need_stage(args.cam_dir, CAMS, '--cam_dir')
     made_of = functools.partial(picture_and_map, args.voc12_root, args.cam_dir)
     stage.claim(wanted_outputs(args, folders), made_of, args.crf_backend)

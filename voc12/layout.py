@@ -159,6 +159,24 @@ def check_images(root: str, names: list[str], flag: str = '--voc12_root') -> Non
         )
 
 
+def check_cams(folder: str, root: str, names: list[str], on_error: str) -> None:
+    """Check that every picture has a CAM file; of its size, unless bad ones are to be skipped.
+
+    Args:
+        folder: folder of the CAMs <name>.npy.
+        root: data folder of the pictures.
+        names: names of the pictures.
+        on_error: 'stop', or 'skip', with which the stage leaves out what it cannot read.
+    Raises:
+        UserError: as `check_maps`.
+    """
+    fix = 'make the CAMs with contrast_infer.py --out_cam'
+    if on_error == 'skip':
+        check_files(folder, names, '.npy', fix)
+    else:
+        check_maps(folder, root, names, fix)
+
+
 def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter[str]:
     """Check that every picture has a map file (CAM, la or ha) of its size; only headers are read.
 

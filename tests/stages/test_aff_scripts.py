@@ -3,6 +3,7 @@ golden e2e pictures."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -537,3 +538,16 @@ def test_infer_agrees_with_the_published_code(tmp_path):
     expected = json.loads((E2E / 'eval.json').read_text())['rw']
     for name, value in expected.items():  # a pixel in a thousand may differ on another processor
         assert result[name] == pytest.approx(value, abs=1e-6 if exact else 0.05)
+
+
+def test_a_damaged_cam_ends_the_stage_or_is_left_out(data, maps, tmp_path, run, refused):
+    cams = tmp_path / 'cam'
+    shutil.copytree(data / 'cam', cams)
+    (cams / f'{NAMES[1]}.npy').write_bytes(b'no array')
+    flags = list(map(str, prepare_flags(data, tmp_path / 'out', '--alpha', 4, '--jobs', 0)))
+    flags[flags.index('--cam_dir') + 1] = str(cams)
+    refused('aff_prepare', flags, f'{NAMES[1]}.npy')
+    code, out, err = run('aff_prepare', *flags, '--on_error', 'skip')
+    assert code == 1 and '2 made, 0 were there, 1 left out' in out
+    assert f'{NAMES[1]}.npy' in err.splitlines()[-1]
+    assert files(tmp_path / 'out') == [f'4.00/{name}.npy' for name in (NAMES[0], NAMES[2])]

@@ -194,6 +194,8 @@ class PictureStage:
 
     def _end_dry_run(self) -> NoReturn:
         """Print what the stage would do and exit."""
+        folders = _folders_of(self._inputs)
+        print(f'{self.title}: {len(self.names)} pictures, read from {", ".join(folders)}')
         self._tell_stale()
         for output in self.outputs:
             names = [name for name, lacked in self.todo.items() if output in lacked]
@@ -467,18 +469,23 @@ def _made_from_these(path: str, history: History, inputs: Inputs) -> bool:
     return False
 
 
+def _folders_of(inputs: dict[str, Inputs]) -> list[str]:
+    """The folders that the inputs of all pictures lie in."""
+    folders = set()
+    for of_picture in inputs.values():
+        for path in of_picture.files:
+            folders.add(os.path.dirname(path))
+    return sorted(folders)
+
+
 def _keep_apart(outputs: list[Output], inputs: dict[str, Inputs]) -> None:
     """Make sure that no output folder is a folder of inputs, links resolved.
 
     Raises:
         UserError: one is.
     """
-    folders = set()
-    for of_picture in inputs.values():
-        for path in of_picture.files:
-            folders.add(os.path.dirname(path))
     for output in outputs:
-        for folder in sorted(folders):
+        for folder in _folders_of(inputs):
             if same_place(output.folder, folder):
                 raise UserError(
                     f'{output.folder}: is also the folder of inputs {folder}; use another output '

@@ -153,6 +153,8 @@ def _say_plan(run: TrainingRun, settings: dict) -> None:
         start_step = newest['step'] if newest is not None else 0
     for note in states.notes:
         print(note)
+    if run.inputs:
+        print(f'learns from {", ".join(item.name for item in run.inputs)}')
     weights = sum(value.numel() * value.element_size() for value in run.net.state_dict().values())
     # each of the two last states holds the network and the momentum of the optimiser
     states_size = 4 * weights if options.save_every else 0
