@@ -28,7 +28,7 @@ import numpy as np
 
 from tool.files.annotations import coco, cvat, labelme, labelstudio
 from tool.files.annotations.objects import AnnotatedPicture, objects_of
-from tool.files.atomic import need_folder
+from tool.files.atomic import check_writable, need_folder
 from tool.files.class_sets import read_classes
 from tool.files.lists import read_list
 from tool.files.pictures import check_size, image_size, read_mask
@@ -145,6 +145,9 @@ def main(args: argparse.Namespace) -> None:
         [('--masks', args.masks), ('--list', args.list), ('--classes_txt', args.classes_txt)],
     )
     inputs = find_inputs(args)
+    if args.to not in WITH_FOLDER:  # labelme's files may lie beside the pictures
+        keep_apart([('--out', args.out)], [('--images', inputs.images)])
+        check_writable(args.out)
     check_out(args, inputs)
     check_masks(inputs)
     if args.to == 'cvat':

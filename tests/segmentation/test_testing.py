@@ -321,6 +321,18 @@ def test_bad_settings_are_named(devkit, weights, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.parametrize(
+    'name, reason', [('results.zip', 'the server takes a .tgz'), ('file/results.tgz', 'no folder')]
+)
+def test_a_submission_that_cannot_be_written_is_known_before_the_work(
+    devkit, weights, tmp_path, name, reason
+):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match=reason):
+        run(devkit, weights, tmp_path / 'out', split='test', submission=tmp_path / name)
+    assert not (tmp_path / 'out').exists()
+
+
 def test_ground_truth_in_colours_and_ground_truth_of_no_class(devkit, weights, tmp_path, capsys):
     root = tmp_path / 'VOC2012'
     (root / 'SegmentationClass').mkdir(parents=True)

@@ -212,6 +212,14 @@ def test_nothing_is_written_when_a_file_is_wrong(data, tmp_path, refused, to):
     assert not out.parent.exists()
 
 
+@pytest.mark.parametrize('to', ['coco', 'cvat'])
+def test_a_picture_is_never_replaced(data, tmp_path, refused, to):
+    picture = data / 'JPEGImages' / 'a.jpg'
+    content = picture.read_bytes()
+    refused(COMMAND, flags(data, to, picture, '--overwrite'), 'lies in --images', 'another --out')
+    assert picture.read_bytes() == content
+
+
 @pytest.mark.parametrize('to', ['coco', 'labelme', 'cvat', 'labelstudio'])
 def test_what_is_there_is_kept(data, tmp_path, run, refused, to):
     out = tmp_path / 'out'

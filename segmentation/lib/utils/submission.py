@@ -6,7 +6,7 @@ import tarfile
 
 import numpy as np
 
-from tool.files.atomic import atomic
+from tool.files.atomic import atomic, check_writable
 from tool.files.pictures import check_size, image_size, open_picture, read_mask
 from tool.run.errors import UserError
 from voc12.classes import NUM_CLASSES, VOC
@@ -14,6 +14,17 @@ from voc12.layout import image_path
 
 # the server's name for results of networks that may be trained on anything but the test data
 FOLDER = 'results/VOC2012/Segmentation/comp6_test_cls'
+
+
+def check_place(path: str) -> None:
+    """Check before the work that the archive has a good name and can be written.
+
+    Raises:
+        UserError: it has not, or cannot.
+    """
+    if not path.endswith(('.tgz', '.tar.gz')):
+        raise UserError(f'--submission {path}: the server takes a .tgz; use such a name')
+    check_writable(path)
 
 
 def write_submission(path: str, out_dir: str, root: str, names: list[str]) -> None:
@@ -30,8 +41,7 @@ def write_submission(path: str, out_dir: str, root: str, names: list[str]) -> No
         UserError: a prediction is missing, has another size than its picture, or holds a value that
             is no class.
     """
-    if not path.endswith(('.tgz', '.tar.gz')):
-        raise UserError(f'--submission {path}: the server takes a .tgz; use such a name')
+    check_place(path)
     with atomic(path) as temporary:
         # of a prediction that is a link the archive gets the file, not the link
         with tarfile.open(temporary, 'w:gz', dereference=True) as archive:

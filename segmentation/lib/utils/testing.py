@@ -40,7 +40,7 @@ from tool.train.precision import allow_tf32, fast_inference, resolved
 from utils.config import add_config_flags, classes_of, names_of, read_config
 from utils.keys import PREDICTION_KEYS
 from utils.predictions import PredictionOutputs, evaluate, write_prediction
-from utils.submission import write_submission
+from utils.submission import check_place, write_submission
 from voc12.classes import VOC
 from voc12.layout import check_images, image_path, mask_bytes
 
@@ -212,6 +212,8 @@ def check_flags(args: argparse.Namespace, classes: ClassSet) -> None:
         raise UserError(
             f'--submission {args.submission}: the server takes the test pictures; add --split test'
         )
+    if args.submission:
+        check_place(args.submission)
     if args.out_no_crf and args.config['TEST_CRF'] == 'none':
         raise UserError(
             f'--out_no_crf {args.out_no_crf}: with TEST_CRF=none these are in --out_dir; leave the '
