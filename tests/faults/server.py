@@ -26,16 +26,14 @@ PRELOADED = (
     'aff_prepare',
     'aff_train',
     'aff_infer',
-    'tool.seed_masks',
-    'tool.make_pseudo_masks',
     'utils.training',
     'utils.testing',
-    'voc12.synth',
-    'voc12.from_folder',
-    'voc12.make_saliency',
+    'voc12.data_folder',
+    'voc12.make_lists',
     'network.resnet38_contrast',
     'network.resnet38_aff',
     'tool.method.dense_crf',
+    'scipy.ndimage',
 )
 
 
@@ -137,6 +135,8 @@ class Server:
         self._count += 1
         output = self._folder / f'{self._count}.out'
         words = [str(word) for word in words]
+        if words[0] != '-m':
+            words[0] = str(cwd / words[0])  # worker processes read the script, from another folder
         answer = self.ask(start=words, cwd=str(cwd), output=str(output), file_limit=file_limit)
         return Started(self, answer['pid'], output)
 

@@ -1,5 +1,6 @@
 """The stages that are broken on purpose, on toy data: what is started, and what it writes."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from mini import ROOT, make_voc
 
 EXPERIMENT = ROOT / 'segmentation' / 'experiment' / 'SEAM_deeplabv1_resnet38'
 PICTURES = 5
-STEPS = 9
+STEPS = 7
 # what a stage writes besides its results: locks, records, manifests, logs
 NO_RESULTS = ('.lock', '.records-', '.manifest.json')
 RESULTS = ('.npy', '.png', '.jpg', '.pth', '.txt', '.jsonl')
@@ -56,8 +57,6 @@ class World:
         """The folder with the undisturbed output of a stage, which is made on the first call."""
         folder = self.folder / name
         if name not in self.seconds:
-            import time
-
             begin = time.monotonic()
             ended = self.server.run(STAGES[name].command(self, folder), cwd=STAGES[name].cwd)
             assert ended.code == 0, ended.text
@@ -189,7 +188,7 @@ def synth(world: World, out: Path) -> list:
 
 def from_folder(world: World, out: Path) -> list:
     flags = ['--images', world.data / 'JPEGImages', '--labels', world.folder / 'labels.csv']
-    flags += ['--masks', world.data / 'SegmentationClass', '--out', out, '--jobs', 2, '--copy']
+    flags += ['--out', out, '--jobs', 2, '--copy']
     return ['-m', 'voc12.from_folder', *flags]
 
 
