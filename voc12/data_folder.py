@@ -13,14 +13,21 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from tool.files.atomic import atomic, make_link, write_text
+from tool.files.atomic import (
+    atomic,
+    cannot_be_written,
+    is_full_disk,
+    make_link,
+    write_text,
+)
 from tool.files.class_sets import FILE as CLASS_FILE
 from tool.files.class_sets import write_classes
+from tool.files.folder_locks import FolderLocks
 from tool.files.lists import unlistable, write_list
 from tool.files.manifest import MANIFEST, first_difference
 from tool.files.npy import write_npy
@@ -234,23 +241,27 @@ def check_claim(
     return written
 
 
-def claim(out: str, settings: dict, files: Iterable[str], overwrite: bool) -> None:
-    """Make a data folder the output of this run, and remove what an earlier run wrote too many.
+@contextlib.contextmanager
+def claimed(out: str, settings: dict, files: Iterable[str], overwrite: bool) -> Iterator[None]:
+    """Make a data folder the output of this run, whose files the block writes.
 
-    Arguments and errors are those of `check_claim`, which has been called. `finish` ends the claim.
+    What an earlier run wrote too many is removed. No other run may write there meanwhile. Arguments
+    and errors are those of `check_claim`, which has been called.
+
+    Raises:
+        UserError: another run writes into the folder.
     """
     now = set(files)
-    written = check_claim(out, settings, now, overwrite)
-    # until `finish` the manifest names the files of both runs, so that a run after a stop knows all
-    _write_manifest(out, settings, written | now)
-    for file in sorted(written - now):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(out, file))
-
-
-def finish(out: str, settings: dict, files: Iterable[str]) -> None:
-    """Note in the manifest that the data folder is complete."""
-    _write_manifest(out, settings, set(files))
+    with FolderLocks([out]):
+        written = check_claim(out, settings, now, overwrite)
+        # Until the end the manifest names the files of both runs, so that a run after a stop knows
+        # all.
+        _write_manifest(out, settings, written | now)
+        for file in sorted(written - now):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(out, file))
+        yield
+        _write_manifest(out, settings, now)
 
 
 def _read_manifest(out: str) -> tuple[dict | None, set[str]]:
@@ -298,6 +309,8 @@ def place(source: str, path: str, copy: bool) -> None:
     try:
         make_link(source, path)
     except OSError as error:
+        if is_full_disk(error):
+            raise cannot_be_written(path, error) from None
         raise UserError(f'{path}: cannot be linked ({error.strerror}); try --copy') from None
 
 

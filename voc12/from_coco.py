@@ -392,16 +392,15 @@ def main(args: argparse.Namespace) -> None:
     if not train:
         raise UserError(f'{args.annotations}: no picture is left for the list train')
 
-    data_folder.claim(args.out, settings, outputs, args.overwrite)
-    for picture in progress(pictures, desc='copy' if args.copy else 'link'):
-        data_folder.place(picture.source, os.path.join(args.out, picture.file), args.copy)
-    draw = functools.partial(write_masks, out=args.out, overlap=args.overlap, crowd=args.crowd)
-    for _ in progress(pool_map(draw, items, args.jobs), total=len(items), desc='masks'):
-        pass
-    data_folder.write_lists(args.out, classes, pictures, lists)
-    rule = rule_of(args)
-    write_text(os.path.join(args.out, MASK_RULE), json.dumps(rule, indent=1) + '\n')
-    data_folder.finish(args.out, settings, outputs)
+    with data_folder.claimed(args.out, settings, outputs, args.overwrite):
+        for picture in progress(pictures, desc='copy' if args.copy else 'link'):
+            data_folder.place(picture.source, os.path.join(args.out, picture.file), args.copy)
+        draw = functools.partial(write_masks, out=args.out, overlap=args.overlap, crowd=args.crowd)
+        for _ in progress(pool_map(draw, items, args.jobs), total=len(items), desc='masks'):
+            pass
+        data_folder.write_lists(args.out, classes, pictures, lists)
+        rule = rule_of(args)
+        write_text(os.path.join(args.out, MASK_RULE), json.dumps(rule, indent=1) + '\n')
 
     data_folder.report(classes, pictures, lists, args.out)
     print(f'masks: {rule["rule"]}')

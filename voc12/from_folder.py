@@ -384,21 +384,20 @@ def main(args: argparse.Namespace) -> None:
     if not lists.train_aug:
         raise UserError('no picture is left for the list train; see bad_files.txt')
 
-    data_folder.claim(args.out, settings, outputs, args.overwrite)
-    source_of = {picture.file: picture.source for picture in good}
-    if args.mask_colours == MASK_COLOURS[0]:
-        source_of |= mask_files
-    else:
-        write_ids(mask_files, args.out, classes, args.mask_colours)
-    desc = 'copy' if args.copy else 'link'
-    for file in progress(source_of, desc=desc, unit='file'):
-        data_folder.place(source_of[file], os.path.join(args.out, file), args.copy)
-    data_folder.write_lists(args.out, classes, good, lists)
-    if unlabelled:
-        text = '\n'.join(unlabelled) + '\n'
-        text = text.encode('utf-8', 'backslashreplace').decode('utf-8')
-        write_text(os.path.join(args.out, UNLABELLED), text)
-    data_folder.finish(args.out, settings, outputs)
+    with data_folder.claimed(args.out, settings, outputs, args.overwrite):
+        source_of = {picture.file: picture.source for picture in good}
+        if args.mask_colours == MASK_COLOURS[0]:
+            source_of |= mask_files
+        else:
+            write_ids(mask_files, args.out, classes, args.mask_colours)
+        desc = 'copy' if args.copy else 'link'
+        for file in progress(source_of, desc=desc, unit='file'):
+            data_folder.place(source_of[file], os.path.join(args.out, file), args.copy)
+        data_folder.write_lists(args.out, classes, good, lists)
+        if unlabelled:
+            text = '\n'.join(unlabelled) + '\n'
+            text = text.encode('utf-8', 'backslashreplace').decode('utf-8')
+            write_text(os.path.join(args.out, UNLABELLED), text)
 
     data_folder.report(classes, good, lists, args.out)
     report_rest(args, len(good), len(masks), unlabelled)

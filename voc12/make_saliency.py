@@ -15,6 +15,7 @@ import os
 import numpy as np
 from PIL import Image, ImageFilter
 
+from tool.files.folder_locks import FolderLocks
 from tool.files.lists import read_list
 from tool.files.pictures import read_mask, write_picture
 from tool.files.places import keep_apart
@@ -55,12 +56,13 @@ def main(args: argparse.Namespace) -> None:
     check_files(args.mask_dir, names, '.png', 'check --mask_dir and --list')
     masks = [os.path.join(args.mask_dir, name + '.png') for name in names]
     need_a_class(masks, classes, f'--mask_dir {args.mask_dir}', args.mask_colours)
-    for name in progress(names, desc='saliency'):
-        mask = read_mask(os.path.join(args.mask_dir, name + '.png'), classes, args.mask_colours)
-        is_object = (mask != 0) & (mask != IGNORE)
-        objects = Image.fromarray(is_object.astype(np.uint8) * 255)
-        saliency = objects.filter(ImageFilter.GaussianBlur(args.blur))
-        write_picture(os.path.join(args.out_dir, name + '.png'), saliency)
+    with FolderLocks([args.out_dir]):
+        for name in progress(names, desc='saliency'):
+            mask = read_mask(os.path.join(args.mask_dir, name + '.png'), classes, args.mask_colours)
+            is_object = (mask != 0) & (mask != IGNORE)
+            objects = Image.fromarray(is_object.astype(np.uint8) * 255)
+            saliency = objects.filter(ImageFilter.GaussianBlur(args.blur))
+            write_picture(os.path.join(args.out_dir, name + '.png'), saliency)
 
 
 if __name__ == '__main__':

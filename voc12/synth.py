@@ -41,8 +41,8 @@ from PIL import Image
 from tool.files.class_sets import FILE as CLASS_FILE
 from tool.files.class_sets import write_classes
 from tool.files.folder_locks import FolderLocks
-from tool.files.manifest import claim_all, fingerprint, missing
-from tool.files.pictures import write_mask, write_picture
+from tool.files.manifest import claim_all, fingerprint
+from tool.files.pictures import is_whole, write_mask, write_picture
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -521,7 +521,11 @@ def draw_all(
     """
     write_class_file(os.path.join(args.out, CLASS_FILE), args.classes)
 
-    todo = missing(train_names + val_names, outputs)
+    todo = []
+    for name in train_names + val_names:
+        paths = [os.path.join(folder, name + extension) for folder, extension in outputs]
+        if not all(map(is_whole, paths)):
+            todo.append(name)
     draw = functools.partial(make_picture, args.out, args.seed, num_foreground=args.classes)
     for _ in progress(pool_map(draw, todo, args.jobs), total=len(todo), desc='draw'):
         pass

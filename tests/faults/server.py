@@ -5,6 +5,7 @@ its stdin, a line from its stdout. A stage that it forks is like one that a comm
 has a session of its own, default signal handlers, and its script runs as `__main__`.
 """
 
+import atexit
 import json
 import os
 import resource
@@ -12,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from process_ids import all_end, wait_until
+from process_ids import all_end, below, wait_until
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / 'segmentation' / 'lib'
@@ -79,8 +81,12 @@ class Started:
         """Send a signal to its main process."""
         os.kill(self.pid, number)
 
+    def processes(self) -> set[int]:
+        """The ids of its processes that live, those of sessions that it has started included."""
+        return self.session() | below(self.pid)
+
     def session(self) -> set[int]:
-        """The ids of its processes that live."""
+        """The ids of the processes in its session that live."""
         listed = subprocess.run(['ps', '-eo', 'pid=,sid=,stat='], capture_output=True, text=True)
         found = set()
         for line in listed.stdout.splitlines():
@@ -89,10 +95,24 @@ class Started:
                 found.add(int(pid))
         return found
 
-    def end(self) -> Ended:
-        """Wait until it has ended; none of its processes may be left then."""
+    def handles_signals(self) -> bool:
+        """Whether it is so far that SIGTERM ends it in order. Only Linux tells."""
+        try:
+            status = Path(f'/proc/{self.pid}/status').read_text()
+        except OSError:
+            return False
+        caught = int(status.partition('SigCgt:')[2].split()[0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+    def end(self, processes: Iterable[int] = ()) -> Ended:
+        """Wait until it has ended; none of its processes may be left then.
+
+        Args:
+            processes: the ids of further processes that have to end.
+        """
         assert wait_until(lambda: self.poll() is not None), f'does not end: {self.text()}'
-        assert all_end(self.session()), f'has left processes behind: {self.session()}'
+        left = {*processes, *self.session()}
+        assert all_end(left), f'has left processes behind: {left}'
         return Ended(self._code, self.text())
 
 
@@ -185,8 +205,38 @@ def become(request: dict) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request['file_limit'],) * 2)
 
 
+class QuickEnd:
+    """Ends this process after all else that Python does at its end, but for freeing its memory.
+
+    In a forked process that takes longer than a stage, because every page is copied first. Make it
+    before anything else registers with `atexit`, whose last function is the first that was
+    registered.
+    """
+
+    def __init__(self):
+        self.code = 0
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(self.code)
+
+    def run(self, function: Callable, *arguments) -> None:
+        """Call a function, and keep the exit code that it ends with."""
+        self.code = 1  # after an exception
+        try:
+            function(*arguments)
+            self.code = 0
+        except SystemExit as stop:
+            is_number = stop.code is None or isinstance(stop.code, int)
+            self.code = (stop.code or 0) if is_number else 1
+            raise
+
+
 def main() -> None:
     """Load what the stages import, and serve."""
+    end = QuickEnd()
     import importlib
 
     import torch
@@ -202,9 +252,9 @@ def main() -> None:
 
     words = request['start']
     if words[0] == '-m':
-        run_module(words[1], words[2:])
+        end.run(run_module, words[1], words[2:])
     else:
-        run_script(words[0], words[1:])
+        end.run(run_script, words[0], words[1:])
 
 
 def wait_for(started: Started, seconds: float) -> bool:

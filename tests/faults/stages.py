@@ -201,6 +201,40 @@ def make_saliency(world: World, out: Path) -> list:
     return ['-m', 'voc12.make_saliency', *flags, '--out_dir', out / 'maps']
 
 
+# The stages of a pipeline of commands that start quickly.
+PRESET = """
+from tool.presets.stages import Preset, Stage, Stages
+
+
+def preset(run):
+    data = f'{run.work}/data'
+    saliency = {
+        'mask_dir': f'{data}/SegmentationClass',
+        'list': f'{data}/lists/train.txt',
+        'out_dir': f'{run.work}/saliency',
+    }
+    sheet = {
+        'list': f'{data}/lists/train.txt',
+        'voc12_root': data,
+        'column': f'mask={data}/SegmentationClass',
+        'out': f'{run.work}/sheet.jpg',
+    }
+    made = {'out': data, 'images': 4, 'val': 2, 'jobs': 0}
+    stages = [
+        Stage('data', script='-m voc12.synth', flags=made, makes=['data']),
+        Stage('saliency', script='-m voc12.make_saliency', flags=saliency, makes=['saliency']),
+        Stage('sheet', script='-m tool.contact_sheet', flags=sheet, makes=['sheet.jpg']),
+    ]
+    return Preset('a toy', Stages(stages))
+"""
+
+
+def pipeline(world: World, out: Path) -> list:
+    preset = world.folder / 'toy.py'
+    preset.write_text(PRESET)
+    return ['-m', 'tool.pipeline', '--preset', preset, '--work_dir', out]
+
+
 STAGES = {
     stage.name: stage
     for stage in (
@@ -222,5 +256,6 @@ STAGES = {
         Stage('synth', synth),
         Stage('from_folder', from_folder, other=other_from_folder),
         Stage('make_saliency', make_saliency),
+        Stage('pipeline', pipeline),
     )
 }

@@ -200,11 +200,16 @@ def _copy_to_device(source: str, path: str) -> None:
 
 def cannot_be_written(path: str, error: OSError) -> OutputError:
     """The error to raise where a file cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if is_full_disk(error):
         fix = 'make room and give the same command again'
     else:
         fix = 'choose another output folder'
     return OutputError(f'{path}: cannot be written ({error.strerror or error}); {fix}')
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether an error says that there is no room for a file."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def remove_left_overs(folder: str, names: Iterable[str]) -> None:

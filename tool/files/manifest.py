@@ -10,7 +10,7 @@ from collections.abc import Callable
 from tool.files import fingerprints
 from tool.files.atomic import write_text
 from tool.files.reading import read_json
-from tool.files.records import as_json
+from tool.files.records import as_json, state_of
 from tool.run.errors import UserError
 
 MANIFEST = '.manifest.json'
@@ -162,14 +162,16 @@ def read_manifest(folder: str) -> dict | None:
 
 
 def missing(names: list[str], outputs: list[tuple[str, str]]) -> list[str]:
-    """The names that lack a file in at least one output folder.
+    """The names that lack a file in at least one output folder; an empty file is none.
 
     Args:
         names: names of pictures.
         outputs: (folder, extension) of each output; a folder need not exist.
     """
-    lacking = set()
+    lacking: set[str] = set()
     for folder, extension in outputs:
-        files = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        lacking |= {name for name in names if name + extension not in files}
+        for name in names:
+            state = state_of(os.path.join(folder, name + extension))
+            if state is None or state.size == 0:
+                lacking.add(name)
     return [name for name in names if name in lacking]

@@ -11,6 +11,7 @@ whether 10, 12 or 16 of the bits are used, and taken as they are they would be w
 
 import contextlib
 import io
+import os
 from collections.abc import Iterator
 from typing import IO
 
@@ -31,6 +32,9 @@ LARGEST = 100_000_000
 # The limit of this module takes the place of Pillow's own, which calls a large picture an attack.
 Image.MAX_IMAGE_PIXELS = None
 _PALETTE = colour_map()
+# The first and the last two bytes of a PNG (its last chunk has no data, so the checksum is always
+# the same) and of a JPEG.
+_FRAMES = ((b'\x89P', b'\x60\x82'), (b'\xff\xd8', b'\xff\xd9'))
 # PIL's names of the 8-bit modes with one channel: palette and grey.
 _GRAY = ('P', 'L')
 # The modes of masks whose colours are read, and of grey ones beside them.
@@ -375,6 +379,21 @@ def write_mask(path: str, mask: np.ndarray) -> None:
     image = Image.fromarray(np.asarray(mask, np.uint8))
     image.putpalette(_PALETTE.tobytes())
     write_picture(path, image)
+
+
+def is_whole(path: str) -> bool:
+    """Whether a file begins and ends as a PNG or a JPEG does, as it does unless it is truncated.
+
+    Its pixels are not decoded. A file that is missing or empty is not whole.
+    """
+    try:
+        with open_file(path) as file:
+            start = file.read(2)
+            file.seek(-2, os.SEEK_END)
+            end = file.read()
+    except OSError:
+        return False
+    return (start, end) in _FRAMES
 
 
 def write_picture(path: str, image: Image.Image, quality: int = 75) -> None:
