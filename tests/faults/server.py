@@ -154,6 +154,7 @@ class Server:
         """
         self._count += 1
         output = self._folder / f'{self._count}.out'
+        output.touch()
         words = [str(word) for word in words]
         if words[0] != '-m':
             words[0] = str(cwd / words[0])  # worker processes read the script, from another folder

@@ -24,7 +24,7 @@ class Stage:
     command: Callable[['World', Path], list]
     # the folder in which it is started
     cwd: Path = ROOT
-    # command(world, out) of a run that must not go on beside the first; None: the same command
+    # command(world, out) of a run with other settings; None: there is none
     other: Callable[['World', Path], list] | None = None
     trains: bool = False
 
@@ -192,10 +192,6 @@ def from_folder(world: World, out: Path) -> list:
     return ['-m', 'voc12.from_folder', *flags]
 
 
-def other_from_folder(world: World, out: Path) -> list:
-    return [*from_folder(world, out), '--seed', 5]
-
-
 def make_saliency(world: World, out: Path) -> list:
     flags = ['--mask_dir', world.data / 'SegmentationClass', '--list', world.data / 'list.txt']
     return ['-m', 'voc12.make_saliency', *flags, '--out_dir', out / 'maps']
@@ -221,9 +217,9 @@ def preset(run):
     }
     made = {'out': data, 'images': 4, 'val': 2, 'jobs': 0}
     stages = [
-        Stage('data', script='-m voc12.synth', flags=made, makes=['data']),
-        Stage('saliency', script='-m voc12.make_saliency', flags=saliency, makes=['saliency']),
-        Stage('sheet', script='-m tool.contact_sheet', flags=sheet, makes=['sheet.jpg']),
+        Stage('data', script='voc12.synth', flags=made, makes=['data']),
+        Stage('saliency', script='voc12.make_saliency', flags=saliency, makes=['saliency']),
+        Stage('sheet', script='tool.contact_sheet', flags=sheet, makes=['sheet.jpg']),
     ]
     return Preset('a toy', Stages(stages))
 """
@@ -254,7 +250,7 @@ STAGES = {
         ),
         Stage('segmentation_test', segmentation_test, cwd=EXPERIMENT),
         Stage('synth', synth),
-        Stage('from_folder', from_folder, other=other_from_folder),
+        Stage('from_folder', from_folder),
         Stage('make_saliency', make_saliency),
         Stage('pipeline', pipeline),
     )

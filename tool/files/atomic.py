@@ -1,8 +1,10 @@
 """Atomic writing, and checks that files and folders exist."""
 
+import atexit
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -31,6 +33,10 @@ _LINK = 'link'
 _found: dict[str, dict[str, list[str]]] = {}
 
 
+# the temporary files of this process that have not been renamed
+_unfinished: set[str] = set()
+
+
 @contextlib.contextmanager
 def atomic(path: str) -> Iterator[str]:
     """Write a file so that `path` is either complete or as it was before.
@@ -53,13 +59,12 @@ def atomic(path: str) -> Iterator[str]:
         folder = tempfile.gettempdir()
     else:
         _refuse_pipe(path)
+    temporary = ''
+    handle = -1
     try:
         os.makedirs(folder, exist_ok=True)
         _remove_left_overs_of(folder, name)
         handle, temporary = _new_temporary(folder, name)
-    except OSError as error:
-        raise cannot_be_written(path, error) from None
-    try:
         yield temporary
         if to_device:
             _copy_to_device(temporary, path)
@@ -69,9 +74,25 @@ def atomic(path: str) -> Iterator[str]:
     except OSError as error:
         raise cannot_be_written(path, error) from None
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        if temporary:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            _unfinished.discard(temporary)
+            os.close(handle)
+
+
+def _remove_unfinished() -> None:
+    """Remove the temporary files of this process.
+
+    A signal that comes while a file is made, or between `atomic` and its block, keeps `atomic` from
+    doing so.
+    """
+    for temporary in _unfinished:
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
-        os.close(handle)
+
+
+atexit.register(_remove_unfinished)
 
 
 def _new_temporary(folder: str, name: str) -> tuple[int, str]:
@@ -82,11 +103,19 @@ def _new_temporary(folder: str, name: str) -> tuple[int, str]:
         when the process ends: a temporary file that nobody has locked was left behind.
     """
     while True:
-        handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix=_TEMPORARY, dir=folder)
+        random_part = secrets.token_hex(4)
+        temporary = os.path.join(folder, f'.{name}.{random_part}{_TEMPORARY}')
+        _unfinished.add(temporary)  # before it exists: a signal may come at any moment
+        try:
+            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            _unfinished.discard(temporary)
+            continue
         # Another process may have taken the file, before it was locked, for one left behind.
         if _lock(handle) and os.path.exists(temporary):
             return handle, temporary
         os.close(handle)
+        _unfinished.discard(temporary)
 
 
 def _lock(handle: int) -> bool:

@@ -162,7 +162,10 @@ class Runner:
 
         print(f', {clock(record["seconds"])}{self._score_of(stage)}', flush=True)
         if stopped_by:
-            raise Interrupted(stopped_by, 'stopped; the same command continues from there')
+            name = signal.Signals(stopped_by).name
+            raise Interrupted(
+                stopped_by, f'stopped by {name}; the same command continues from there'
+            )
         if code:
             _fail(stage, code, count, log)
 
