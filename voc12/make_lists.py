@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from tool.files.atomic import need_folder
-from tool.files.lists import read_list, write_list
+from tool.files.lists import read_list, unlistable, write_list
 from tool.files.npy import write_npy
 from tool.files.pictures import read_mask
 from tool.files.places import keep_apart
@@ -43,6 +43,8 @@ def find_lists(root: str) -> tuple[dict[str, list[str]], dict[str, str]]:
 
     Returns:
         {list: picture names}, and {list that cannot be made: why}.
+    Raises:
+        UserError: a list of the devkit is damaged, or a list cannot hold the name of a mask.
     """
     lists: dict[str, list[str]] = {}
     skipped: dict[str, str] = {}
@@ -61,6 +63,7 @@ def find_lists(root: str) -> tuple[dict[str, list[str]], dict[str, str]]:
         skipped['train_aug'] = 'it must leave out the pictures of val, and there is no val list'
     else:
         names = sorted(mask_names(folder) - set(lists['val']))
+        _refuse_unlistable(folder, names)
         if names:
             lists['train_aug'] = names
         else:
@@ -72,6 +75,14 @@ def mask_names(folder: str) -> set[str]:
     """Names of the pictures that have a mask in a folder."""
     files = [file for file in os.listdir(folder) if not file.startswith('.')]
     return {file.removesuffix('.png') for file in files if file.endswith('.png')}
+
+
+def _refuse_unlistable(folder: str, names: list[str]) -> None:
+    """UserError if a list cannot hold the name of a mask; `write_list` would come too late."""
+    for name in names:
+        problem = unlistable(name)
+        if problem:
+            raise UserError(f'{folder}/{name}.png: the name {problem}; rename the file')
 
 
 def annotated_classes(path: str, classes: ClassSet) -> set[int]:

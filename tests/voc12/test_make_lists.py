@@ -144,6 +144,23 @@ def test_bad_annotations_are_one_line_and_write_nothing(devkit, make, capsys, te
     assert not (devkit.parent / 'lists').exists()
 
 
+@pytest.mark.parametrize(
+    'name, problem',
+    [
+        (' a', 'begins or ends with a space'),
+        ('photo.jpg', "would be read as 'photo' in a list"),
+        ('\ufeffa', 'begins with a byte-order mark'),
+        ('a\nb', 'has a line break'),
+        ('\udcff', 'is not UTF-8'),
+    ],
+)
+def test_a_mask_that_no_list_can_name_is_refused_before_anything_is_written(devkit, name, problem):
+    write_mask(str(devkit / 'SegmentationClassAug/x.png'), np.zeros((2, 2), np.uint8))
+    (devkit / 'SegmentationClassAug/x.png').rename(devkit / f'SegmentationClassAug/{name}.png')
+    with pytest.raises(UserError, match=problem):
+        find_lists(str(devkit))
+
+
 def test_picture_without_any_source(devkit):
     (devkit / 'SegmentationClass/2007_000002.png').unlink()
     with pytest.raises(
