@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
@@ -77,7 +77,7 @@ def read_or_error(path, read):
     assert peak < MEMORY
     if isinstance(result, Exception):
         assert isinstance(result, UserError), repr(result)
-        assert str(result).startswith(f'{path}: ')
+        assert 'file.npy: ' in str(result)  # of a long path the start is left out
     return result
 
 
@@ -144,11 +144,14 @@ def test_a_changed_byte_of_the_numbers_changes_one_number(path, data, maps):
     version=st.sampled_from([(1, 0), (2, 0), (3, 0)]),
     content=st.binary(max_size=400),
 )
+@example(shape=(21, -1, -1), descr='|u1', version=(1, 0), content=bytes(21))
 def test_the_size_that_a_header_says_is_not_believed(path, shape, descr, version, content):
     header = str({'descr': descr, 'fortran_order': False, 'shape': shape}).encode()
     length = struct.pack('<H' if version == (1, 0) else '<I', len(header))
     write(path, b'\x93NUMPY' + bytes(version) + length + header + content)
     maps = read_or_error(path, read_maps)
-    read_or_error(path, maps_size)
+    size = read_or_error(path, maps_size)
+    if any(side < 0 for side in shape):
+        assert isinstance(maps, UserError) and isinstance(size, UserError)
     if not isinstance(maps, UserError):
         assert sum(values.size for values in maps.values()) <= len(content)

@@ -50,6 +50,9 @@ def header(file: BinaryIO) -> tuple[tuple, np.dtype]:
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     else:
         shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    # who reads the header only would take it for a size
+    if any(length < 0 for length in shape):
+        raise ValueError(f'an array of shape {shape}')
     return shape, dtype
 
 
