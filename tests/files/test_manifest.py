@@ -59,7 +59,10 @@ def test_overwrite_of_the_same_settings_starts_again(folder):
 def test_output_without_a_manifest_is_refused(folder, overwrite):
     folder.mkdir()
     (folder / 'a.png').write_text('a')
-    with pytest.raises(UserError, match='holds 1 files that this stage did not write, e.g. a.png'):
+    with pytest.raises(
+        UserError,
+        match='holds 1 files that this stage did not write, or that were changed since, e.g. a.png',
+    ):
         claim(str(folder), SETTINGS, overwrite)
     assert [path.name for path in folder.iterdir()] == ['a.png']
 
@@ -81,7 +84,10 @@ def test_overwrite_keeps_files_that_the_stage_did_not_write(folder):
     def is_own(folder, file):
         return file == 'a.npy'
 
-    with pytest.raises(UserError, match='holds 1 files that this stage did not write, e.g. b.npy'):
+    with pytest.raises(
+        UserError,
+        match='holds 1 files that this stage did not write, or that were changed since, e.g. b.npy',
+    ):
         claim(str(folder), SETTINGS, overwrite=True, is_own=is_own)
     assert (folder / 'a.npy').exists() and (folder / 'b.npy').exists()
     (folder / 'b.npy').unlink()
@@ -107,7 +113,7 @@ def test_missing_needs_every_output(tmp_path):
     for name in ('cam/a.npy', 'cam/b.npy', 'png/b.png', 'png/c.png'):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text('')
+        path.write_text('a')
     cam, png, absent = (
         (str(tmp_path / name), extension)
         for name, extension in [('cam', '.npy'), ('png', '.png'), ('absent', '.png')]

@@ -153,7 +153,10 @@ def test_a_file_that_somebody_has_changed_is_refused_and_kept(tmp_path, inputs):
     (tmp_path / 'png' / 'b.png').write_text('corrected by hand')
     with pytest.raises(UserError, match=r'b\.png: was changed after this stage had written it'):
         start(inputs, outputs(tmp_path))
+    with pytest.raises(UserError, match='png: holds 1 files that this stage did not write, or'):
+        start(inputs, outputs(tmp_path), overwrite=True)
     assert (tmp_path / 'png' / 'b.png').read_text() == 'corrected by hand'
+    assert (tmp_path / 'png' / 'a.png').exists()
 
 
 def test_a_file_without_a_record_is_refused_and_kept(tmp_path, inputs):
@@ -177,7 +180,7 @@ def test_output_of_other_settings_is_refused_or_replaced(tmp_path, inputs):
 def test_overwrite_removes_only_what_the_stage_has_written(tmp_path, inputs):
     work(start(inputs, outputs(tmp_path)), inputs)
     (tmp_path / 'cam' / 'mine.npy').write_text('of another tool')
-    with pytest.raises(UserError, match='did not write, e.g. mine.npy'):
+    with pytest.raises(UserError, match='did not write, or that were changed since, e.g. mine.npy'):
         start(inputs, outputs(tmp_path), names=['a'], overwrite=True)
     assert sorted(path.name for path in (tmp_path / 'cam').glob('*.npy')) == [
         'a.npy',

@@ -95,14 +95,14 @@ def test_a_dry_run_makes_the_checks_and_nothing_else(tmp_path, capsys):
     trained(tmp_path / 'run', dry_run=True)
     assert list(tmp_path.iterdir()) == []
     out = capsys.readouterr().out
-    assert f'{tmp_path}/run.pth: steps 0 … 6 of 4 pictures; about ' in out
+    assert f'{tmp_path}/run.pth: steps 0 … 6 of 8 pictures, batches of 4; about ' in out
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / 'run', stop=5, save_every=2, settings={'lr': 1})
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match='lr = 1, now lr = 2'):
         trained(tmp_path / 'run', save_every=2, settings={'lr': 2}, dry_run=True)
     trained(tmp_path / 'run', save_every=2, settings={'lr': 1}, dry_run=True)
-    assert 'steps 4 … 6 of 4 pictures' in capsys.readouterr().out
+    assert 'steps 4 … 6 of 8 pictures, batches of 4' in capsys.readouterr().out
     trained(tmp_path / 'run', settings={'lr': 2}, dry_run=True, start_over=True)
     assert '2 training states would be removed' in capsys.readouterr().out
     assert sorted(tmp_path.iterdir()) == before

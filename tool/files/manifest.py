@@ -117,8 +117,8 @@ def _check(
 def _foreign(folder: str, names: list[str]) -> UserError:
     """The error to raise for files that are not the stage's own, so that it may not remove them."""
     return UserError(
-        f'{folder}: holds {len(names)} files that this stage did not write, e.g. {min(names)}; use '
-        'another folder, or move them away'
+        f'{folder}: holds {len(names)} files that this stage did not write, or that were changed '
+        f'since, e.g. {min(names)}; use another folder, or move them away'
     )
 
 

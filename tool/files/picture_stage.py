@@ -425,14 +425,21 @@ def _claims(outputs: list[Output]) -> list[tuple[str, dict]]:
 
 
 class _Recorded:
-    """Tells the files that the records of output folders name from others."""
+    """Tells files that are as the stage has written them from those of others and changed ones."""
 
     def __init__(self, outputs: list[Output]):
-        self.names = {output.folder: set(read_records(output.folder)) for output in outputs}
+        self.histories = {output.folder: read_records(output.folder) for output in outputs}
 
     def __call__(self, folder: str, file: str) -> bool:
         name, _ = os.path.splitext(file)
-        return name in self.names[folder]
+        history = self.histories[folder].get(name)
+        if history is None:
+            return False
+        path = os.path.join(folder, file)
+        state = state_of(path)
+        if history.is_begun or state is None or state.size == 0:
+            return True
+        return any(made.output.is_unchanged(path) for made in history.made)
 
 
 def _has_to_be_made(path: str, history: History) -> bool:

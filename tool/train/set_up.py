@@ -161,7 +161,8 @@ def _say_plan(run: TrainingRun, settings: dict) -> None:
     free = shutil.disk_usage(existing_part(options.session)).free
     print(
         f'{options.session}.pth: steps {start_step} … {options.max_steps} of '
-        f'{options.batch_size} pictures; about {in_words(weights)} to write, '
+        f'{len(run.dataset)} pictures, batches of {options.batch_size}; '
+        f'about {in_words(weights)} to write, '
         f'{in_words(states_size)} meanwhile for training states, {in_words(free)} free'
     )
     print('dry run: nothing was made')
