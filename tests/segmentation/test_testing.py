@@ -260,7 +260,8 @@ def test_predictions_that_are_links_are_packed_as_files(devkit, tmp_path):
     archive = tmp_path / 'results.tgz'
     png = tmp_path / 'png'
     for name in names:
-        write_mask(tmp_path / 'elsewhere' / f'{name}.png', np.full((64, 72), 3, np.uint8))
+        path = tmp_path / 'elsewhere' / f'{name}.png'
+        write_mask(str(path), np.full((64, 72), 3, np.uint8))
     png.mkdir()
     (png / f'{names[0]}.png').symlink_to(tmp_path / 'elsewhere' / f'{names[0]}.png')
     os.link(tmp_path / 'elsewhere' / f'{names[1]}.png', png / f'{names[1]}.png')
@@ -280,15 +281,15 @@ def test_a_faulty_submission_is_refused_and_not_left_behind(devkit, tmp_path):
         assert not list(tmp_path.glob('*.tgz*')) and not list(tmp_path.glob('.results*'))
 
     for name in names[:2]:
-        write_mask(pngs / f'{name}.png', np.zeros((64, 72), np.uint8))
+        write_mask(str(pngs / f'{name}.png'), np.zeros((64, 72), np.uint8))
     pack(f'{names[2]}.png: no such file')
-    write_mask(pngs / f'{names[2]}.png', np.zeros((72, 64), np.uint8))
+    write_mask(str(pngs / f'{names[2]}.png'), np.zeros((72, 64), np.uint8))
     pack(f'{names[2]}.png: is 64x72, the picture is 72x64')
-    write_mask(pngs / f'{names[2]}.png', np.full((64, 72), 255, np.uint8))
+    write_mask(str(pngs / f'{names[2]}.png'), np.full((64, 72), 255, np.uint8))
     pack(f'{names[2]}.png: holds value 255')
     Image.fromarray(np.zeros((64, 72), np.uint8)).save(pngs / f'{names[2]}.png')
     pack('is L .*palette')
-    write_mask(pngs / f'{names[2]}.png', np.full((64, 72), 20, np.uint8))
+    write_mask(str(pngs / f'{names[2]}.png'), np.full((64, 72), 20, np.uint8))
     write_submission(str(archive), str(pngs), str(devkit), names)
     with pytest.raises(
         UserError, match=f'{names[2]}.png: is in the archive 1 times, in the list 0'
