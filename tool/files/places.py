@@ -37,7 +37,7 @@ def keep_apart(outputs: Iterable[Place], inputs: Iterable[Place]) -> None:
                 raise UserError(
                     f'{flag} {path}: is the same as the input {other_flag} {other_path}; {fix}'
                 )
-            is_data = os.fspath(path).lower().endswith((*ENDINGS, '.npy'))
+            is_data = path.lower().endswith((*ENDINGS, '.npy'))
             if is_data and same_place(os.path.dirname(path) or '.', other_path):
                 raise UserError(
                     f'{flag} {path}: lies in {other_flag} {other_path}, whose files are inputs; '
