@@ -147,8 +147,9 @@ def main(args: argparse.Namespace) -> None:
     inputs = find_inputs(args)
     if args.to not in WITH_FOLDER:  # labelme's files may lie beside the pictures
         keep_apart([('--out', args.out)], [('--images', inputs.images)])
-        check_writable(args.out)
     check_out(args, inputs)
+    if args.to not in WITH_FOLDER:
+        check_writable(args.out)
     check_masks(inputs)
     if args.to == 'cvat':
         check_object_counts(inputs, args.min_area)
