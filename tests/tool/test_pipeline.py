@@ -188,6 +188,20 @@ def test_a_stage_whose_files_have_changed_runs_again(toy, tmp_path):
     assert toy(*flags)[3] == ['last:found']  # its output is not removed: the stage decides
 
 
+def test_a_training_whose_data_have_changed_is_done_anew(toy, tmp_path):
+    """Its script would refuse to replace weights of other data, and what follows uses them."""
+    (toy.folder / 'toy_train.py').write_text(SCRIPT)
+    listed = tmp_path / 'list.txt'
+    listed.write_text('a\n')
+    flags = ('--set', f'one.script={toy.folder}/toy_train.py', f'one.value={listed}')
+    assert toy(*flags)[3] == ALL
+    listed.write_text('b\n')
+    code, out, _, ran = toy(*flags)
+    assert code == 0 and f'trains anew, {listed} has changed' in out
+    assert ran == ALL  # without :found, because the old output was removed
+    assert toy(*flags)[3] == []
+
+
 def test_a_pipeline_killed_while_it_removes_old_output_removes_the_rest(toy, monkeypatch):
     toy()
 

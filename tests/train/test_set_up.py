@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from full_disk import files_of_at_most
-from tool.files.checkpoints import class_set_of, load_checkpoint, training_of
+from tool.files.checkpoints import class_set_of, load_checkpoint, save_checkpoint, training_of
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 from tool.train import set_up
@@ -186,6 +186,40 @@ def test_weights_of_another_training_are_not_replaced(tmp_path, settings, run, d
         with pytest.raises(UserError, match=expected):
             trained(tmp_path / 'run', settings=settings, run=run, start_over=start_over)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    'now, changed',
+    [(data(names=['a', 'c']), 'the list l.txt'), (data(label=0), 'the labels in c.npy')],
+)
+def test_weights_of_other_data_are_replaced_only_when_told_to_start_over(tmp_path, now, changed):
+    trained(tmp_path / 'run', run=data())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    expected = f'run.pth: {changed} changed since it was trained; .* --no_resume to train anew'
+    for dry_run in (False, True):
+        with pytest.raises(UserError, match=expected):
+            trained(tmp_path / 'run', run=now, dry_run=dry_run)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    trained(tmp_path / 'run', run=now, start_over=True)
+    line = f'run.pth: {changed} changed since it was trained; this run replaces it'
+    assert line in (tmp_path / 'run.log').read_text()
+    trained(tmp_path / 'run', run=now)  # it is of this data now
+
+
+def test_a_run_on_other_data_that_is_broken_off_needs_no_second_consent(tmp_path):
+    trained(tmp_path / 'run', run=data())
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / 'run', stop=5, save_every=2, run=data(label=0), start_over=True)
+    with pytest.raises(UserError, match='state-4.pth: the labels in c.npy changed'):
+        trained(tmp_path / 'run', save_every=2, run=data())
+    trained(tmp_path / 'run', save_every=2, run=data(label=0))
+    assert 'steps: 4 … 6' in (tmp_path / 'run.log').read_text()
+
+
+def test_weights_that_do_not_say_what_they_learned_from_are_not_replaced(tmp_path):
+    save_checkpoint(str(tmp_path / 'run.pth'), {}, training={'settings': {'stage': ''}})
+    with pytest.raises(UserError, match='run.pth: does not say which training wrote it'):
+        trained(tmp_path / 'run')
 
 
 @pytest.mark.parametrize('content', ['state dict', b'', b'something else'])

@@ -106,7 +106,8 @@ class Runner:
 
         A stage of another command than before is done anew, and so are all after it. A stage that
         was not complete is continued, and one whose inputs or outputs have changed since it was
-        complete is run again; it makes what is stale.
+        complete is run again; it makes what is stale. A training is then done anew, and so are all
+        stages after it, because they use its weights.
 
         Raises:
             SystemExit: the stage failed; its last line has been printed, its exit code is passed
@@ -126,6 +127,8 @@ class Runner:
         if same and was_done and not changed:
             print(f'{label} complete ({clock(before["seconds"])})', flush=True)
             return
+        if changed and stage.trains:
+            same = False
 
         already = before['seconds'] if same else 0.0
         record: dict[str, Any] = {'command': command, 'seconds': already, 'done': False}
@@ -139,7 +142,9 @@ class Runner:
         self.records[stage.name] = record
         self.save()
         what = 'runs'
-        if changed:
+        if changed and stage.trains:
+            what = f'trains anew, {changed} has changed'
+        elif changed:
             what = f'runs again, {changed} has changed'
         elif same:
             what = 'continued'

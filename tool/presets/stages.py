@@ -163,6 +163,14 @@ class Stage:
             f'stage {self.name}: processes = {self.processes}: must be a whole number of at least 1'
         )
 
+    @property
+    def trains(self) -> bool:
+        """Whether its script trains a network: contrast_train.py, aff_train.py, DeepLab's train.py.
+
+        A training cannot make again only what is stale.
+        """
+        return self.script.endswith('train.py')
+
     def from_scores(self) -> set[FromScores]:
         """The values of its command that only the scores of earlier stages decide."""
         found = set()

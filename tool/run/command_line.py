@@ -395,7 +395,7 @@ def add_train_flags(parser: Parser, width: str) -> None:
         '--no_resume',
         action='store_true',
         help='start over instead of resuming from a training state (a completed run has removed '
-        'its states: its command trains again)',
+        'its states: its command trains again, and needs this flag where the data have changed)',
     )
     add_dry_run_flag(parser)
 

@@ -24,7 +24,7 @@ from tool.files.places import same_place
 from tool.run.errors import OutputError, UserError
 from tool.train import processes
 from tool.train.engine import TrainingRun, TrainOptions, fit, per_process
-from tool.train.inputs import record
+from tool.train.inputs import first_change, record
 from tool.train.log import RunLog
 from tool.train.precision import allow_tf32, described, fast_forward, grad_scaler
 from tool.train.session_lock import only_run_of
@@ -115,8 +115,8 @@ def train(run: TrainingRun) -> None:
         processes.once(lambda: _say_plan(run, settings))
         return
     with only_run_of(options.session):
-        processes.once(lambda: check_outputs(run))
         states = States(options.session, settings, options.save_every, run.inputs, scaler=scaler)
+        replaced = processes.once(lambda: check_outputs(run, states))
         start_step = states.resume(run.net, run.optimizer, options.start_over)
         if start_step >= options.max_steps:
             raise UserError(
@@ -124,7 +124,8 @@ def train(run: TrainingRun) -> None:
                 f'{options.max_steps}; remove it, or use --no_resume to start over'
             )
         # The log is opened last: a run that is refused leaves the old one as it is.
-        log = _open_log(run, start_step, states.notes) if processes.is_main() else None
+        notes = [*replaced, *states.notes]
+        log = _open_log(run, start_step, notes) if processes.is_main() else None
         try:
             _fit_and_save(run, start_step, states, log, scaler)
         except OutputError as error:
@@ -142,16 +143,16 @@ def _say_plan(run: TrainingRun, settings: dict) -> None:
         UserError: as `train` before its first step.
     """
     options = run.options
-    check_outputs(run)
-    check_writable(options.session + '.pth')
     states = States(options.session, settings, options.save_every, run.inputs)
+    replaced = check_outputs(run, states)
+    check_writable(options.session + '.pth')
     if options.start_over:
         print(f'{len(states.paths())} training states would be removed')
         start_step = 0
     else:
         newest = states.load()
         start_step = newest['step'] if newest is not None else 0
-    for note in states.notes:
+    for note in [*replaced, *states.notes]:
         print(note)
     if run.inputs:
         print(f'learns from {", ".join(item.name for item in run.inputs)}')
@@ -176,15 +177,22 @@ def settings_of(run: TrainingRun) -> dict:
     return settings
 
 
-def check_outputs(run: TrainingRun) -> None:
+def check_outputs(run: TrainingRun, states: States) -> list[str]:
     """Check before the first step that a run replaces no file that is not its own.
 
-    A checkpoint of the same settings is replaced: the same command trains again.
+    A checkpoint of the same settings and data is replaced: the same command trains again. One of
+    other data is replaced only by a run that was told to start over, or by one that continues after
+    a break: its states are of the data that there are now, or they are refused themselves.
 
+    Args:
+        run: the run.
+        states: its training states.
+    Returns:
+        Lines for the log on the checkpoints of other data that will be replaced.
     Raises:
         UserError: the run reads a file that it would write; a log cannot be written; or a
-            checkpoint in its place is of another training, and the message names the first
-            difference.
+            checkpoint in its place is of another training or of other data, and the message names
+            the first difference.
     """
     session = run.options.session
     checkpoints = [session + '.pth', *_further_checkpoints(run)]
@@ -197,9 +205,21 @@ def check_outputs(run: TrainingRun) -> None:
                 raise UserError(
                     f'{path}: this training reads it and would replace it; use another session name'
                 )
+    may_replace = run.options.start_over or bool(states.paths())
+    notes = []
     for path in checkpoints:
-        if os.path.lexists(path):
-            _check_own(path, settings_of(run))
+        if not os.path.lexists(path):
+            continue
+        training = _own_training(path, settings_of(run))
+        changed = first_change(training['inputs'], run.inputs)
+        if changed is not None and not may_replace:
+            raise UserError(
+                f'{path}: {changed} changed since it was trained; use another session name, or '
+                '--no_resume to train anew and replace it'
+            )
+        if changed is not None:
+            notes.append(f'{path}: {changed} changed since it was trained; this run replaces it')
+    return notes
 
 
 def _further_checkpoints(run: TrainingRun) -> list[str]:
@@ -220,21 +240,26 @@ def _is_kept(run: TrainingRun, done: int) -> bool:
     return done % run.checkpoint_every == 0 and done < run.options.max_steps
 
 
-def _check_own(path: str, settings: dict) -> None:
-    """Check that a checkpoint is of a training with these settings."""
+def _own_training(path: str, settings: dict) -> dict:
+    """What a checkpoint says of its training: 'settings' and 'inputs'.
+
+    Raises:
+        UserError: it says nothing, or its training had other settings.
+    """
     fix = 'use another session name, or move the file away'
     try:
         training = training_of(load_checkpoint(path))
     except UserError:  # damaged, or no checkpoint
         training = None
-    before = training.get('settings') if training is not None else None
-    if not isinstance(before, dict):
+    parts = ('settings', 'inputs')
+    if training is None or not all(isinstance(training.get(part), dict) for part in parts):
         raise UserError(
             f'{path}: does not say which training wrote it, so it is not replaced; {fix}'
         )
-    difference = first_difference(before, settings)
+    difference = first_difference(training['settings'], settings)
     if difference is not None:
         raise UserError(f'{path}: is of a training with {difference}; {fix}')
+    return training
 
 
 def _fit_and_save(
