@@ -15,7 +15,8 @@ their pixels become background. Pixels of 255 (ignore) are exported as nothing, 
 too. All else is exact, except with --polygons, which fills the holes of objects.
 
 All files are checked before anything is written. Files that are already there are refused, because
-somebody may have corrected them, unless --overwrite is given.
+somebody may have corrected them, unless --overwrite is given. A device, such as /dev/stdout, is
+written to and never replaced.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import numpy as np
 
 from tool.files.annotations import coco, cvat, labelme, labelstudio
 from tool.files.annotations.objects import AnnotatedPicture, objects_of
-from tool.files.atomic import check_writable, need_folder
+from tool.files.atomic import check_writable, is_device, need_folder
 from tool.files.class_sets import read_classes
 from tool.files.lists import read_list
 from tool.files.pictures import check_size, image_size, read_mask
@@ -247,6 +248,8 @@ def check_out(args: argparse.Namespace, inputs: Inputs) -> None:
         )
     if args.to not in WITH_FOLDER and os.path.isdir(args.out):
         raise UserError(f'{args.out}: is a folder; --to {args.to} writes a file, name it in --out')
+    if is_device(args.out):  # it holds nothing that could be lost
+        return
     existing = [path for path in out_files(args, inputs) if os.path.exists(path)]
     if existing and not args.overwrite:
         raise UserError(

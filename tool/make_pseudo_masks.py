@@ -25,6 +25,7 @@ from tool.files.stage_of_input import PROBABILITIES, need_stage
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
+from tool.run.shard import is_first
 from voc12.layout import check_files, class_set
 
 
@@ -37,7 +38,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.output.add_argument('--out_dir', required=True, help='folder for the masks')
     parser.data.add_argument(
-        '--list', help='list of pictures to make masks of (default: every file of --crf_dir)'
+        '--list',
+        help='list of pictures to make masks of (default: every map in --crf_dir, also those of '
+        'pictures that were taken out of the list since)',
     )
     parser.data.add_argument(
         '--voc12_root',
@@ -73,6 +76,9 @@ def main(args: argparse.Namespace) -> None:
 def read_names(args: argparse.Namespace) -> list[str]:
     """Names of the pictures to make masks of.
 
+    The folder does not say which of its maps are of a list that aff_prepare.py was given last, so
+    without --list a line says that all of them are taken.
+
     Raises:
         UserError: --crf_dir or the map file of a picture is missing.
     """
@@ -86,6 +92,12 @@ def read_names(args: argparse.Namespace) -> list[str]:
     names = sorted(name[:-4] for name in os.listdir(args.crf_dir) if name.endswith('.npy'))
     if not names:
         raise UserError(f'{args.crf_dir}: holds no .npy file; {fix}')
+    if is_first():
+        print(
+            f'no --list: masks of all {len(names)} maps in {args.crf_dir}, also those of pictures '
+            'that were taken out of the list since',
+            flush=True,
+        )
     return names
 
 

@@ -16,6 +16,8 @@ from tool.files.atomic import (
     atomic,
     cannot_be_written,
     check_writable,
+    empty_file,
+    is_device,
     make_link,
     write_bytes,
     write_text,
@@ -80,6 +82,20 @@ def test_a_link_replaces_what_was_there(tmp_path):
     assert os.readlink(path) == 'b.jpg' and os.listdir(tmp_path) == ['a.jpg']
 
 
+def test_a_file_is_emptied_where_its_link_leads_and_hard_links_keep_what_it_held(tmp_path):
+    path = tmp_path / 'other disk' / 'a.log'
+    path.parent.mkdir()
+    path.write_text('old')
+    os.link(path, tmp_path / 'backup.log')
+    (tmp_path / 'a.log').symlink_to(path)
+    empty_file(str(tmp_path / 'a.log'))
+    assert (tmp_path / 'a.log').is_symlink() and path.read_bytes() == b''
+    assert (tmp_path / 'backup.log').read_text() == 'old'
+    path.unlink()
+    empty_file(str(tmp_path / 'a.log'))  # the link leads nowhere
+    assert path.read_bytes() == b''
+
+
 @pytest.mark.parametrize('size', [0, 1, 4095, 4096, 9999])
 def test_a_full_disk_leaves_the_old_file(tmp_path, size):
     path = tmp_path / 'a.bin'
@@ -136,13 +152,13 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path):
 
 @pytest.mark.parametrize('path', ['/dev/null', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1'])
 def test_names_of_devices_and_of_open_files_are_known(path):
-    assert atomic_module._is_device(path)
+    assert is_device(path)
 
 
 def test_files_and_folders_below_dev_are_no_devices(tmp_path):
-    assert not atomic_module._is_device('/dev/shm/a.json')
-    assert not atomic_module._is_device(str(tmp_path / 'new'))
-    assert not atomic_module._is_device(str(tmp_path))
+    assert not is_device('/dev/shm/a.json')
+    assert not is_device(str(tmp_path / 'new'))
+    assert not is_device(str(tmp_path))
 
 
 def test_a_full_disk_is_told_from_a_wrong_place():

@@ -17,7 +17,7 @@ import signal, sys
 from tool.presets.child import run_script
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 work = sys.argv[1]
-print(run_script([f'{work}/stage.py', f'{work}/started'], work, f'{work}/log', 'w'))
+print(run_script([f'{work}/stage.py', f'{work}/started'], work, f'{work}/log', goes_on=False))
 """
 STAGE = """
 import sys, time

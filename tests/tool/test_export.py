@@ -3,6 +3,7 @@ formats back."""
 
 import io
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -63,6 +64,21 @@ def coco_mask(file, image_id):
     for annotation in file.loadAnns(file.getAnnIds(image_id)):
         mask[file.annToMask(annotation) == 1] = annotation['category_id']
     return mask
+
+
+def test_a_device_is_written_to_without_overwrite_and_not_replaced(data, tmp_path, run):
+    # a terminal of its own: a mistake here must not replace a device of this machine
+    keyboard, screen = os.openpty()
+    link = tmp_path / 'screen'
+    link.symlink_to(os.ttyname(screen))
+    (tmp_path / 'list.txt').write_text('a\n')
+    code, _, err = run(COMMAND, *flags(data, 'coco', link, '--list', tmp_path / 'list.txt'))
+    assert code == 0, err
+    written = json.loads(os.read(keyboard, 100_000))
+    assert [image['file_name'] for image in written['images']] == ['a.jpg']
+    assert link.is_symlink() and link.is_char_device()
+    os.close(keyboard)
+    os.close(screen)
 
 
 def test_coco_with_the_files_and_sizes_of_the_pictures(data, tmp_path, run):

@@ -29,6 +29,20 @@ def test_masks_are_the_most_probable_class(tmp_path, run):
     assert code == 0 and '2 pictures: 0 made, 2 were there' in out
 
 
+def test_without_a_list_a_line_says_that_left_over_maps_are_taken(tmp_path, run):
+    for name in ('a', 'b'):  # b was taken out of the list after its map had been made
+        maps(tmp_path / 'crf' / f'{name}.npy', {0: [[0.2]], 8: [[0.8]]})
+    (tmp_path / 'list.txt').write_text('a\n')
+    flags = ('--crf_dir', tmp_path / 'crf', '--jobs', 0)
+    listed = ('--list', tmp_path / 'list.txt', '--out_dir', tmp_path / 'listed')
+    code, out, _ = run('tool.make_pseudo_masks', *flags, *listed)
+    assert code == 0 and 'no --list' not in out
+    assert [path.name for path in (tmp_path / 'listed').glob('*.png')] == ['a.png']
+    code, out, _ = run('tool.make_pseudo_masks', *flags, '--out_dir', tmp_path / 'all')
+    assert code == 0 and f'no --list: masks of all 2 maps in {tmp_path}/crf, also those of' in out
+    assert len(list((tmp_path / 'all').glob('*.png'))) == 2
+
+
 def test_bad_input(tmp_path, refused):
     out = tmp_path / 'out'
     refused(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 
 import pytest
@@ -46,6 +47,43 @@ def test_continued_run_drops_what_it_will_write_again(tmp_path):
         steps(tmp_path / 'run.jsonl') == [0, 1]
         and (tmp_path / 'run.log').read_text().count('done\n') == 1
     )
+
+
+def test_a_new_log_leaves_a_backup_of_the_old_one_as_it_is(tmp_path):
+    """A backup by hard links, as rsync and cp -l make them."""
+    write_run(tmp_path / 'run', 0, 3)
+    before = {}
+    for ending in ('.log', '.jsonl'):
+        before[ending] = (tmp_path / f'run{ending}').read_bytes()
+        os.link(tmp_path / f'run{ending}', tmp_path / f'backup{ending}')
+    write_run(tmp_path / 'run', 0, 2)
+    for ending in ('.log', '.jsonl'):
+        assert (tmp_path / f'backup{ending}').read_bytes() == before[ending]
+    assert steps(tmp_path / 'run.jsonl') == [0, 1]
+
+
+@pytest.mark.parametrize('ending', ['.log', '.jsonl'])
+def test_a_log_that_is_a_link_is_written_where_it_leads(tmp_path, ending):
+    (tmp_path / 'disk').mkdir()
+    target = tmp_path / 'disk' / 'target'
+    (tmp_path / f'run{ending}').symlink_to(target)
+    for first, last in ((0, 3), (2, 4), (0, 2)):  # new, continued, begun anew
+        write_run(tmp_path / 'run', first, last)
+        assert (tmp_path / f'run{ending}').is_symlink()
+        assert target.read_bytes() and os.listdir(tmp_path / 'disk') == ['target']
+    assert steps(tmp_path / 'run.jsonl') == [0, 1]
+
+
+def test_logs_on_a_device(tmp_path):
+    # a terminal of its own: a mistake here must not replace a device of this machine
+    keyboard, screen = os.openpty()
+    (tmp_path / 'run.jsonl').symlink_to(os.ttyname(screen))
+    write_run(tmp_path / 'run', 0, 1)
+    write_run(tmp_path / 'run', 1, 2)
+    assert b'"step": 1' in os.read(keyboard, 1000)
+    assert (tmp_path / 'run.jsonl').is_char_device()
+    os.close(keyboard)
+    os.close(screen)
 
 
 def test_tensorboard_is_written_where_asked(tmp_path):

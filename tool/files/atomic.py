@@ -54,7 +54,7 @@ def atomic(path: str) -> Iterator[str]:
         OutputError: the folder or the file cannot be written, or `path` is a pipe.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    to_device = _is_device(path)
+    to_device = is_device(path)
     if to_device:
         folder = tempfile.gettempdir()
     else:
@@ -200,7 +200,20 @@ def make_link(source: str, path: str) -> None:
     os.replace(temporary, path)
 
 
-def _is_device(path: str) -> bool:
+def empty_file(path: str) -> None:
+    """Make an empty file in place of what was there, for a log that is begun anew.
+
+    The earlier file is replaced and not emptied: a hard link to it, such as a backup of the old
+    log, keeps what it holds. A symbolic link is followed. A device is left as it is.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    if not is_device(path):
+        write_bytes(os.path.realpath(path), b'')
+
+
+def is_device(path: str) -> bool:
     """Whether a path is a character device, or a name of an open file such as /dev/stdout."""
     folder = os.path.dirname(os.path.abspath(path))
     if folder in ('/dev', '/dev/fd') or folder.startswith('/proc/'):
@@ -270,7 +283,7 @@ def check_writable(path: str | None) -> None:
         return
     if os.path.isdir(path):
         raise cannot_be_written(path, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
-    if _is_device(path):
+    if is_device(path):
         return
     _refuse_pipe(path)
     folder = os.path.dirname(os.path.abspath(path))

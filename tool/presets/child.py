@@ -7,14 +7,14 @@ import subprocess
 import sys
 import time
 
-from tool.files.atomic import check_writable
+from tool.files.atomic import check_writable, empty_file
 from tool.files.reading import open_text
 from tool.presets.stages import ROOT
 from tool.run.interrupts import SAME_REQUEST, SIGNALS
 
 
 def run_script(
-    command: list[str], work: str, log: str, mode: str, threads: int | None = None
+    command: list[str], work: str, log: str, goes_on: bool, threads: int | None = None
 ) -> tuple[int, int]:
     """Run a script of the repository, python <command>, and wait for its end.
 
@@ -25,7 +25,7 @@ def run_script(
         command: the words that follow `python`.
         work: the work folder, whose stage lock the script holds.
         log: file for its output.
-        mode: 'w' for a new log, 'a' to go on with an old one.
+        goes_on: add to the log that is there, in place of a new one.
         threads: OMP_NUM_THREADS, unless the environment has one.
     Returns:
         (exit code, number of the signal that came or 0).
@@ -54,7 +54,9 @@ def run_script(
         signals.append(number)
         hand_on()
 
-    with open(log, mode, encoding='utf-8') as output:
+    if not goes_on:
+        empty_file(log)
+    with open(log, 'a', encoding='utf-8') as output:
         print('$ python', shlex.join(command), file=output, flush=True)
         # The handlers are set before the process starts. It then begins with the default ones, and
         # heeds Ctrl-C even where a shell in the background makes its commands ignore it.

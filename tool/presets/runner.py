@@ -155,8 +155,7 @@ class Runner:
         start = time.monotonic()
         code = None
         try:
-            mode = 'a' if same else 'w'
-            code, stopped_by = run_script(command, self.work, log, mode, threads)
+            code, stopped_by = run_script(command, self.work, log, goes_on=same, threads=threads)
         finally:
             record['seconds'] = round(already + time.monotonic() - start, 2)
             record['done'] = code == 0

@@ -358,7 +358,7 @@ def run_stage(stage: Stage, folder: str) -> float:
     unknown = {value: value.value for value in FromScores}
     log = os.path.join(folder, 'log.txt')
     start = time.monotonic()
-    code, stopped_by = run_script(stage.command(unknown), folder, log, 'w')
+    code, stopped_by = run_script(stage.command(unknown), folder, log, goes_on=False)
     seconds = time.monotonic() - start
     if stopped_by:
         raise Interrupted(stopped_by, 'stopped')

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tool.files.atomic import atomic, cannot_be_written
+from tool.files.atomic import atomic, cannot_be_written, empty_file, is_device
 from tool.files.reading import open_text
 from tool.run.errors import UserError
 
@@ -54,6 +54,9 @@ def versions() -> str:
 
 class RunLog:
     """The open logs of a run: `<session>.log`, `<session>.jsonl` and TensorBoard.
+
+    A log that is a symbolic link is written where it leads. One that is begun anew is a new file,
+    so a hard link to the earlier one, such as a backup, keeps what it holds.
 
     The .log file holds the lines that the terminal shows, the .jsonl file one record for each step.
 
@@ -122,8 +125,9 @@ class _Lines:
     def __init__(self, path: str, append: bool):
         self.path = path
         try:
-            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-            self._file = open(path, 'ab' if append else 'wb', buffering=0)
+            if not append:
+                empty_file(path)
+            self._file = open(path, 'ab', buffering=0)
         except OSError as error:
             raise cannot_be_written(path, error) from None
 
@@ -207,6 +211,8 @@ def _keep_steps(path: str, first_step: int) -> None:
     Raises:
         UserError: a line is no record of a step, so that the file is not what the run wrote.
     """
+    if is_device(path):  # nothing is kept there
+        return
     kept = []
     if first_step and os.path.exists(path):
         try:
@@ -217,7 +223,8 @@ def _keep_steps(path: str, first_step: int) -> None:
                         kept.append(line)
         except (OSError, UnicodeError) as error:
             raise UserError(f'{path}: cannot be read ({error}); {_HOW_TO_GO_ON}') from None
-    with atomic(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+    where = os.path.realpath(path)
+    with atomic(where) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         file.writelines(kept)
 
 

@@ -198,7 +198,7 @@ def check_outputs(run: TrainingRun, states: States) -> list[str]:
     checkpoints = [session + '.pth', *_further_checkpoints(run)]
     logs = [session + '.log', session + '.jsonl']
     for path in logs:
-        check_writable(path)
+        check_writable(os.path.realpath(path))  # a log that is a link is written where it leads
     for path in [*checkpoints, *logs]:
         for read in run.reads:
             if same_place(path, read):

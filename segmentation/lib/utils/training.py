@@ -115,8 +115,8 @@ def parse_args(config: dict) -> argparse.Namespace:
     parser.run.add_argument(
         '--no_resume',
         action='store_true',
-        help='start over instead of resuming from a training state; also train anew where the data of '
-        'a finished training have changed',
+        help='start over instead of resuming from a training state; also train anew where the data '
+        'of a finished training have changed',
     )
     command_line.add_dry_run_flag(parser)
     args = parser.parse_args()
