@@ -1,5 +1,6 @@
 """tool/files/picture_stage.py: whose pictures, what has to be made, and what is said."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from tool.files import picture_stage
+from tool.files import folder_locks, picture_stage
 from tool.files.folder_locks import FolderLocks
 from tool.files.manifest import MANIFEST
 from tool.files.picture_stage import CatchesProblems, Output, PictureStage
@@ -266,6 +267,31 @@ def test_pictures_that_cannot_be_made_stop_the_stage_or_are_left_out(
     (sources / 'b.jpg').write_text('picture b')
     stage = start(inputs, outputs(tmp_path), on_error='skip')
     assert list(stage.todo) == ['b']
+
+
+def test_a_complete_folder_on_a_read_only_disk_is_complete(tmp_path, inputs, monkeypatch, capsys):
+    """Root may write everywhere, so the lock files and os.access stand for the disk."""
+
+    class ReadOnly(folder_locks.FileLock):
+        def _acquire(self):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    work(start(inputs, outputs(tmp_path)), inputs)
+    before = sorted(tmp_path.rglob('*'))
+    monkeypatch.setattr(folder_locks, 'FileLock', ReadOnly)
+    monkeypatch.setattr(os, 'access', lambda path, mode: not mode & os.W_OK)
+    capsys.readouterr()
+    stage = start(inputs, outputs(tmp_path))
+    work(stage, inputs)
+    stage.report(where='here')
+    assert '3 pictures: 0 made, 3 were there; in here' in capsys.readouterr().out
+    for more in ({'names': [*NAMES, 'd']}, {'overwrite': True}):
+        with pytest.raises(UserError, match='cannot be written .Read-only file system'):
+            start(inputs, outputs(tmp_path), **more)
+    with pytest.raises(UserError, match='was made with t = 0.3, now t = 0.4'):
+        other = [Output(str(tmp_path / 'png'), '.png', {'stage': 'toy', 't': 0.4})]
+        start(inputs, other)
+    assert sorted(tmp_path.rglob('*')) == before
 
 
 def test_items_that_cannot_be_loaded_are_left_out(tmp_path, inputs):

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from tool.files.manifest import claim_all
 from tool.files.places import keep_apart
 from tool.run.errors import UserError
 
@@ -53,6 +54,17 @@ def test_a_file_of_maps_or_a_picture_among_the_inputs_is_refused(tmp_path, monke
     keep_apart([('--out', f'{tmp_path}/cam/threshold.json')], [('--in', f'{tmp_path}/cam')])
     monkeypatch.chdir(tmp_path / 'cam')
     refuse('sheet.png', tmp_path / 'cam', match='whose files are inputs')
+
+
+def test_a_picture_among_the_files_of_a_stage_is_refused(tmp_path):
+    """eval.py --plot masks/a.png, where other masks are scored."""
+    claim_all([(str(tmp_path / 'masks'), {'stage': 'aff_infer'})])
+    (tmp_path / 'link').symlink_to('masks')
+    for folder in ('masks', 'link'):
+        for name in ('a.png', 'new.npy'):
+            refuse(tmp_path / folder / name, match='whose files a stage has made; choose another')
+    keep_apart([('--json', f'{tmp_path}/masks/scores.json')], [])
+    keep_apart([('--out_dir', f'{tmp_path}/masks')], [])
 
 
 def test_two_outputs_of_one_place_are_refused(tmp_path):

@@ -78,7 +78,7 @@ def test_scores_that_are_none_are_one_line(tmp_path, text):
     path = tmp_path / 'scores.json'
     path.write_text(text)
     with pytest.raises(UserError, match='scores.json: no scores of eval.py'):
-        read_scores(str(path))
+        read_scores(str(path), ['cat'])
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,15 @@ def test_scores_that_are_none_are_one_line(tmp_path, text):
         ({'mIoU': None, 'agreement': 'high'}, 'agreement is no number'),
         ({'images': None}, 'no images'),
         ({'gt_dir': 5}, 'gt_dir is no text'),
+        ({'cat': None, 'dog': 3, 'pixels': {'dog': 1}}, 'it lacks the class cat'),
     ],
 )
 def test_scores_that_somebody_has_edited_are_one_line(tmp_path, changed, reason):
     scores = {'mIoU': 3, 'cat': 3, 'pixels': {'cat': 1}, 'list': 'a.txt', 'images': 1, 't': 0.3}
     path = tmp_path / 'scores.json'
     path.write_text(json.dumps(scores))
-    assert read_scores(str(path)) == scores
+    assert read_scores(str(path), ['cat']) == scores
     edited = {key: value for key, value in {**scores, **changed}.items() if value is not None}
     path.write_text(json.dumps(edited))
     with pytest.raises(UserError, match=f'scores.json: no scores of eval.py .{reason}'):
-        read_scores(str(path))
+        read_scores(str(path), ['cat'])

@@ -145,7 +145,7 @@ def test_every_key_is_explained():
     text = describe_keys()
     assert all(f'  {name}: ' in text and key.meaning in text for name, key in KEYS.items())
     assert 'TRAIN_BATCHES: a whole number between 1 and 1,000,000; default 10' in text
-    assert 'EXP_NAME: a text; no default' in text
+    assert 'EXP_NAME: a text that is not empty; no default' in text
 
 
 def test_overrides_have_the_keys_type():
@@ -196,6 +196,7 @@ def test_overrides_have_the_keys_type():
             'TRAIN_ITERATION=many',
             "TRAIN_ITERATION = 'many': must be a whole number between 1 and 1,000,000,000",
         ),
+        ('EXP_NAME=', "EXP_NAME = '': must be a text that is not empty"),
         ('TRAIN_ITERATION=1.5', 'must be a whole number'),
         ('TRAIN_ITERATION=0', 'must be a whole number between 1 and 1,000,000,000'),
         ('TRAIN_ITERATION=100000000000', 'TRAIN_ITERATION = 100000000000: must be a whole number'),

@@ -268,8 +268,9 @@ def test_a_second_run_of_a_session_is_refused(tmp_path, monkeypatch):
 )
 def test_a_session_name_that_cannot_be_written(tmp_path, name, reason):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match=reason):
-        trained(f'{tmp_path}/{name}')
+    for dry_run in (False, True):
+        with pytest.raises(UserError, match=reason):
+            trained(f'{tmp_path}/{name}', dry_run=dry_run)
 
 
 @pytest.mark.parametrize('ending', ['.log', '.jsonl'])

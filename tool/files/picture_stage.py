@@ -34,7 +34,7 @@ from tool.files.records import (
     state_of,
 )
 from tool.run.command_line import need_crf_backend
-from tool.run.errors import UserError
+from tool.run.errors import OutputError, UserError
 from tool.run.pool import Pool
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share, shard_index
@@ -111,6 +111,8 @@ class PictureStage:
         # of the input files of each picture to do, before any of them is read
         self._states: dict[str, list[FileState | None]] = {}
         self._locks = FolderLocks([])
+        # what killed runs have left of temporary files may be removed
+        self._may_remove = not dry_run
         # while `writers` is open
         self._records: list[RecordFile] = []
         self._bar: Any = None
@@ -125,6 +127,7 @@ class PictureStage:
         """Make the output folders this stage's own, and find out which files they lack.
 
         Until the files are written, no other run may write into the folders. A dry run ends here.
+        Folders that are complete need not be writable.
 
         Args:
             outputs: the folders.
@@ -145,7 +148,7 @@ class PictureStage:
         if self.dry_run:
             check_claims(_claims(outputs), self.overwrite, _Recorded(outputs))
         else:
-            self._locks = claim_folders(outputs, self.overwrite)
+            self._locks = self._claimed_unless_complete()
         try:
             self._find_todo()
             if self.todo and crf_backend is not None:
@@ -158,6 +161,27 @@ class PictureStage:
         if not self.todo:
             self._locks.release()
 
+    def _claimed_unless_complete(self) -> FolderLocks:
+        """Claim the output folders; those that cannot be written are left as they are if no file is
+        to be made, as on a disk that is read-only now.
+
+        Returns:
+            The locks, which are held; no locks for folders that are left as they are.
+        Raises:
+            UserError: see `claim`.
+        """
+        try:
+            return claim_folders(self.outputs, self.overwrite)
+        except OutputError:
+            self._may_remove = False
+            if self.overwrite:
+                raise
+            check_claims(_claims(self.outputs), is_own=_Recorded(self.outputs))
+            self._find_todo()
+            if self.todo:
+                raise
+            return FolderLocks([])
+
     def _find_todo(self) -> None:
         """Set `todo` and `stale`, and remove what killed runs have left of temporary files.
 
@@ -166,7 +190,7 @@ class PictureStage:
         """
         lacked: dict[str, list[Output]] = {name: [] for name in self.names}
         for output in self.outputs:
-            if not self.dry_run:
+            if self._may_remove:
                 files = [name + output.extension for name in self.names]
                 remove_left_overs(output.folder, [*files, MANIFEST])
             histories = read_records(output.folder)
@@ -202,17 +226,40 @@ class PictureStage:
             complete = len(self.names) - len(names)
             line = f'{output.folder}: {len(names)} files to make, {complete} complete'
             if output.estimated_bytes is not None:
-                size = sum(output.estimated_bytes(name) for name in names)
+                size, unreadable = self._estimated(output.estimated_bytes, names)
                 free = shutil.disk_usage(existing_part(output.folder)).free
                 line += f'; about {in_words(size)} to write, {in_words(free)} free'
                 if size > free:
                     line += ': NOT ENOUGH'
+                if unreadable:
+                    line += f'; {len(unreadable)} would be left out, e.g. {unreadable[0]}'
             print(line)
             if self.overwrite and os.path.isdir(output.folder):
                 count = sum(name.endswith(output.extension) for name in os.listdir(output.folder))
                 print(f'{output.folder}: --overwrite removes {count} files first')
         print('dry run: nothing was made')
         sys.exit(0)
+
+    def _estimated(
+        self, estimated_bytes: Callable[[str], int], names: list[str]
+    ) -> tuple[int, list[str]]:
+        """The bytes of the files of pictures, for a dry run.
+
+        Returns:
+            Their sum, and the problem of each picture that cannot be read and would be skipped.
+        Raises:
+            UserError: a picture cannot be read, with on_error 'stop'.
+        """
+        size = 0
+        problems = []
+        for name in names:
+            try:
+                size += estimated_bytes(name)
+            except UserError as error:
+                if self.on_error == 'stop':
+                    raise
+                problems.append(str(error))
+        return size, problems
 
     @contextlib.contextmanager
     def writers(self, jobs: int) -> Iterator[Callable[..., None]]:
@@ -226,7 +273,8 @@ class PictureStage:
         """
         self._tell_stale()
         rank, _ = shard_index()
-        self._records = [RecordFile(output.folder, rank) for output in self.outputs]
+        if self.todo:  # a folder that is complete may be read-only
+            self._records = [RecordFile(output.folder, rank) for output in self.outputs]
         self._bar = progress(
             total=len(self.names),
             initial=len(self.names) - len(self.todo),

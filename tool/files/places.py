@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterable
 
 from tool.files.lists import ENDINGS
+from tool.files.manifest import MANIFEST
 from tool.run.errors import UserError
 
 # A flag or a config key, and the file or folder that it names; None or '' where it names none.
@@ -19,12 +20,15 @@ def keep_apart(outputs: Iterable[Place], inputs: Iterable[Place]) -> None:
     `--voc12_root data --out_dir data/masks` is allowed. None of the places needs to exist. Devices
     such as /dev/null hold nothing that could be lost, and are left out.
 
+    Nor may such a file lie in the output folder of a stage, which its manifest tells: it would
+    replace a mask or a map there, or be taken for one.
+
     Args:
         outputs: what the command writes: files, and folders that it writes into.
         inputs: what the command reads: files, and folders that it reads from.
     Raises:
-        UserError: two of them are the same file or folder, or an output lies among the inputs;
-            the message names both flags.
+        UserError: two of them are the same file or folder, or an output lies among the inputs or
+            among the files of a stage; the message names the flags.
     """
     given = [(flag, path) for flag, path in inputs if path]
     written: list[tuple[str, str]] = []
@@ -32,13 +36,16 @@ def keep_apart(outputs: Iterable[Place], inputs: Iterable[Place]) -> None:
         if not path or _is_device(path):
             continue
         fix = f'choose another {flag}'
+        folder = os.path.dirname(path) or '.'
+        is_data = path.lower().endswith((*ENDINGS, '.npy'))
+        if is_data and os.path.exists(os.path.join(folder, MANIFEST)):
+            raise UserError(f'{flag} {path}: lies in {folder}, whose files a stage has made; {fix}')
         for other_flag, other_path in given:
             if same_place(path, other_path):
                 raise UserError(
                     f'{flag} {path}: is the same as the input {other_flag} {other_path}; {fix}'
                 )
-            is_data = path.lower().endswith((*ENDINGS, '.npy'))
-            if is_data and same_place(os.path.dirname(path) or '.', other_path):
+            if is_data and same_place(folder, other_path):
                 raise UserError(
                     f'{flag} {path}: lies in {other_flag} {other_path}, whose files are inputs; '
                     f'{fix}'

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from tool.files.atomic import write_text
@@ -11,9 +12,12 @@ from tool.presets.choices import WORDS
 from tool.run.errors import UserError
 
 
-def read_scores(path: str) -> dict:
+def read_scores(path: str, core: Sequence[str] = ()) -> dict:
     """Read the scores that `eval.py --json` has written.
 
+    Args:
+        path: the file.
+        core: classes that scores against ground truth have to have.
     Raises:
         UserError: the file is missing or damaged.
     """
@@ -24,6 +28,9 @@ def read_scores(path: str) -> dict:
         if 'mIoU' in scores:
             mean_iou(scores, list(scores['pixels']))
             occurring(scores['pixels'])
+            lost = [name for name in core if name not in scores]
+            if lost:
+                raise ValueError(f'it lacks the class {lost[0]}')
         _check_scores(scores)
         return scores
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:

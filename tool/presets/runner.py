@@ -177,7 +177,7 @@ class Runner:
         """The end of a stage's line: the score, if it is a scoring stage and has completed."""
         if not (stage.row and self._is_done(stage)):
             return ''
-        scores = read_scores(self.scores_path(stage))
+        scores = self.read_scores(stage)
         measure = measure_of(scores)
         if measure == HISTOGRAM:
             return f', background score {scores["t"]:.2f}'
@@ -249,6 +249,10 @@ class Runner:
             )
         return path
 
+    def read_scores(self, stage: Stage) -> dict:
+        """The scores of a scoring stage; UserError if they cannot be read."""
+        return read_scores(self.scores_path(stage), self.preset.core)
+
     def known_from_scores(self, index: int) -> dict[FromScores, str]:
         """The values that a stage needs of the scores of the stages before it.
 
@@ -279,7 +283,7 @@ class Runner:
         found = []
         for stage in self.stages[:end]:
             if stage.row and self._is_done(stage):
-                found.append(Scored(stage, read_scores(self.scores_path(stage))))
+                found.append(Scored(stage, self.read_scores(stage)))
         return found
 
     def show_ladder(self, seed: int) -> None:

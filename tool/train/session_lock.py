@@ -45,14 +45,23 @@ def only_run_of(session: str, patience: float = _PATIENCE) -> Iterator[None]:
         lock.release()
 
 
-def _take(lock: FileLock, session: str, patience: float) -> None:
-    """Take a lock; on a file system without locks the run goes on without."""
+def check_session(session: str) -> None:
+    """Check that a session has a name, and that its weights can be written.
+
+    Raises:
+        UserError: it has none, so that they would be called .pth; or they cannot.
+    """
     if os.path.basename(session) == '':
         raise UserError(
             f'the session name {session!r} ends in a folder; add the name of the run, e.g. '
             f'{os.path.join(session, "run")}'
         )
     check_writable(session + '.pth')
+
+
+def _take(lock: FileLock, session: str, patience: float) -> None:
+    """Take a lock; on a file system without locks the run goes on without."""
+    check_session(session)
     try:
         os.makedirs(os.path.dirname(lock.lock_file), exist_ok=True)
     except OSError as error:

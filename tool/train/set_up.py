@@ -27,7 +27,7 @@ from tool.train.engine import TrainingRun, TrainOptions, fit, per_process
 from tool.train.inputs import first_change, record
 from tool.train.log import RunLog
 from tool.train.precision import allow_tf32, described, fast_forward, grad_scaler
-from tool.train.session_lock import only_run_of
+from tool.train.session_lock import check_session, only_run_of
 from tool.train.states import States
 
 
@@ -143,9 +143,9 @@ def _say_plan(run: TrainingRun, settings: dict) -> None:
         UserError: as `train` before its first step.
     """
     options = run.options
+    check_session(options.session)
     states = States(options.session, settings, options.save_every, run.inputs)
     replaced = check_outputs(run, states)
-    check_writable(options.session + '.pth')
     if options.start_over:
         print(f'{len(states.paths())} training states would be removed')
         start_step = 0

@@ -195,6 +195,8 @@ def _fits(value: Any, key: Key) -> bool:
         return _is_number(value, key)
     if key.kind is int:
         return _is_number(value, key) and isinstance(value, int)
+    if value == '' and not key.may_be_empty:
+        return False
     return type(value) is key.kind
 
 

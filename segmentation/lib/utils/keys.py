@@ -31,6 +31,8 @@ class Key:
     length: int | None = None
     # whether False is allowed too; it means 'none'
     or_false: bool = False
+    # whether a text may be empty
+    may_be_empty: bool = True
     # whether a list of two numbers is a range, whose second number is not below the first
     is_range: bool = False
 
@@ -39,7 +41,7 @@ class Key:
         if self.choices:
             text = 'one of ' + ', '.join(map(str, self.choices))
         elif self.kind is str:
-            text = 'a text'
+            text = 'a text' if self.may_be_empty else 'a text that is not empty'
         elif self.kind is bool:
             text = 'True or False'
         else:
@@ -66,7 +68,9 @@ def _in_words(number: float) -> str:
 
 
 KEYS = {
-    'EXP_NAME': Key(str, None, 'name of the run; every file of it starts with this name'),
+    'EXP_NAME': Key(
+        str, None, 'name of the run; every file of it starts with this name', may_be_empty=False
+    ),
     # ---- data
     'DATA_NAME': Key(str, 'VOCDataset', 'class of the training set, in segmentation/lib/datasets'),
     'DATA_ROOT': Key(
