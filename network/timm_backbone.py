@@ -22,6 +22,9 @@ from tool.run.errors import UserError
 KEY = 'timm_model'
 # Bytes that such a text may have.
 LONGEST_DESCRIPTION = 200
+# A model that a checkpoint names has at most this many times the weights that the checkpoint holds.
+# It would be 1 if timm's models had no layers of their classifier that are not used here.
+LARGEST_PART = 2
 
 
 class TimmBackbone(Backbone):
@@ -160,7 +163,8 @@ def read_description(state: dict, path: str) -> tuple[str, int] | None:
     Returns:
         (name, output stride), or None where the backbone is not of timm.
     Raises:
-        UserError: the entry is damaged.
+        UserError: the entry is damaged, or names a model that is larger than what the checkpoint
+            holds.
     """
     if KEY not in state:
         return None
@@ -168,12 +172,38 @@ def read_description(state: dict, path: str) -> tuple[str, int] | None:
         # looked at first, because `tolist` takes 60 bytes for each byte of a tensor
         if state[KEY].numel() > LONGEST_DESCRIPTION:
             raise ValueError('a longer text than the name of a model')
-        name, stride = bytes(state[KEY].tolist()).decode('ascii').split('/')
-        return name, int(stride)
+        name, stride_text = bytes(state[KEY].tolist()).decode('ascii').split('/')
+        stride = int(stride_text)
     except (ValueError, TypeError):
         raise UserError(
             f'{path}: damaged: its {KEY} names no timm model and output stride'
         ) from None
+    there = sum(value.numel() for value in state.values() if torch.is_tensor(value))
+    needed = _size(name, stride)
+    if needed > LARGEST_PART * there:
+        raise UserError(
+            f'{path}: damaged: names the backbone {name} of {needed:,} weights, and holds {there:,}'
+        )
+    return name, stride
+
+
+def _size(name: str, stride: int) -> int:
+    """The number of weights of a model of timm; 0 where it cannot be told without making them.
+
+    The meta device gives tensors a shape and no memory, so that a small checkpoint that names a
+    model of billions of weights does not fill the memory.
+    """
+    timm = import_timm()
+    if not timm.is_model(name):
+        return 0
+    try:
+        with torch.device('meta'):
+            model = timm.create_model(
+                name, pretrained=False, num_classes=0, global_pool='', output_stride=stride
+            )
+    except Exception:  # `_create` says what is wrong with it, where anything is
+        return 0
+    return sum(weight.numel() for weight in model.parameters())
 
 
 def import_timm() -> ModuleType:

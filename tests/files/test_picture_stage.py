@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import time
 
 import pytest
 
@@ -292,6 +293,45 @@ def test_a_complete_folder_on_a_read_only_disk_is_complete(tmp_path, inputs, mon
         other = [Output(str(tmp_path / 'png'), '.png', {'stage': 'toy', 't': 0.4})]
         start(inputs, other)
     assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_the_other_processes_of_torchrun_are_waited_for_with_a_limit(
+    tmp_path, sources, inputs, monkeypatch, capsys
+):
+    """torchrun would stop them as soon as the one that left out a picture has ended."""
+    (sources / 'a.jpg').write_text('damaged')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'one')
+    monkeypatch.setenv('PPC_TIMEOUT', '0.5')
+    stages = []
+    for rank in ('0', '1'):
+        monkeypatch.setenv('RANK', rank)
+        stages.append(start(inputs, outputs(tmp_path), on_error='skip'))
+    records = record_files(str(tmp_path / 'cam'))
+    assert records == []  # the other one is at work, and has not begun a picture
+    monkeypatch.setenv('RANK', '0')
+    work(stages[0], inputs)
+    naps = []
+
+    def nap(seconds):
+        naps.append(seconds)
+        if len(naps) <= 20:  # it completes a picture at every look
+            with open(tmp_path / 'cam' / '.records-1.jsonl', 'a') as file:
+                file.write('a line\n')
+        sleep(0.05)
+
+    sleep = time.sleep
+    monkeypatch.setattr(time, 'sleep', nap)
+    begin = time.monotonic()
+    with pytest.raises(SystemExit) as stop:
+        stages[0].report()
+    assert stop.value.code == 1 and 20 * 0.05 + 0.5 < time.monotonic() - begin < 10
+    assert 'have completed no picture for 0.5 s, so they are not waited' in capsys.readouterr().err
+    stages[1]._locks.release()
+    naps.clear()
+    with pytest.raises(SystemExit):
+        stages[0].report()
+    assert naps == [] and 'not waited' not in capsys.readouterr().err
 
 
 def test_items_that_cannot_be_loaded_are_left_out(tmp_path, inputs):

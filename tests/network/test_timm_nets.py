@@ -1,6 +1,7 @@
 """Backbones of timm: taps, sizes, what is frozen, weights from everywhere, checkpoints that
 describe themselves, the scripts."""
 
+import resource
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,7 @@ from voc12.classes import VOC
 from voc12.data import Crops, MultiScaleSet, TrainSet
 from voc12.transforms import IMAGENET, normalise, to_tensor
 
+GIANT = 'convnextv2_huge'  # 2.6 GB of weights
 TINY = 'test_resnet'  # timm's networks for tests, a few 100,000 parameters each
 FAMILIES = [LITE0, TINY, 'test_convnext']
 BOTH = BASELINES['seam'].networks
@@ -718,3 +720,27 @@ def test_the_scripts_refuse_what_contradicts_itself(data, tmp_path, refused):
         ],
         'is a checkpoint of the eps baseline',
     )
+
+
+def peak_memory():
+    """MB of memory that this process has had at the most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='ru_maxrss is of another unit')
+@pytest.mark.parametrize('model', [TINY, GIANT])
+def test_a_small_checkpoint_that_names_a_giant_model_is_refused_unbuilt(tmp_path, model):
+    state = EpsNet(TINY).state_dict()
+    described = torch.tensor(list(f'{model}/16'.encode()), dtype=torch.uint8)
+    path = str(tmp_path / 'cam.pth')
+    save_checkpoint(path, {**state, 'timm_model': described})
+    if model == TINY:
+        net_from_checkpoint(BOTH, path)
+        return
+    before = peak_memory()
+    expected = f'cam.pth: damaged: names the backbone {GIANT} of 657,.* weights, and holds'
+    with pytest.raises(UserError, match=expected):
+        net_from_checkpoint(BOTH, path)
+    with pytest.raises(UserError, match=expected):
+        net_for_training(BOTH, path)
+    assert peak_memory() - before < 200

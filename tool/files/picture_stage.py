@@ -30,6 +30,7 @@ from tool.files.records import (
     as_json,
     made_from,
     read_records,
+    record_files,
     remove_records,
     state_of,
 )
@@ -38,6 +39,7 @@ from tool.run.errors import OutputError, UserError
 from tool.run.pool import Pool
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share, shard_index
+from tool.run.workers import TIMEOUT_VARIABLE, timeout
 
 
 @dataclass(frozen=True)
@@ -380,13 +382,37 @@ class PictureStage:
     def _wait_for_others(self) -> None:
         """Under torchrun, wait until the other processes have ended their work.
 
-        torchrun stops all processes as soon as one of them ends with an exit code other than 0.
+        torchrun stops all processes as soon as one of them ends with an exit code other than 0. As
+        long as they complete pictures they are waited for, and no longer than the longest wait for
+        a worker after the last one.
         """
         _, world = shard_index()
         if world == 1 or 'TORCHELASTIC_RUN_ID' not in os.environ:
             return
+        limit = timeout()
+        recorded = self._recorded_bytes()
+        last_change = time.monotonic()
         while self._locks.others_at_work():
-            time.sleep(1)
+            time.sleep(min(1, limit))
+            if self._recorded_bytes() != recorded:
+                recorded = self._recorded_bytes()
+                last_change = time.monotonic()
+            elif time.monotonic() - last_change > limit:
+                print(
+                    f'the other processes have completed no picture for {limit:g} s, so they are '
+                    f'not waited for; {TIMEOUT_VARIABLE}=<seconds> waits longer',
+                    file=sys.stderr,
+                )
+                return
+
+    def _recorded_bytes(self) -> int:
+        """The size of all records, which grow with every picture that a process completes."""
+        total = 0
+        for output in self.outputs:
+            for path in record_files(output.folder):
+                state = state_of(path)
+                total += state.size if state else 0
+        return total
 
 
 class CatchesProblems:
