@@ -39,6 +39,12 @@ def test_both_list_formats(tmp_path):
         ('000000391895', '000000391895'),
         ('2007000032', '2007000032'),
         ('photo.jpg.jpg', 'photo'),
+        ('photo.jpg copy.png', 'photo.jpg copy'),
+        ('JPEGImages/photo.jpg copy.png', 'photo.jpg copy'),
+        ('a.jpg b.png', 'a.jpg b'),
+        ('a.jpg a.png', 'a'),
+        ('a.jpg masks/a.png', 'a'),
+        ('JPEGImages/a.jpg masks/a_mask.png', 'a'),
         ('scan.tif', 'scan'),
     ],
 )

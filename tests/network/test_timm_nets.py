@@ -730,7 +730,7 @@ def peak_memory():
 @pytest.mark.skipif(sys.platform != 'linux', reason='ru_maxrss is of another unit')
 @pytest.mark.parametrize('model', [TINY, GIANT])
 def test_a_small_checkpoint_that_names_a_giant_model_is_refused_unbuilt(tmp_path, model):
-    state = EpsNet(TINY).state_dict()
+    state = Net(TINY).state_dict()
     described = torch.tensor(list(f'{model}/16'.encode()), dtype=torch.uint8)
     path = str(tmp_path / 'cam.pth')
     save_checkpoint(path, {**state, 'timm_model': described})

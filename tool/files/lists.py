@@ -90,13 +90,16 @@ def _name_in(line: str) -> str:
 def _first_of_two(line: str) -> str | None:
     """The first file of a line that names two files; None where the line names one.
 
+    Two files are two paths, of which the second names a folder, or two files of the same name:
+    'a.jpg a.png'. 'a.jpg b.png' is one file whose name has a space in it.
+
     It takes time in proportion to the length of the line, whatever stands there.
     """
     end_of_first = _END_OF_FIRST.search(line)
     if end_of_first is None:
         return None
-    second = line[end_of_first.end() :].strip().lower()
-    if not second.endswith(ENDINGS) or second in ENDINGS:
+    second = line[end_of_first.end() :].strip()
+    if not second.lower().endswith(ENDINGS) or second.lower() in ENDINGS:
         return None
     # A name may hold such an end itself, 'a.jpg b'. Then the mask's name tells where the first file
     # ends, because both have the same.
@@ -104,7 +107,10 @@ def _first_of_two(line: str) -> str | None:
     for end in _END_OF_FIRST.finditer(line, end_of_first.start()):
         if line.endswith('/' + mask_name, 0, end.start()):
             return line[: end.end()]
-    return line[: end_of_first.end()]
+    first = line[: end_of_first.end()]
+    if '/' in second or picture_name(first) == picture_name(second):
+        return first
+    return None
 
 
 def _encoding(path: str) -> str:

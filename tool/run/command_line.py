@@ -487,9 +487,10 @@ def add_mask_colours_flag(parser: Parser) -> None:
         '--mask_colours',
         choices=MASK_COLOURS,
         default=MASK_COLOURS[0],
-        help='what the masks say the classes by: ids, the values of the pixels (of a palette its '
-        "indices), or voc, VOC's colours, in palette and RGB pictures alike, as image editors save "
-        'them',
+        help='how masks are read: ids, the value of a pixel (in a palette picture its index) is '
+        'the class id; voc, the class is the one whose colour in VOC the pixel has, in palette '
+        'pictures at any index and in RGB pictures, as image editors save them; a colour of no '
+        'class is refused',
     )
 
 
