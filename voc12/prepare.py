@@ -15,7 +15,6 @@ the counts beside those of the whole data set. Once <root> is complete, the arch
 
 import argparse
 import hashlib
-import io
 import json
 import os
 import re
@@ -27,6 +26,7 @@ import numpy as np
 
 from tool.files.atomic import need_folder, write_bytes, write_text
 from tool.files.lists import labels_of, read_labels, read_list
+from tool.files.mat_files import read_field
 from tool.files.pictures import check_size, image_size, read_mask, write_mask
 from tool.files.reading import read_json
 from tool.run import command_line
@@ -309,16 +309,12 @@ def read_sbd_mask(name: str, content: bytes) -> np.ndarray:
     Raises:
         UserError: the file is damaged, or it holds something else.
     """
-    from scipy.io import loadmat  # it loads slowly, and only this function needs it
-
     file = f'{SBD_FOLDER}{name}.mat of {SBD_FILE}'
     fix = 'download the archive again'
     try:
-        mask = loadmat(io.BytesIO(content))['GTcls'][0]['Segmentation'][0]
-    except Exception as error:  # a damaged file can raise anything
-        raise UserError(f'{file}: not a mask of SBD ({error!r}); {fix}') from None
-    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.uint8:
-        raise UserError(f'{file}: its Segmentation is no two-dimensional uint8 array; {fix}')
+        mask = read_field(content, 'GTcls', 'Segmentation')
+    except ValueError as error:
+        raise UserError(f'{file}: not a mask of SBD ({error}); {fix}') from None
     if mask.max(initial=0) >= VOC.num_classes:
         raise UserError(f'{file}: holds class {mask.max()}, expected 0…20; {fix}')
     return mask
