@@ -21,6 +21,7 @@ from voc12.transforms import (
     crop_window,
     cut,
     normalise,
+    normalised_crop,
     to_tensor,
 )
 
@@ -41,7 +42,7 @@ def mean_pool(maps: np.ndarray, stride: int = FEATURE_STRIDE) -> np.ndarray:
 class AffinityTrainSet(Dataset):
     """Training crops of AffinityNet (docs/method.md §4, affinity).
 
-    Colours are jittered, then the picture is normalised, cropped, and mirrored half the time. A
+    Colours are jittered, then the picture is cropped, normalised, and mirrored half the time. A
     sample is indexed by (epoch, index). Together with the seed they decide every random choice.
 
     Args:
@@ -81,9 +82,8 @@ class AffinityTrainSet(Dataset):
         epoch, index = key
         rng = sample_rng(self.seed, epoch, index)
         name = self.names[index]
-        picture = color_jitter(read_image(image_path(self.root, name)), rng)
-        image = normalise(picture, *self.normalisation)
-        size = image.shape[:2]
+        pixels = np.asarray(color_jitter(read_image(image_path(self.root, name)), rng))
+        size = pixels.shape[:2]
         la = read_maps(os.path.join(self.la_dir, name + '.npy'), self.classes, size)
         ha = read_maps(os.path.join(self.ha_dir, name + '.npy'), self.classes, size)
         window = crop_window(*size, self.crop_size, rng)
@@ -103,7 +103,10 @@ class AffinityTrainSet(Dataset):
             return mean_pool(np.stack(crops))
 
         label = affinity_label(crop_and_pool(la), crop_and_pool(ha))
-        return {'image': to_tensor(crop(image)), 'label': torch.from_numpy(label)}
+        image = normalised_crop(pixels, self.crop_size, window, self.normalisation)
+        if mirrored:
+            image = image.flip(2)
+        return {'image': image, 'label': torch.from_numpy(label)}
 
 
 class WalkSet(Dataset):

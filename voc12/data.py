@@ -27,6 +27,7 @@ from voc12.transforms import (
     crop_window,
     cut,
     normalise,
+    normalised_crop,
     random_long_side,
     to_tensor,
 )
@@ -125,8 +126,8 @@ class TrainSet(Dataset):
     """Training crops of the CAM network (docs/method.md §4, contrast).
 
     The long side of a picture is resized to a random length. The picture is then mirrored half the
-    time, its colours are jittered, it is normalised, and a random crop of it is placed on a canvas
-    of zeros. A sample is indexed by (epoch, index). Together with the seed of the crops they decide
+    time, its colours are jittered, and a random crop of it is normalised and placed on a canvas of
+    zeros. A sample is indexed by (epoch, index). Together with the seed of the crops they decide
     every random choice.
 
     Args:
@@ -180,11 +181,11 @@ class TrainSet(Dataset):
             return picture
 
         picture = resize_and_mirror(picture, Image.Resampling.BICUBIC)
-        image = normalise(color_jitter(picture, rng), *self.normalisation)
-        rows, columns = image.shape[:2]
+        pixels = np.asarray(color_jitter(picture, rng))
+        rows, columns = pixels.shape[:2]
         window = crop_window(rows, columns, crop, rng)
         sample = {
-            'image': to_tensor(cut(image, crop, window)),
+            'image': normalised_crop(pixels, crop, window, self.normalisation),
             'label': torch.from_numpy(self.labels[index]),
         }
         if self.saliency_root is not None:

@@ -26,6 +26,27 @@ def normalise(
     return (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
 
+def normalise_pixels(
+    pixels: torch.Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> torch.Tensor:
+    """`normalise` on the device of the pixels, bit by bit the same on a CPU.
+
+    Args:
+        pixels: RGB, uint8 [..., H, W, 3].
+        mean, std: of R, G and B.
+    Returns:
+        float32 [..., 3, H, W], contiguous.
+    """
+    # one copy to the device, and no division by a number of the host, which a GPU would replace by
+    # a product with its inverse
+    constants = torch.tensor([(255.0,) * 3, mean, std], dtype=torch.float32)
+    constants = constants.to(pixels.device, non_blocking=True)
+    whole, mean_of_channels, std_of_channels = constants.view(3, 3, 1, 1)
+    channels_first = pixels.movedim(-1, -3)
+    image = channels_first.to(torch.float32, memory_format=torch.contiguous_format)
+    return image.div_(whole).sub_(mean_of_channels).div_(std_of_channels)
+
+
 def to_tensor(array: np.ndarray) -> torch.Tensor:
     """An array [H, W, C] as a contiguous tensor [C, H, W]; an array [H, W] keeps its shape."""
     if array.ndim == 3:
@@ -55,11 +76,14 @@ def color_jitter(
     Brightness, contrast and saturation are multiplied by factors in 1 ± their value, the hue is
     shifted by up to ± hue, and the four steps come in random order.
     """
+    # imported here, because only training needs numba for its pictures
+    from voc12.hue import shift_hue
+
     steps = [
         (functional.adjust_brightness, rng.uniform(1 - brightness, 1 + brightness)),
         (functional.adjust_contrast, rng.uniform(1 - contrast, 1 + contrast)),
         (functional.adjust_saturation, rng.uniform(1 - saturation, 1 + saturation)),
-        (functional.adjust_hue, rng.uniform(-hue, hue)),
+        (shift_hue, rng.uniform(-hue, hue)),
     ]
     for index in rng.permutation(len(steps)):
         adjust, value = steps[index]
@@ -90,6 +114,26 @@ def _crop_side(side: int, crop: int, rng: np.random.Generator) -> tuple[slice, s
     if side < crop:
         return at_offset, from_start
     return from_start, at_offset
+
+
+def normalised_crop(
+    pixels: np.ndarray, crop: int, window: Window, normalisation: Normalisation
+) -> torch.Tensor:
+    """A `crop_window` of a picture, normalised, on a canvas of zeros.
+
+    Args:
+        pixels: RGB, uint8 [H, W, 3].
+        crop: side of the canvas.
+        window: the `crop_window`.
+        normalisation: (mean, std).
+    Returns:
+        float32 [3, crop, crop].
+    """
+    canvas_rows, canvas_columns, picture_rows, picture_columns = window
+    inside = torch.from_numpy(pixels[picture_rows, picture_columns].copy())
+    image = torch.zeros(3, crop, crop)
+    image[:, canvas_rows, canvas_columns] = normalise_pixels(inside, *normalisation)
+    return image
 
 
 def cut(array: np.ndarray, crop: int, window: Window, fill: float = 0) -> np.ndarray:

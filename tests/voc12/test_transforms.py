@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torchvision.transforms import functional
 
@@ -54,3 +55,43 @@ def test_jitter_order_and_strength_are_random():
     np.testing.assert_allclose(
         np.asarray(still, int), np.asarray(functional.adjust_hue(image, 0), int), atol=2
     )
+
+
+@pytest.mark.parametrize('normalisation', [transforms.IMAGENET, ((0.5, 0.4, 0.3), (0.5, 1.0, 0.1))])
+def test_pixels_are_normalised_to_the_same_bits_as_pictures(normalisation):
+    levels = np.arange(256, dtype=np.uint8)
+    pixels = np.stack([levels, levels[::-1], np.roll(levels, 77)], -1).reshape(8, 32, 3)
+    expected = transforms.to_tensor(transforms.normalise(pixels, *normalisation))
+    made = transforms.normalise_pixels(torch.from_numpy(pixels), *normalisation)
+    assert made.is_contiguous() and torch.equal(made, expected)
+    pair = torch.from_numpy(np.stack([pixels, pixels[::-1]]))
+    assert torch.equal(transforms.normalise_pixels(pair, *normalisation)[1], expected.flip(1))
+
+
+@pytest.mark.parametrize('shape', [(30, 70), (70, 30), (20, 20), (64, 64), (90, 100)])
+def test_a_normalised_crop_is_the_crop_of_the_normalised_picture(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    for seed in range(5):
+        window = transforms.crop_window(*shape, 64, np.random.default_rng(seed))
+        whole = transforms.normalise(pixels)
+        expected = transforms.to_tensor(transforms.cut(whole, 64, window))
+        made = transforms.normalised_crop(pixels, 64, window, transforms.IMAGENET)
+        assert made.is_contiguous() and torch.equal(made, expected)
+
+
+def test_the_jitter_equals_the_functions_of_torchvision():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        steps = [
+            (functional.adjust_brightness, rng.uniform(0.7, 1.3)),
+            (functional.adjust_contrast, rng.uniform(0.7, 1.3)),
+            (functional.adjust_saturation, rng.uniform(0.7, 1.3)),
+            (functional.adjust_hue, rng.uniform(-0.1, 0.1)),
+        ]
+        expected = picture
+        for index in rng.permutation(4):
+            adjust, value = steps[index]
+            expected = adjust(expected, value)
+        made = transforms.color_jitter(picture, np.random.default_rng(seed))
+        assert made.tobytes() == expected.tobytes()

@@ -18,7 +18,7 @@ from tool.train.random_numbers import sample_rng
 from utils.keys import with_defaults
 from voc12.classes import IGNORE
 from voc12.layout import check_images, class_set, image_path
-from voc12.transforms import crop_window, cut, normalise, to_tensor
+from voc12.transforms import crop_window, cut, normalise, normalised_crop, to_tensor
 
 # There are as many loading processes as there are cores for them: each works in one thread.
 cv2.setNumThreads(1)
@@ -39,7 +39,7 @@ def shift_hsv(image: np.ndarray, shifts: tuple[int, int, int]) -> np.ndarray:
 class VOCDataset(Dataset):
     """Training crops of pictures with pseudo masks.
 
-    The steps are: HSV shift; mirror; scale (cubic, the mask nearest-neighbour); normalise; crop on
+    The steps are: HSV shift; mirror; scale (cubic, the mask nearest-neighbour); crop, normalised on
     a canvas of zeros (the mask's canvas is 255). A sample is indexed by (epoch, index). Together
     with the seed they decide every random choice.
 
@@ -103,9 +103,9 @@ class VOCDataset(Dataset):
 
         crop = config['DATA_RANDOMCROP']
         window = crop_window(*mask.shape, crop, rng)
-        image = normalise(image, config['DATA_MEAN'], config['DATA_STD'])
+        normalisation = (config['DATA_MEAN'], config['DATA_STD'])
         return {
-            'image': to_tensor(cut(image, crop, window)),
+            'image': normalised_crop(image, crop, window, normalisation),
             'mask': to_tensor(cut(mask, crop, window, IGNORE)).long(),
         }
 
