@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from network.backbone import Backbone
 from network.device import to_device
+from network.views import images_of, passes
 from network.weights import AFFINITY, net_from_checkpoint
 from tool.files.lists import read_list
 from tool.files.manifest import fingerprint
@@ -32,10 +33,11 @@ from tool.method.class_set import ClassSet
 from tool.method.random_walk import random_walk
 from tool.run import command_line
 from tool.run.errors import UserError
+from tool.run.groups import group_size, groups_of_equal_size
 from tool.run.loader import load
 from tool.run.shard import is_first
 from tool.train.precision import allow_tf32
-from voc12.aff_data import WalkSet
+from voc12.aff_data import WalkSet, padded
 from voc12.layout import (
     check_cams,
     check_images,
@@ -121,6 +123,7 @@ def add_output_flags(parser: command_line.Parser) -> None:
 def add_run_flags(parser: command_line.Parser) -> None:
     command_line.add_crf_backend_flag(parser)
     command_line.add_workers_flag(parser)
+    command_line.add_group_flag(parser)
     command_line.add_jobs_flag(parser, 'CRF and writing')
     command_line.add_on_error_flag(parser)
     command_line.add_dry_run_flag(parser)
@@ -145,29 +148,31 @@ def main(args: argparse.Namespace) -> None:
     stage.claim(wanted_outputs(args, plain, refined), made_of, crf_backend)
 
     todo = list(stage.todo)
-    walk_set = WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score, net.normalisation)
+    walk_set = WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score)
     loading = load(
         CatchesProblems(walk_set, todo),
-        range(len(todo)),  # a picture at a time: their sizes differ
+        range(len(todo)),
         args.num_workers,
         pin_memory=device.type == 'cuda',
     )
+    count = group_size(args.batch_size, device)
     with stage.writers(args.jobs) as submit, loading as samples:
-        for sample in stage.usable(samples):
-            scores = walk(net, sample, device, args.beta, args.logt)
-            submit(
-                sample['name'],
-                write_walk,
-                sample['name'],
-                scores,
-                sample['labels'],
-                classes.num_classes,
-                plain,
-                args.out_rw_prob,
-                refined,
-                image_path(args.voc12_root, sample['name']),
-                args.crf_backend,
-            )
+        for group in groups_of_equal_size(stage.usable(samples), count):
+            walked = walk(net, group, device, args.beta, args.logt)
+            for sample, scores in zip(group, walked):
+                submit(
+                    sample['name'],
+                    write_walk,
+                    sample['name'],
+                    scores,
+                    sample['labels'],
+                    classes.num_classes,
+                    plain,
+                    args.out_rw_prob,
+                    refined,
+                    image_path(args.voc12_root, sample['name']),
+                    args.crf_backend,
+                )
     stage.report(f' ({args.infer_list})')
 
 
@@ -237,26 +242,34 @@ def wanted_outputs(
 
 
 @torch.inference_mode()
-def walk(net: Backbone, sample: dict, device: torch.device, beta: float, logt: int) -> np.ndarray:
-    """Scores of one picture after the random walk (docs/method.md §7).
+def walk(
+    net: Backbone, samples: list[dict], device: torch.device, beta: float, logt: int
+) -> list[np.ndarray]:
+    """Scores of pictures of equal size after the random walk (docs/method.md §7).
+
+    The network takes the pictures together, the walk takes them one by one.
 
     Args:
         net: AffinityNet.
-        sample: an item of WalkSet.
+        samples: items of WalkSet.
         device: where the network and the walk run.
         beta: exponent of the affinities.
         logt: the walk takes 2^logt steps.
     Returns:
-        float32 [labels, H, W] at the size of the picture, a map for each of the sample's labels.
+        For every picture float32 [labels, H, W], a map for each of the sample's labels.
     """
-    image = sample['image']  # padded on the right and below, [3, H', W']
-    pairs = net(image[None].to(device, non_blocking=True))[0]
-    cam = sample['cam'].to(device, non_blocking=True)
-    scores = random_walk(cam, pairs, beta=beta, logt=logt)
-    padded_size = image.shape[1:]
-    scores = F.interpolate(scores[None], padded_size, mode='bilinear', align_corners=False)[0]
-    height, width = sample['size']
-    return scores[:, :height, :width].cpu().numpy()
+    pictures = [sample['picture'] for sample in samples]
+    images = padded(images_of(pictures, net.normalisation, device))  # [N, 3, H', W']
+    pairs_of_passes = [net(part) for part in passes(images)]
+    padded_size = images.shape[2:]
+    height, width = samples[0]['size']
+    walked = []
+    for sample, pairs in zip(samples, torch.cat(pairs_of_passes)):
+        cam = sample['cam'].to(device, non_blocking=True)
+        scores = random_walk(cam, pairs, beta=beta, logt=logt)
+        scores = F.interpolate(scores[None], padded_size, mode='bilinear', align_corners=False)[0]
+        walked.append(scores[:, :height, :width])
+    return [scores.cpu().numpy() for scores in walked]
 
 
 if __name__ == '__main__':

@@ -40,6 +40,7 @@ from tool.method.class_set import ClassSet
 from tool.method.metrics import class_agreement, class_table
 from tool.run import command_line
 from tool.run.errors import UserError
+from tool.run.groups import group_size, groups_of_equal_size
 from tool.run.loader import load
 from tool.run.shard import is_first, shard_index
 from tool.train.precision import allow_tf32, amp_dtype, resolved
@@ -165,6 +166,7 @@ def add_output_flags(parser: command_line.Parser) -> None:
 def add_run_flags(parser: command_line.Parser) -> None:
     command_line.add_crf_backend_flag(parser)
     command_line.add_workers_flag(parser)
+    command_line.add_group_flag(parser)
     command_line.add_amp_flag(parser)
     command_line.add_on_error_flag(parser)
     command_line.add_dry_run_flag(parser)
@@ -227,25 +229,29 @@ def main(args: argparse.Namespace) -> None:
             flush=True,
         )
 
-    views = MultiScaleSet(args.voc12_root, names, labels, args.scales, net.normalisation)
+    pictures = MultiScaleSet(args.voc12_root, names, labels, args.scales)
     todo = [index for index, name in enumerate(names) if name in stage.todo]
     loading = load(
-        CatchesProblems(Subset(views, todo), list(stage.todo)),
-        range(len(todo)),  # a picture at a time: their sizes differ
+        CatchesProblems(Subset(pictures, todo), list(stage.todo)),
+        range(len(todo)),
         args.num_workers,
         pin_memory=device.type == 'cuda',
     )
+    count = group_size(args.batch_size, device)
     predicted: dict[str, list[int]] = {}
     with stage.writers(args.jobs) as submit, loading as items:
-        for item in stage.usable(items):
+        for group in groups_of_equal_size(stage.usable(items), count):
             if predicts:
-                view = item['views'][nearest_to_1(args.scales)].to(device, non_blocking=True)
+                at_scale_1 = [item['pictures'][nearest_to_1(args.scales)] for item in group]
                 threshold = args.cls_labels.threshold
-                item['classes'] = predicted_classes(net, baseline, view, threshold, dtype)
-                predicted[item['name']] = item['classes']
-            cam = seeds(net, baseline, item, device, dtype, args.gate_pcm, args.fill_empty)
-            path = image_path(args.voc12_root, item['name'])
-            submit(item['name'], write_seed, item['name'], cam, item['size'], path, outputs)
+                seen = predicted_classes(net, baseline, at_scale_1, device, threshold, dtype)
+                for item, class_ids in zip(group, seen):
+                    item['classes'] = class_ids
+                    predicted[item['name']] = class_ids
+            cams = seeds(net, baseline, group, device, dtype, args.gate_pcm, args.fill_empty)
+            for item, cam in zip(group, cams):
+                path = image_path(args.voc12_root, item['name'])
+                submit(item['name'], write_seed, item['name'], cam, item['size'], path, outputs)
     if args.known_labels and is_first():
         print_agreement(args, stage, predicted, known, classes)
     stage.report(f' ({args.infer_list})')

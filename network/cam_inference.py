@@ -18,6 +18,7 @@ from network.baselines.baseline import Baseline
 from network.class_check import known_classes
 from network.device import to_device
 from network.pcm_additions import ChangeMaps
+from network.views import images_of, with_mirror_images
 from network.weights import net_from_checkpoint
 from tool.files.checkpoints import load_checkpoint
 from tool.files.prediction_outputs import write_cams
@@ -25,7 +26,7 @@ from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 from tool.train.memory import return_freed_memory
 from tool.train.precision import hold_convolutions
-from voc12.data import multi_scale_views
+from voc12.data import scaled_pictures
 
 # The factors on the size of a picture at which the seeds are published.
 SCALES = (0.5, 1.0, 1.5, 2.0)
@@ -100,72 +101,137 @@ def nearest_to_1(scales: list[float]) -> int:
     return distances.index(min(distances))
 
 
+def view_of(net: Backbone, pictures: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """N pictures of equal size and, behind them, their mirror images, normalised, [2N, 3, h, w].
+
+    Args:
+        net: the network, which says how its inputs are normalised.
+        pictures: uint8 [h, w, 3] each.
+        device: where the network runs.
+    """
+    return with_mirror_images(images_of(pictures, net.normalisation, device))
+
+
 @torch.inference_mode()
 def predicted_classes(
     net: Backbone,
     baseline: Baseline,
-    view: torch.Tensor,
+    pictures: Sequence[torch.Tensor],
+    device: torch.device,
     threshold: float,
     dtype: torch.dtype | None = None,
-) -> list[int]:
-    """The classes 0…K−1 that the network sees in a picture (docs/method.md §10.9).
+) -> list[list[int]]:
+    """The classes 0…K−1 that the network sees in each picture (docs/method.md §10.9).
 
     Args:
         net: the network.
         baseline: the one that the network belongs to.
-        view: the picture and its mirror image at one scale, on the network's device, [2, 3, h, w].
+        pictures: pictures of equal size at one scale, uint8 [h, w, 3] each.
+        device: where the network runs.
         threshold: the least probability of a class that is seen.
         dtype: what the network computes in; None is float32.
     """
-    with torch.autocast(view.device.type, dtype, enabled=dtype is not None):
+    view = view_of(net, pictures, device)
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
         probabilities = baseline.class_probabilities(net, view)
-    return torch.nonzero(probabilities >= threshold).flatten().tolist()
+    is_seen = (probabilities >= threshold).cpu().numpy()  # [N, K]
+    return [np.flatnonzero(of_picture).tolist() for of_picture in is_seen]
 
 
 @torch.inference_mode()
 def seeds(
     net: Backbone,
     baseline: Baseline,
-    item: dict,
+    items: list[dict],
     device: torch.device,
     dtype: torch.dtype | None = None,
     gate_pcm: bool = False,
     fill_empty: bool = False,
-) -> dict[int, np.ndarray]:
-    """Seeds of one picture (docs/method.md §5).
+) -> list[dict[int, np.ndarray]]:
+    """Seeds of pictures of equal size (docs/method.md §5).
 
     Args:
         net: the network.
         baseline: the one that the network belongs to.
-        item: an item of MultiScaleSet, with its classes.
+        items: items of MultiScaleSet, with their classes.
         device: where the network runs.
         dtype: what it computes in; None is float32.
-        gate_pcm, fill_empty: additions of this project, see network/pcm_additions.py.
+        gate_pcm, fill_empty: additions of this project, see network/pcm_additions.py. With them
+            the pictures go through the network one by one, because they change its maps by the
+            classes of one picture.
     Returns:
-        {class 0…K−1: float32 [H, W] in [0, 1]}, for the picture's classes.
+        For every picture {class 0…K−1: float32 [H, W] in [0, 1]}, of the picture's classes.
     """
-    classes = item['classes']
-    if not classes:
-        return {}
-    channels = baseline.channels(classes, device)
-
-    def fused_maps(change_maps: ChangeMaps | None = None) -> torch.Tensor:
-        """The maps [K', H, W] of the picture's classes, summed over scales."""
-        total: Any = 0
-        for view in item['views']:
-            view = view.to(device, non_blocking=True)
-            total = total + baseline.maps(net, view, classes, item['size'], change_maps)
-        return total
-
-    with torch.autocast(device.type, dtype, enabled=dtype is not None):
-        if gate_pcm:
-            maps = fused_maps(functools.partial(pcm_additions.gate, channels=channels))
+    if gate_pcm or fill_empty:
+        maps = []
+        for item in items:
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                maps.append(_maps_with_additions(net, baseline, item, device, gate_pcm, fill_empty))
+    else:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            maps = own_maps(net, baseline, items, device)
+    # all of them are computed before the first is waited for
+    finished = [baseline.finish(own) if len(own) else None for own in maps]
+    made = []
+    for item, seed_maps in zip(items, finished):
+        if seed_maps is None:
+            made.append({})
         else:
-            maps = fused_maps()
-        if fill_empty:
-            maps = pcm_additions.fill_empty(maps, channels, fused_maps)
-    seed_maps = baseline.finish(maps).cpu().numpy()
-    return dict(zip(classes, seed_maps))
+            made.append(dict(zip(item['classes'], seed_maps.cpu().numpy())))
+    return made
+
+
+def _maps_with_additions(
+    net: Backbone,
+    baseline: Baseline,
+    item: dict,
+    device: torch.device,
+    gate_pcm: bool,
+    fill_empty: bool,
+) -> torch.Tensor:
+    """`own_maps` of one picture, with the additions of network/pcm_additions.py."""
+
+    def infer(change_maps: ChangeMaps | None = None) -> torch.Tensor:
+        [maps] = own_maps(net, baseline, [item], device, change_maps)
+        return maps
+
+    if not item['classes']:
+        return infer()
+    channels = baseline.channels(item['classes'], device)
+    maps = infer(functools.partial(pcm_additions.gate, channels=channels) if gate_pcm else None)
+    if fill_empty:
+        maps = pcm_additions.fill_empty(maps, channels, infer)
+    return maps
+
+
+def own_maps(
+    net: Backbone,
+    baseline: Baseline,
+    items: list[dict],
+    device: torch.device,
+    change_maps: ChangeMaps | None = None,
+) -> list[torch.Tensor]:
+    """The maps of each picture's own classes, [K', H, W], summed over scales.
+
+    Args:
+        net, baseline, items, device: see `seeds`.
+        change_maps: an addition of network/pcm_additions.py.
+    """
+    of_pictures = [set(item['classes']) for item in items]
+    classes = sorted(set().union(*of_pictures))
+    size = items[0]['size']
+    if not classes:
+        return [torch.zeros(0, *size, device=device) for _ in items]
+    total: Any = 0
+    for pictures in zip(*[item['pictures'] for item in items]):  # of one scale
+        view = view_of(net, pictures, device)
+        total = total + baseline.maps(net, view, classes, size, change_maps)
+    own = []
+    for item, maps in zip(items, total):
+        places = [classes.index(class_id) for class_id in item['classes']]
+        on_device = torch.tensor(places, dtype=torch.int64).to(device, non_blocking=True)
+        own.append(maps.index_select(0, on_device))
+    return own
 
 
 class CamPredictor:
@@ -184,7 +250,7 @@ class CamPredictor:
         background_score: the baseline's.
         description: what the network is, for the user.
         settings: what decides the CAMs besides the weights, for the manifest.
-        make_views: gives the views of a picture; it can be sent to another process.
+        make_views: gives a picture at every scale; it can be sent to another process.
         write: the function that writes the files of a picture.
     Raises:
         UserError: as `load_cam_net`; or the checkpoint has no class of a name.
@@ -219,7 +285,7 @@ class CamPredictor:
         self.description = f'{self.baseline.name}, {self.net.description}'
         self.settings = {'scales': self.scales, 'classes': given}
         self.make_views: Callable[[Image.Image], list[torch.Tensor]] = functools.partial(
-            multi_scale_views, scales=self.scales, normalisation=self.net.normalisation
+            scaled_pictures, scales=self.scales
         )
 
     def _class_ids(self, weights: str, names: Sequence[str]) -> set[int]:
@@ -232,18 +298,28 @@ class CamPredictor:
                 )
         return {known.index(name) for name in names}
 
-    def predict(self, views: list[torch.Tensor], size: tuple[int, int]) -> dict[int, np.ndarray]:
-        """The seeds of a picture, {class 0…K−1: float32 [H, W]}.
+    def predict(
+        self, views: list[list[torch.Tensor]], size: tuple[int, int]
+    ) -> list[dict[int, np.ndarray]]:
+        """The seeds of pictures of equal size, for each {class 0…K−1: float32 [H, W]}.
 
         Args:
-            views: what `make_views` gives.
-            size: (H, W) of the picture.
+            views: what `make_views` gives of each picture.
+            size: (H, W) of the pictures.
         """
-        class_ids = self.class_ids
-        if class_ids is None:
-            view = views[nearest_to_1(self.scales)].to(self.device, non_blocking=True)
-            class_ids = predicted_classes(
-                self.net, self.baseline, view, self.class_threshold, self.dtype
+        if self.class_ids is None:
+            scale = nearest_to_1(self.scales)
+            classes = predicted_classes(
+                self.net,
+                self.baseline,
+                [pictures[scale] for pictures in views],
+                self.device,
+                self.class_threshold,
+                self.dtype,
             )
-        item = {'classes': class_ids, 'views': views, 'size': size}
-        return seeds(self.net, self.baseline, item, self.device, self.dtype)
+        else:
+            classes = [self.class_ids] * len(views)
+        items = []
+        for pictures, class_ids in zip(views, classes):
+            items.append({'classes': class_ids, 'pictures': pictures, 'size': size})
+        return seeds(self.net, self.baseline, items, self.device, self.dtype)

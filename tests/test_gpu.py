@@ -203,6 +203,11 @@ def test_the_memory_of_a_published_step(gpu, stage, amp):
     assert abs(gpu.peak / 2**30 - PEAKS[stage, amp]) < 0.05
 
 
+def pictures_of(*sizes):
+    """Pictures as a loader hands them over, uint8 [h, w, 3]."""
+    return [torch.empty(*size, 3, dtype=torch.uint8) for size in sizes]
+
+
 def on_gpu(net):
     return to_device(net, GPU).eval()
 
@@ -211,39 +216,83 @@ def on_gpu(net):
 @pytest.mark.parametrize('name', ['seam', 'eps'])
 def test_seeds_wait_only_for_their_result(gpu, name, amp):
     net = on_gpu(CAM_NETS[name].Net(WIDTH))
-    views = [torch.empty(2, 3, 48, 40), torch.empty(2, 3, 96, 80)]
-    item = {'classes': [3, 7], 'views': views, 'size': (96, 80)}
+    item = {'classes': [3, 7], 'pictures': pictures_of((48, 40), (96, 80)), 'size': (96, 80)}
     gpu.forget()
-    made = seeds(net, BASELINES[name], item, GPU, DTYPES[amp], gate_pcm=name == 'seam')
+    [made] = seeds(net, BASELINES[name], [item], GPU, DTYPES[amp], gate_pcm=name == 'seam')
     assert [made[class_id].shape for class_id in (3, 7)] == [(96, 80), (96, 80)]
     assert len(gpu.waits) == 1 and 'copy of 15360 values to cpu' in gpu.waits[0]
 
 
+@pytest.mark.parametrize('name', ['seam', 'eps'])
+def test_seeds_of_a_group_wait_only_for_their_results(gpu, name):
+    """The host waits once for each picture that has classes, when all are computed."""
+    net = on_gpu(CAM_NETS[name].Net(WIDTH))
+    items = []
+    for classes in ([3, 7], [], [7, 11, 19]):
+        pictures = pictures_of((48, 40), (96, 80))
+        items.append({'classes': classes, 'pictures': pictures, 'size': (96, 80)})
+    launches = []
+    for group in (items[:1], items):
+        gpu.forget()
+        made = seeds(net, BASELINES[name], group, GPU)
+        launches.append(sum(gpu.launches.values()))
+    assert [list(maps) for maps in made] == [[3, 7], [], [7, 11, 19]]
+    copied = [wait.split(':')[0] for wait in gpu.waits]
+    assert copied == ['copy of 15360 values to cpu', 'copy of 23040 values to cpu']
+    # three pictures go through the network together: what is launched for each is not the network
+    assert launches[1] - launches[0] < 0.1 * launches[0]
+
+
+def test_a_pass_takes_no_more_memory_for_a_group(gpu):
+    """At the largest scale of VOC's pictures a group goes through the network picture by picture.
+
+    The maps of all pictures at the end are what a group needs besides.
+    """
+    net = on_gpu(resnet38_contrast.Net(WIDTH))
+    peaks = []
+    for count in (1, 4):
+        items = []
+        for _ in range(count):
+            pictures = pictures_of((188, 250), (750, 1000))
+            items.append({'classes': [3], 'pictures': pictures, 'size': (375, 500)})
+        gpu.forget()
+        seeds(net, BASELINES['seam'], items, GPU)
+        peaks.append(gpu.peak)
+    assert peaks[1] < 1.5 * peaks[0]
+
+
 def test_predicted_classes_wait_only_for_their_number(gpu):
     net = on_gpu(resnet38_contrast.Net(WIDTH))
-    view = torch.empty(2, 3, 48, 40, device=GPU)
+    pictures = pictures_of((48, 40), (48, 40))
     gpu.forget()
-    with pytest.raises(Exception, match='nonzero|data-dependent|Dynamic'):
-        predicted_classes(net, BASELINES['seam'], view, 0.5)
-    assert len(gpu.waits) == 1 and 'nonzero' in gpu.waits[0]
+    assert len(predicted_classes(net, BASELINES['seam'], pictures, GPU, 0.5)) == 2
+    assert len(gpu.waits) == 1 and 'copy of 40 values to cpu' in gpu.waits[0]
 
 
 def test_the_walk_waits_only_for_its_result(gpu):
     net = on_gpu(resnet38_aff.Net(WIDTH))
-    sample = {'image': torch.empty(3, 96, 88), 'cam': torch.empty(3, 12, 11), 'size': (90, 85)}
-    gpu.forget()
-    assert walk(net, sample, GPU, beta=8, logt=6).shape == (3, 90, 85)
-    assert len(gpu.waits) == 1 and 'to cpu: aff_infer.py' in gpu.waits[0]
+    samples = []
+    for channels in (3, 2):
+        [picture] = pictures_of((90, 85))
+        cam = torch.empty(channels, 12, 11)
+        samples.append({'picture': picture, 'cam': cam, 'size': (90, 85)})
+    for group in (samples[:1], samples):
+        gpu.forget()
+        walked = walk(net, group, GPU, beta=8, logt=6)
+        assert [scores.shape for scores in walked] == [(3, 90, 85), (2, 90, 85)][: len(group)]
+        assert len(gpu.waits) == len(group)
+        assert all('to cpu: aff_infer.py' in wait for wait in gpu.waits)
 
 
 def test_logits_of_deeplab_wait_for_nothing(gpu):
     config = config_of('EPS_deeplabv1_resnet101', **DEEPLABS['deeplabv1'])
     net = on_gpu(generate_net(config))
-    views = [torch.empty(2, 3, 48, 40), torch.empty(2, 3, 96, 80)]
-    gpu.forget()
-    views = [view.to(GPU, non_blocking=True) for view in views]
-    assert mean_logits(net, views, (96, 80)).shape == (21, 96, 80)
-    assert gpu.waits == []
+    views = [torch.empty(3, 48, 40), torch.empty(3, 96, 80)]
+    for count in (1, 3):
+        gpu.forget()
+        logits = mean_logits(net, [views] * count, (96, 80), GPU)
+        assert logits.shape == (count, 21, 96, 80)
+        assert gpu.waits == []
 
 
 def test_a_gpu_computes_channels_last_and_deeplabs_logits_in_float32(gpu):

@@ -22,7 +22,7 @@ predicted is left out and named at the end, and the exit code is 1.
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ from tool.files.records import Inputs
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
+from tool.run.groups import group_size, groups_of_equal_size
 from tool.run.loader import load
 from tool.run.shard import is_first
 
@@ -65,7 +66,7 @@ class Predictor(Protocol):
     write: Callable[..., None]
     device: Any
 
-    def predict(self, views: list, size: tuple[int, int]) -> Any: ...
+    def predict(self, views: list[list], size: tuple[int, int]) -> list: ...
 
 
 def parse_args() -> argparse.Namespace:
@@ -155,6 +156,7 @@ def add_run_flags(parser: command_line.Parser) -> None:
     command_line.add_dry_run_flag(parser)
     command_line.add_crf_backend_flag(parser)
     command_line.add_workers_flag(parser)
+    command_line.add_group_flag(parser)
     command_line.add_amp_flag(parser)
     command_line.add_device_flag(parser)
     command_line.add_jobs_flag(parser, 'the CRF')
@@ -299,7 +301,7 @@ class PictureSet:
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
-        """'name', 'picture', uint8 [H, W, 3], and 'views'.
+        """'name', 'size', (H, W), 'picture', uint8 [H, W, 3], and 'views'.
 
         Raises:
             UserError: the picture cannot be read or scaled.
@@ -310,7 +312,9 @@ class PictureSet:
             views = self.make_views(image)
         except _CANNOT_BE_SCALED as error:
             raise UserError(f'{path}: cannot be scaled ({first_line(error)})') from None
-        return {'name': self.names[index], 'picture': np.array(image), 'views': views}
+        size = (image.height, image.width)
+        name = self.names[index]
+        return {'name': name, 'size': size, 'picture': np.array(image), 'views': views}
 
 
 def predict_all(
@@ -322,9 +326,6 @@ def predict_all(
 ) -> None:
     """Write the files that are missing; the dense CRF runs beside the network.
 
-    A picture is a batch of its own, with its mirror image. Pictures of any origin rarely have equal
-    sizes, and one with its mirror image keeps a GPU busy.
-
     Raises:
         UserError: with --on_error stop, for the first picture that cannot be predicted.
     """
@@ -335,17 +336,35 @@ def predict_all(
         args.num_workers,
         pin_memory=predictor.device.type == 'cuda',
     )
+    count = group_size(args.batch_size, predictor.device)
     with stage.writers(min(args.jobs, len(todo)) if args.crf else 0) as submit, loading as items:
-        for item in stage.usable(items):
-            name = item['name']
-            picture = np.asarray(item['picture'])
-            try:
-                prediction = predictor.predict(item['views'], picture.shape[:2])
-            except RuntimeError as error:  # the picture is too large for the memory, or tiny
-                reason = first_line(error)
-                stage.leave_out(name, f'{pictures[name]}: cannot be predicted ({reason})')
-                continue
-            submit(name, predictor.write, name, picture, prediction, outputs)
+        for group in groups_of_equal_size(stage.usable(items), count):
+            for item, prediction in predicted(group, stage, pictures, predictor):
+                name = item['name']
+                picture = np.asarray(item['picture'])
+                submit(name, predictor.write, name, picture, prediction, outputs)
+
+
+def predicted(
+    group: list[dict], stage: PictureStage, pictures: dict[str, str], predictor: Predictor
+) -> Iterator[tuple[dict, Any]]:
+    """The items of a group with their predictions; those that cannot be predicted are left out.
+
+    Where a group cannot be predicted, each of its pictures is tried by itself.
+    """
+    try:
+        predictions = predictor.predict([item['views'] for item in group], group[0]['size'])
+    except RuntimeError as error:  # the pictures are too large for the memory, or tiny
+        if len(group) == 1:
+            name = group[0]['name']
+            problem = f'{pictures[name]}: cannot be predicted ({first_line(error)})'
+            stage.leave_out(name, problem)
+            return
+    else:
+        yield from zip(group, predictions)
+        return
+    for item in group:
+        yield from predicted([item], stage, pictures, predictor)
 
 
 def first_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from tool.files.maps import read_cam, read_maps
@@ -20,9 +21,7 @@ from voc12.transforms import (
     color_jitter,
     crop_window,
     cut,
-    normalise,
     normalised_crop,
-    to_tensor,
 )
 
 
@@ -37,6 +36,12 @@ def mean_pool(maps: np.ndarray, stride: int = FEATURE_STRIDE) -> np.ndarray:
     channels, height, width = maps.shape
     cells = maps.reshape(channels, height // stride, stride, width // stride, stride)
     return cells.mean((2, 4))
+
+
+def padded(images: torch.Tensor, stride: int = FEATURE_STRIDE) -> torch.Tensor:
+    """Images [N, 3, H, W] with zeros on the right and below, to multiples of `stride` pixels."""
+    height, width = images.shape[2:]
+    return F.pad(images, (0, -width % stride, 0, -height % stride))
 
 
 class AffinityTrainSet(Dataset):
@@ -112,14 +117,14 @@ class AffinityTrainSet(Dataset):
 class WalkSet(Dataset):
     """Whole pictures with their CAMs at feature size, for the random walk (docs/method.md §7).
 
-    Pictures and CAMs are padded with zeros on the right and below to a multiple of 8 pixels.
+    CAMs are padded with zeros on the right and below to a multiple of 8 pixels. So is the picture,
+    once it is normalised (see `padded`).
 
     Args:
         voc12_root: the VOC2012 folder.
         names: names of the pictures.
         cam_dir: folder of the CAMs <name>.npy.
         bg_score: score of the background in every pixel of the picture.
-        normalisation: (mean, std) of the network's inputs.
     """
 
     def __init__(
@@ -128,13 +133,11 @@ class WalkSet(Dataset):
         names: list[str],
         cam_dir: str,
         bg_score: float,
-        normalisation: Normalisation = IMAGENET,
     ):
         self.root = voc12_root
         self.names = names
         self.cam_dir = cam_dir
         self.bg_score = bg_score
-        self.normalisation = normalisation
         self.classes = class_set(voc12_root)
 
     def __len__(self) -> int:
@@ -144,24 +147,23 @@ class WalkSet(Dataset):
         """One picture with n classes: the background and the foreground classes of its CAM file.
 
         Returns:
-            'name'; 'size', (H, W); 'labels', the n class ids, the background's 0 first; 'image',
-            [3, 8h, 8w]; and 'cam', [n, h, w].
+            'name'; 'size', (H, W); 'labels', the n class ids, the background's 0 first; 'picture',
+            uint8 [H, W, 3]; and 'cam', float32 [n, h, w] with h = ceil(H/8) and w = ceil(W/8).
         """
         name = self.names[index]
-        image = normalise(read_image(image_path(self.root, name)), *self.normalisation)
-        height, width = image.shape[:2]
+        picture = np.array(read_image(image_path(self.root, name)))
+        height, width = picture.shape[:2]
         cam = read_cam(os.path.join(self.cam_dir, name + '.npy'), self.classes, (height, width))
         foreground = sorted(cam)
         background_map = np.full((height, width), self.bg_score, np.float32)
         maps = np.stack([background_map, *[cam[index] for index in foreground]])
         pad_rows = (0, -height % FEATURE_STRIDE)
         pad_columns = (0, -width % FEATURE_STRIDE)
-        padded_image = np.pad(image, (pad_rows, pad_columns, (0, 0)))
         padded_maps = np.pad(maps, ((0, 0), pad_rows, pad_columns))
         return {
             'name': name,
             'size': (height, width),
             'labels': [0] + [index + 1 for index in foreground],
-            'image': to_tensor(padded_image),
+            'picture': torch.from_numpy(picture),
             'cam': torch.from_numpy(mean_pool(padded_maps)),
         }

@@ -26,7 +26,6 @@ from voc12.transforms import (
     color_jitter,
     crop_window,
     cut,
-    normalise,
     normalised_crop,
     random_long_side,
     to_tensor,
@@ -196,37 +195,32 @@ class TrainSet(Dataset):
         return sample
 
 
-def multi_scale_views(
-    image: Image.Image, scales: Sequence[float], normalisation: Normalisation = IMAGENET
-) -> list[torch.Tensor]:
-    """A picture at every scale, each with its mirror image (docs/method.md §5).
+def scaled_pictures(image: Image.Image, scales: Sequence[float]) -> list[torch.Tensor]:
+    """A picture at every scale (docs/method.md §5); `network.views` makes the views of them.
 
     Args:
         image: the picture, RGB.
         scales: factors on its size.
-        normalisation: (mean, std) of the network's inputs.
     Returns:
-        A tensor [2, 3, h, w] for every scale: the picture and its mirror image.
+        A tensor uint8 [h, w, 3] for every scale.
     """
     width, height = image.size
-    views = []
+    pictures = []
     for scale in scales:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         resized = image.resize(size, Image.Resampling.BICUBIC)
-        view = to_tensor(normalise(resized, *normalisation))
-        views.append(torch.stack([view, view.flip(2)]))
-    return views
+        pictures.append(torch.from_numpy(np.array(resized)))
+    return pictures
 
 
 class MultiScaleSet(Dataset):
-    """Every picture at every scale, each with its mirror image (docs/method.md §5).
+    """Every picture at every scale (docs/method.md §5).
 
     Args:
         voc12_root: the VOC2012 folder.
         names: names of the pictures.
         labels: image-level labels, float32 [len(names), K]; None for pictures without labels.
         scales: factors on the size of a picture.
-        normalisation: (mean, std) of the network's inputs.
     """
 
     def __init__(
@@ -235,29 +229,26 @@ class MultiScaleSet(Dataset):
         names: list[str],
         labels: np.ndarray | None,
         scales: list[float],
-        normalisation: Normalisation = IMAGENET,
     ):
         self.root = voc12_root
         self.names = names
         self.labels = labels
         self.scales = scales
-        self.normalisation = normalisation
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
-        """All views of one picture.
+        """One picture at all scales.
 
         Returns:
-            'name'; 'size', (H, W); 'views', a tensor [2, 3, h, w] for every scale: the picture and
-            its mirror image; and, with labels, 'classes', indices 0…K−1 of the foreground classes
-            in the picture.
+            'name'; 'size', (H, W); 'pictures', a tensor uint8 [h, w, 3] for every scale; and, with
+            labels, 'classes', indices 0…K−1 of the foreground classes in the picture.
         """
         image = read_image(image_path(self.root, self.names[index]))
         width, height = image.size
-        views = multi_scale_views(image, self.scales, self.normalisation)
-        item = {'name': self.names[index], 'size': (height, width), 'views': views}
+        pictures = scaled_pictures(image, self.scales)
+        item = {'name': self.names[index], 'size': (height, width), 'pictures': pictures}
         if self.labels is not None:
             item['classes'] = np.flatnonzero(self.labels[index]).tolist()
         return item

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from network import views
 from network.pcm_additions import ChangeMaps
 from tool.method.contrast import ContrastOptions, contrast_loss
 from tool.method.label_aware import LabelAwareOptions, label_aware_contrast_loss
@@ -177,13 +178,14 @@ class Baseline:
         size: tuple[int, int],
         change_maps: ChangeMaps | None = None,
     ) -> torch.Tensor:
-        """Maps of a picture's classes from one scale, [K', H, W] (docs/method.md §5).
+        """Maps of pictures' classes from one scale, [N, K', H, W] (docs/method.md §5).
 
         Args:
             net: the network.
-            view: the picture and its mirror image at this scale, [2, 3, h, w].
-            classes: the picture's foreground classes, 0…K−1.
-            size: (H, W) of the picture.
+            view: N pictures of equal size at this scale and, behind them, their mirror images,
+                [2N, 3, h, w].
+            classes: the pictures' foreground classes, 0…K−1.
+            size: (H, W) of the pictures.
             change_maps: an addition of network/pcm_additions.py; None changes nothing, as
                 published.
         """
@@ -191,10 +193,9 @@ class Baseline:
         maps_of_passes = []
         for part in passes(view):
             maps_of_passes.append(self.pass_maps(net, part, channels, change_maps).float())
-        maps = torch.cat(maps_of_passes)  # [2, K', h', w']
+        maps = torch.cat(maps_of_passes)  # [2N, K', h', w']
         maps = F.interpolate(maps, size, mode='bilinear', align_corners=False)
-        mirrored_back = maps[1].flip(2)
-        return maps[0] + mirrored_back
+        return views.add_mirrored_back(maps)
 
     def pass_maps(
         self,
@@ -207,7 +208,7 @@ class Baseline:
 
         Args:
             net: the network.
-            view: one or two images, [n, 3, h, w].
+            view: images, [n, 3, h, w].
             channels: [K'].
             change_maps: see `maps`; always None for a baseline whose seeds the PCM does not make.
         Returns:
@@ -220,7 +221,7 @@ class Baseline:
         raise NotImplementedError
 
     def class_probabilities(self, net: Any, view: torch.Tensor) -> torch.Tensor:
-        """The probability of each foreground class, float32 [K] (docs/method.md §10.9).
+        """The probability of each foreground class, float32 [N, K] (docs/method.md §10.9).
 
             probability_k = σ(mean of x_k over the picture and its mirror image)
 
@@ -229,30 +230,32 @@ class Baseline:
 
         Args:
             net: the network.
-            view: the picture and its mirror image at one scale, [2, 3, h, w].
+            view: N pictures of equal size at one scale and, behind them, their mirror images,
+                [2N, 3, h, w].
         """
         scores_of_passes = []
         for part in passes(view):
             scores_of_passes.append(self.pass_scores(net, part).float())
-        scores = torch.cat(scores_of_passes)  # [2, K]
-        return scores.mean(0).sigmoid()
+        scores = torch.cat(scores_of_passes)  # [2N, K]
+        pictures_and_mirror_images = scores.unflatten(0, (2, -1))  # [2, N, K]
+        return pictures_and_mirror_images.mean(0).sigmoid()
 
     def pass_scores(self, net: Any, view: torch.Tensor) -> torch.Tensor:
         """x, the scores of the foreground classes from one pass of the network, [n, K].
 
         Args:
             net: the network.
-            view: one or two images, [n, 3, h, w].
+            view: images, [n, 3, h, w].
         """
         raise NotImplementedError
 
 
 def passes(view: torch.Tensor) -> list[torch.Tensor]:
-    """The parts of a view, [2, 3, h, w], that inference gives the network one after the other."""
+    """The parts of a view, [2N, 3, h, w], that inference gives the network one after the other."""
     if view.device.type == 'cpu':
         # two passes are as fast as a batch of two, whose peak memory was half as high again
         return list(view.split(1))
-    return [view]
+    return views.passes(view, least=2)
 
 
 def total_of(terms: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -31,7 +31,7 @@ from tool.files.pictures import read_mask
 from tool.run.errors import UserError
 from tool.train.layer_types import BATCH_NORMS
 from voc12.classes import VOC
-from voc12.data import Crops, MultiScaleSet, TrainSet
+from voc12.data import Crops, TrainSet
 from voc12.transforms import IMAGENET, normalise, to_tensor
 
 GIANT = 'convnextv2_huge'  # 2.6 GB of weights
@@ -241,7 +241,7 @@ def test_baselines_make_maps_with_any_backbone(name):
     net, view = filled(make(TINY)).eval(), normal('view', 3, 75, 101)
     with torch.no_grad():
         maps, mirrored = (
-            BASELINES[name].maps(net, torch.stack([x, x.flip(2)]), [4, 9], (75, 101))
+            BASELINES[name].maps(net, torch.stack([x, x.flip(2)]), [4, 9], (75, 101))[0]
             for x in (view, view.flip(2))
         )
     assert maps.shape == (2, 75, 101) and maps.std() > 0
@@ -459,25 +459,22 @@ def test_the_wheels_network_knows_cats_and_dogs():
 # by
 
 
-def test_data_sets_take_the_networks_normalisation(tmp_path):
+def test_the_training_set_takes_the_networks_normalisation(tmp_path):
     names = make_voc(tmp_path, 1)
     labels = np.eye(20, dtype=np.float32)[:1]
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
     own = (tuple(mean.tolist()), tuple(std.tolist()))
-    for make, key in (
-        (lambda *n: MultiScaleSet(str(tmp_path), names, labels, [1.0], *n), 0),
-        (lambda *n: TrainSet(str(tmp_path), names, labels, Crops(32, seed=0), None, *n), (0, 0)),
-    ):
-        default, changed = ({**make()[key]}, {**make(own)[key]})
-        default, changed = (
-            item['image'] if 'image' in item else item['views'][0][0] for item in (default, changed)
-        )
-        pixels = default * torch.tensor(IMAGENET[1]).view(3, 1, 1) + torch.tensor(IMAGENET[0]).view(
-            3, 1, 1
-        )
-        torch.testing.assert_close(
-            changed, (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1), rtol=1e-4, atol=1e-4
-        )
+
+    def image(*normalisation):
+        crops = Crops(32, seed=0)
+        return TrainSet(str(tmp_path), names, labels, crops, None, *normalisation)[0, 0]['image']
+
+    def column(values):
+        return torch.tensor(values).view(3, 1, 1)
+
+    pixels = image() * column(IMAGENET[1]) + column(IMAGENET[0])
+    expected = (pixels - column(mean.tolist())) / column(std.tolist())
+    torch.testing.assert_close(image(own), expected, rtol=1e-4, atol=1e-4)
 
 
 # ---------------------------------------------------------------- DeepLab

@@ -9,6 +9,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
@@ -16,14 +17,15 @@ from PIL import ExifTags, Image
 import voc12.aff_data
 import voc12.data
 from datasets.voc import VOCDataset
+from network.views import images_of
 from segmentation_toy import config_of
 from tool.files.npy import write_npy
 from tool.files.pictures import write_mask
 from tool.method.affinity import affinity_label
 from tool.method.class_set import IGNORE
-from voc12.aff_data import AffinityTrainSet, WalkSet, mean_pool
+from voc12.aff_data import AffinityTrainSet, WalkSet, mean_pool, padded
 from voc12.data import Crops, TrainSet
-from voc12.transforms import MEAN, STD
+from voc12.transforms import IMAGENET, MEAN, STD
 
 # Grey levels between neighbouring pixels in red and green, so that a column or a row is one class.
 STEP = 12
@@ -184,7 +186,8 @@ def test_cams_of_the_walk_lie_on_their_picture(tmp_path, height, width, orientat
     cams = one_hot(range(width), columns, np.ones((height, width), bool))
     write_npy(str(tmp_path / 'cam' / 'a.npy'), dict(enumerate(cams)))
     sample = WalkSet(str(tmp_path), ['a'], str(tmp_path / 'cam'), bg_score=0.5)[0]
-    columns, _, inside = decode(sample['image'])
+    image = padded(images_of([sample['picture']], IMAGENET, torch.device('cpu')))[0]
+    columns, _, inside = decode(image)
     assert inside.sum() == height * width and sample['size'] == (height, width)
     expected = mean_pool(one_hot(range(width), columns, inside))
     np.testing.assert_array_equal(sample['cam'][1:], expected)

@@ -24,6 +24,7 @@ from utils import predictions, testing
 from utils.submission import FOLDER, check_submission, write_submission
 from voc12.classes import PALETTE, VOC
 
+CPU = torch.device('cpu')
 TINY = dict(
     MODEL_BACKBONE='resnet38', MODEL_BACKBONE_WIDTH=1 / 16, TEST_MULTISCALE=[0.5, 1], DATA_WORKERS=0
 )
@@ -52,6 +53,7 @@ def run(
     jobs=0,
     out_no_crf=None,
     amp='off',
+    batch_size=None,
     **changes,
 ):
     config = config_of('SEAM_deeplabv1_resnet38', **{**TINY, 'DATA_ROOT': str(devkit), **changes})
@@ -69,6 +71,7 @@ def run(
             on_error='stop',
             dry_run=False,
             jobs=jobs,
+            batch_size=batch_size,
             amp=amp,
             tf32='on',
             channels_last=False,
@@ -84,9 +87,8 @@ def test_logits_are_averaged_over_scales_and_mirror_images():
             return x + torch.linspace(0, 1, x.shape[3])
 
     small, full = torch.rand(1, 3, 6, 8), torch.rand(1, 3, 12, 16)
-    views = [torch.cat([view, view.flip(3)]) for view in (small, full)]
     with torch.inference_mode():
-        logits = testing.mean_logits(Shifted(), views, (12, 16))
+        [logits] = testing.mean_logits(Shifted(), [[small[0], full[0]]], (12, 16), CPU)
     expected = (F.interpolate(small, (12, 16), mode='bilinear', align_corners=True) + full)[
         0
     ] / 2 + 0.5
@@ -94,7 +96,7 @@ def test_logits_are_averaged_over_scales_and_mirror_images():
         logits, expected
     )  # a ramp and its mirror image add up to one constant
     with torch.inference_mode():
-        alone = testing.mean_logits(Shifted(), [full], (12, 16))
+        [alone] = testing.mean_logits(Shifted(), [[full[0]]], (12, 16), CPU, mirror=False)
     torch.testing.assert_close(alone, full[0] + torch.linspace(0, 1, 16))
 
 

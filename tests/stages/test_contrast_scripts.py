@@ -580,13 +580,19 @@ def test_an_empty_seed_is_filled_and_no_other_changes():
         net.fc8.weight[4] = (
             -net.fc8.weight[4].abs() - 1e-3
         )  # features are ≥ 0: class 3 is positive nowhere
-    views = [
-        torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(size))
+    pictures = [
+        torch.randint(
+            0,
+            256,
+            (size, size, 3),
+            dtype=torch.uint8,
+            generator=torch.Generator().manual_seed(size),
+        )
         for size in (64, 96)
     ]
-    item = {'classes': [3, 19], 'size': (80, 80), 'views': views}
-    plain = seeds(net, BASELINE, item, torch.device('cpu'))
-    filled = seeds(net, BASELINE, item, torch.device('cpu'), fill_empty=True)
+    items = [{'classes': [3, 19], 'size': (80, 80), 'pictures': pictures}]
+    [plain] = seeds(net, BASELINE, items, torch.device('cpu'))
+    [filled] = seeds(net, BASELINE, items, torch.device('cpu'), fill_empty=True)
     assert plain[3].max() <= 0 < plain[19].max()
     assert filled[3].max() > 0.99 and filled[3].min() <= 0 and np.array_equal(filled[19], plain[19])
 

@@ -9,7 +9,7 @@ import torch
 from contrast_infer import PredictedLabels, label_source
 from mini import make_voc
 from network.baselines import BASELINES
-from network.cam_inference import nearest_to_1
+from network.cam_inference import nearest_to_1, view_of
 from network.weights import find_net
 from recipe import fill
 from tool.files.checkpoints import save_checkpoint
@@ -70,7 +70,7 @@ def probabilities_of(data, baseline, net):
     foreground = slice(1, 21) if baseline.name == 'seam' else slice(0, 20)
     found = {}
     for item in MultiScaleSet(str(data), listed(data), None, [1.0]):
-        view = item['views'][0]
+        view = view_of(net, item['pictures'], torch.device('cpu'))
         with torch.no_grad():
             scores = net(view, classify=True) if baseline.name == 'seam' else net(view)[0]
         found[item['name']] = scores[:, foreground].mean(0).sigmoid().numpy()

@@ -113,6 +113,7 @@ def test_deeplab_predicts_what_its_test_script_predicts(devkit, deeplab, tmp_pat
             amp='off',
             tf32='on',
             channels_last=False,
+            batch_size=None,
             jobs=0,
         )
     )

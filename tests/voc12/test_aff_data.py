@@ -7,7 +7,7 @@ from PIL import Image
 
 from tool.files.npy import write_npy
 from tool.run.errors import UserError
-from voc12.aff_data import AffinityTrainSet, WalkSet, mean_pool
+from voc12.aff_data import AffinityTrainSet, WalkSet, mean_pool, padded
 from voc12.transforms import MEAN, STD
 
 SIZE = 48, 72  # height, width
@@ -104,6 +104,13 @@ def test_half_of_the_samples_are_mirrored(folder):
     assert 70 < mirrored < 130
 
 
+def test_images_are_padded_to_whole_features_after_they_are_normalised(folder):
+    images = padded(torch.ones(2, 3, 45, 70))
+    assert images.shape == (2, 3, 48, 72)
+    assert (images[..., :45, :70] == 1).all() and images.sum() == 2 * 3 * 45 * 70
+    assert padded(images).shape == images.shape
+
+
 def test_walk_set_pads_and_pools(folder):
     cam = np.full((45, 70), 0.5, np.float32)
     Image.new('RGB', (70, 45), 'white').save(folder / 'JPEGImages' / 'b.png')
@@ -111,9 +118,8 @@ def test_walk_set_pads_and_pools(folder):
     write_npy(str(folder / 'cam' / 'b.npy'), {14: cam * 2, 4: cam})
     sample = WalkSet(str(folder), ['b'], str(folder / 'cam'), 0.27)[0]
     assert sample['labels'] == [0, 5, 15] and sample['size'] == (45, 70)
-    assert sample['image'].shape == (3, 48, 72) and sample['cam'].shape == (3, 6, 9)
-    np.testing.assert_allclose(sample['image'][0, :45, :70], (1 - MEAN[0]) / STD[0], rtol=1e-6)
-    assert sample['image'][:, 45:].abs().max() == 0 and sample['image'][:, :, 70:].abs().max() == 0
+    assert sample['picture'].shape == (45, 70, 3) and sample['cam'].shape == (3, 6, 9)
+    assert sample['picture'].dtype == torch.uint8 and (sample['picture'] == 255).all()
     np.testing.assert_allclose(sample['cam'][:, 0, 0], [0.27, 0.5, 1.0], rtol=1e-6)
     np.testing.assert_allclose(
         sample['cam'][:, 5, 0], np.float32([0.27, 0.5, 1.0]) * 5 / 8, rtol=1e-6

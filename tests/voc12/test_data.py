@@ -119,33 +119,35 @@ def test_saliency_is_checked_before_training(voc):
         check_saliency(f'{root}/SALImages', root, names)
 
 
-def test_views_of_a_turned_picture(voc):
+def test_scales_of_a_turned_picture(voc):
     root, names, labels = voc
     exif = Image.Exif()
     exif[0x0112] = 8
     Image.new('RGB', (70, 50)).save(f'{root}/JPEGImages/{names[0]}.jpg', exif=exif)
     sample = MultiScaleSet(root, names, labels, [0.5, 1])[0]
     assert sample['size'] == (70, 50)
-    assert [view.shape for view in sample['views']] == [(2, 3, 35, 25), (2, 3, 70, 50)]
+    assert [picture.shape for picture in sample['pictures']] == [(35, 25, 3), (70, 50, 3)]
     check_saliency(f'{root}/SALImages', root, names[1:])
     with pytest.raises(UserError, match='saliency map is 101x80, the picture is 50x70'):
         check_saliency(f'{root}/SALImages', root, names)
 
 
-def test_multi_scale_views(voc):
+def test_a_picture_at_every_scale_is_handed_over_as_bytes(voc):
     root, names, labels = voc
     item = MultiScaleSet(root, names, labels, [0.5, 1.0])[2]
     assert item['name'] == names[2] and item['size'] == (94, 91) and item['classes'] == [0, 11]
-    assert [tuple(view.shape) for view in item['views']] == [(2, 3, 47, 46), (2, 3, 94, 91)]
-    assert torch.equal(item['views'][1][0], item['views'][1][1].flip(2))
+    assert [tuple(picture.shape) for picture in item['pictures']] == [(47, 46, 3), (94, 91, 3)]
+    assert {picture.dtype for picture in item['pictures']} == {torch.uint8}
+    original = Image.open(f'{root}/JPEGImages/{names[2]}.jpg').convert('RGB')
+    np.testing.assert_array_equal(item['pictures'][1], np.asarray(original))
 
 
-def test_views_without_labels(voc):
+def test_pictures_without_labels(voc):
     root, names, labels = voc
     with_labels = MultiScaleSet(root, names, labels, [1.0])[2]
     item = MultiScaleSet(root, names, None, [1.0])[2]
     assert set(with_labels) - set(item) == {'classes'}
-    assert (item['views'][0] == with_labels['views'][0]).all()
+    assert (item['pictures'][0] == with_labels['pictures'][0]).all()
 
 
 def test_name_without_a_label_is_named():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from tool.method.affinity import dense_affinity
@@ -282,6 +283,23 @@ def resnet38(net: Any, x: torch.Tensor) -> dict[str, torch.Tensor]:
         x = shortcut + y
     taps['conv6'] = bn_relu(net.bn7, x)
     return taps
+
+
+def views(
+    image: Image.Image, scales: Iterable[float], mean: Iterable[float], std: Iterable[float]
+) -> list[torch.Tensor]:
+    """A PIL picture at every scale, normalised, with its mirror image: [2, 3, h, w] each."""
+    width, height = image.size
+    made = []
+    for scale in scales:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        resized = image.resize(size, Image.Resampling.BICUBIC)
+        pixels = np.asarray(resized, np.float32) / np.float32(255)
+        normalised = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+        channels_first = np.ascontiguousarray(normalised.transpose(2, 0, 1))
+        mirrored = np.ascontiguousarray(channels_first[:, :, ::-1])
+        made.append(torch.from_numpy(np.stack([channels_first, mirrored])))
+    return made
 
 
 @torch.inference_mode()

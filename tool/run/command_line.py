@@ -481,6 +481,16 @@ def add_workers_flag(parser: Parser) -> None:
     )
 
 
+def add_group_flag(parser: Parser) -> None:
+    """Add --batch_size of inference, None unless it is given; `tool.run.groups` has the default."""
+    parser.run.add_argument(
+        '--batch_size',
+        type=number(int, 1, 1000),
+        help='pictures of equal size that go through the network together; of pictures larger than '
+        '500x500 fewer (default: 4 on a GPU, 1 elsewhere)',
+    )
+
+
 def add_mask_colours_flag(parser: Parser) -> None:
     """Add --mask_colours."""
     parser.data.add_argument(

@@ -111,26 +111,19 @@ class VOCDataset(Dataset):
 
 
 def picture_views(picture: np.ndarray, config: dict) -> list[torch.Tensor]:
-    """A picture at every scale, and with TEST_FLIP its mirror image too.
+    """A picture at every scale.
 
-    The picture is normalised first and then resized with cubic interpolation.
+    The picture is normalised first and then resized with cubic interpolation, as published. So the
+    views are floats: resized bytes would be other ones.
 
     Args:
         picture: uint8 [H, W, 3], RGB.
-        config: an experiment's config; DATA_MEAN, DATA_STD, TEST_MULTISCALE and TEST_FLIP are used.
+        config: an experiment's config; DATA_MEAN, DATA_STD and TEST_MULTISCALE are used.
     Returns:
-        A tensor [2, 3, h, w] for every scale: the picture and its mirror image. Without TEST_FLIP
-        it is [1, 3, h, w].
+        A tensor float32 [3, h, w] for every scale.
     """
     image = normalise(picture, config['DATA_MEAN'], config['DATA_STD'])
-    views = []
-    for scale in config['TEST_MULTISCALE']:
-        view = to_tensor(_scaled(image, scale))
-        if config['TEST_FLIP']:
-            views.append(torch.stack([view, view.flip(2)]))
-        else:
-            views.append(view[None])
-    return views
+    return [to_tensor(_scaled(image, scale)) for scale in config['TEST_MULTISCALE']]
 
 
 def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
@@ -146,8 +139,8 @@ class TestSet(Dataset):
     """Every picture as `picture_views` gives it.
 
     Args:
-        config: an experiment's config; DATA_ROOT, DATA_MEAN, DATA_STD, TEST_MULTISCALE and
-            TEST_FLIP are used.
+        config: an experiment's config; DATA_ROOT, DATA_MEAN, DATA_STD and TEST_MULTISCALE are
+            used.
         names: names of the pictures.
     """
 
@@ -162,11 +155,16 @@ class TestSet(Dataset):
         """All views of one picture.
 
         Returns:
-            'name'; 'picture', uint8 [H, W, 3]; and 'views', see `picture_views`.
+            'name'; 'size', (H, W); 'picture', uint8 [H, W, 3]; and 'views', see `picture_views`.
         """
         name = self.names[index]
         picture = np.array(read_image(image_path(self.config['DATA_ROOT'], name)))
-        return {'name': name, 'picture': picture, 'views': picture_views(picture, self.config)}
+        return {
+            'name': name,
+            'size': picture.shape[:2],
+            'picture': picture,
+            'views': picture_views(picture, self.config),
+        }
 
 
 DATASETS = {'VOCDataset': VOCDataset}

@@ -66,23 +66,25 @@ class SegmentationPredictor:
         config = own_normalisation(config, net)
         self.forward = fast_inference(net, device, amp, channels_last)
         self.description = f'{config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}'
+        self.mirror = config['TEST_FLIP']
         self.settings = {key: config[key] for key in PREDICTION_KEYS}
         self.make_views: Callable[[Image.Image], list[torch.Tensor]] = functools.partial(
             views_of_image, config=config
         )
 
-    def predict(self, views: list[torch.Tensor], size: tuple[int, int]) -> np.ndarray:
-        """The mask of a picture, uint8 [H, W]; with `for_crf` its probabilities, [C, H, W].
+    def predict(self, views: list[list[torch.Tensor]], size: tuple[int, int]) -> list[np.ndarray]:
+        """The masks of pictures of equal size, uint8 [H, W] each.
+
+        With `for_crf` they are probabilities, float32 [C, H, W].
 
         Args:
-            views: what `make_views` gives.
-            size: (H, W) of the picture.
+            views: what `make_views` gives of each picture.
+            size: (H, W) of the pictures.
         """
-        views = [view.to(self.device, non_blocking=True) for view in views]
-        logits = mean_logits(self.forward, views, size)
+        logits = mean_logits(self.forward, views, size, self.device, self.mirror)
         if self.for_crf:
-            return logits.softmax(0).cpu().numpy()
-        return logits.argmax(0).byte().cpu().numpy()
+            return list(logits.softmax(1).cpu().numpy())
+        return list(logits.argmax(1).byte().cpu().numpy())
 
 
 def views_of_image(image: Image.Image, config: dict) -> list[torch.Tensor]:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from datasets import TestSet
 from net import load_net, own_normalisation
 from network.device import to_device
+from network.views import add_mirrored_back, passes, stacked, with_mirror_images
 from tool.files.manifest import fingerprint, missing
 from tool.files.picture_stage import CatchesProblems, Output, PictureStage, claim_folders
 from tool.files.records import Inputs
@@ -34,6 +35,7 @@ from tool.method.crf import TEST_CRFS
 from tool.method.metrics import table
 from tool.run import command_line
 from tool.run.errors import UserError
+from tool.run.groups import group_size, groups_of_equal_size
 from tool.run.loader import load
 from tool.train import processes
 from tool.train.precision import allow_tf32, fast_inference, resolved
@@ -46,25 +48,37 @@ from voc12.layout import check_images, image_path, mask_bytes
 
 
 @torch.inference_mode()
-def mean_logits(net: Callable, views: list[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
-    """Logits of a picture, averaged over its views.
+def mean_logits(
+    net: Callable,
+    views: list[list[torch.Tensor]],
+    size: tuple[int, int],
+    device: torch.device,
+    mirror: bool = True,
+) -> torch.Tensor:
+    """Logits of pictures of equal size, averaged over their views.
 
     Args:
         net: the network, or a function that calls it.
-        views: [2, 3, h, w] for every scale, the picture and its mirror image, or [1, 3, h, w]
-            without the mirror image.
-        size: (H, W) of the picture.
+        views: of each picture, what `picture_views` gives: [3, h, w] for every scale.
+        size: (H, W) of the pictures.
+        device: where the network runs.
+        mirror: average over the mirror images too (TEST_FLIP).
     Returns:
-        [C, H, W].
+        [N, C, H, W].
     """
     logits = []
-    for view in views:
-        maps = F.interpolate(net(view), size=size, mode='bilinear', align_corners=True)
-        if len(maps) == 1:
-            logits.append(maps[0])
-        else:
-            mirrored_back = maps[1].flip(2)
-            logits.append((maps[0] + mirrored_back) / 2)
+    for of_scale in zip(*views):
+        images = stacked(of_scale, device)
+        if mirror:
+            images = with_mirror_images(images)
+        maps_of_passes = []
+        for part in passes(images, least=2):
+            maps = F.interpolate(net(part), size=size, mode='bilinear', align_corners=True)
+            maps_of_passes.append(maps)
+        maps = torch.cat(maps_of_passes)
+        if mirror:
+            maps = add_mirrored_back(maps) / 2
+        logits.append(maps)
     return torch.stack(logits).mean(0)
 
 
@@ -75,8 +89,11 @@ def predict(
     outputs: PredictionOutputs,
     device: torch.device,
     jobs: int,
+    count: int = 1,
 ) -> None:
     """Write the missing predictions of `net`, the network or a function that calls it.
+
+    `count` pictures of equal size go through the network together.
 
     The dense CRF and the writing go on in a pool of `jobs` processes while the network works on the
     next pictures.
@@ -90,13 +107,22 @@ def predict(
         flag='DATA_WORKERS',
     )
     with stage.writers(jobs) as submit, loading as items:
-        for item in stage.usable(items):
-            picture = np.asarray(item['picture'])
-            views = [view.to(device, non_blocking=True) for view in item['views']]
-            logits = mean_logits(net, views, picture.shape[:2])
-            labels = logits.argmax(0).byte().cpu().numpy() if outputs.plain else None
-            probs = logits.softmax(0).cpu().numpy() if outputs.crf else None
-            submit(item['name'], write_prediction, item['name'], picture, labels, probs, outputs)
+        for group in groups_of_equal_size(stage.usable(items), count):
+            views = [item['views'] for item in group]
+            size = group[0]['size']
+            logits = mean_logits(net, views, size, device, config['TEST_FLIP'])
+            labels = logits.argmax(1).byte().cpu().numpy() if outputs.plain else None
+            probs = logits.softmax(1).cpu().numpy() if outputs.crf else None
+            for number, item in enumerate(group):
+                submit(
+                    item['name'],
+                    write_prediction,
+                    item['name'],
+                    np.asarray(item['picture']),
+                    None if labels is None else labels[number],
+                    None if probs is None else probs[number],
+                    outputs,
+                )
 
 
 def parse_args(config: dict) -> argparse.Namespace:
@@ -131,6 +157,7 @@ def parse_args(config: dict) -> argparse.Namespace:
         help='replace predictions of other weights or settings',
     )
     command_line.add_amp_flag(parser)
+    command_line.add_group_flag(parser)
     command_line.add_jobs_flag(parser, 'the CRF, writing and the evaluation')
     command_line.add_on_error_flag(parser)
     command_line.add_dry_run_flag(parser)
@@ -177,7 +204,8 @@ def main(args: argparse.Namespace) -> None:
             f'{config["TEST_CRF"]}; {len(names)} pictures, {len(names) - todo} already complete',
             flush=True,
         )
-    predict(forward, config, stage, outputs, device, args.jobs)
+    count = group_size(args.batch_size, device)
+    predict(forward, config, stage, outputs, device, args.jobs, count)
     left_out = int(processes.total(torch.tensor(len(stage.left_out))))
     if left_out:
         if processes.is_main():
