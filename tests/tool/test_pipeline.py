@@ -202,6 +202,20 @@ def test_a_training_whose_data_have_changed_is_done_anew(toy, tmp_path):
     assert toy(*flags)[3] == []
 
 
+def test_a_training_that_was_broken_off_continues_on_the_same_data_only(toy, tmp_path):
+    (toy.folder / 'toy_train.py').write_text(SCRIPT)
+    listed = tmp_path / 'list.txt'
+    listed.write_text('a\n')
+    flags = ('--set', f'one.script={toy.folder}/toy_train.py', f'one.value={listed}', 'one.do=fail')
+    assert toy(*flags)[3] == ['one']
+    code, out, _, ran = toy(*flags)
+    assert code == 7 and ran == ['one:found'] and ' continued' in out
+    listed.write_text('b\n')
+    code, out, _, ran = toy(*flags)
+    assert code == 7 and ran == ['one'] and f'trains anew, {listed} has changed' in out
+    assert toy(*flags)[3] == ['one:found']
+
+
 def test_a_pipeline_killed_while_it_removes_old_output_removes_the_rest(toy, monkeypatch):
     toy()
 

@@ -123,7 +123,9 @@ class Runner:
         if was_done and not self.is_there(stage):  # somebody has removed what it made
             same = False
         label = f'[{index + 1:2}/{len(self.stages)}] {stage.name:20}'
-        changed = self.changed_path(stage, command) if same and was_done else ''
+        changed = ''
+        if same and (was_done or stage.trains):
+            changed = self.changed_path(stage, command, was_done)
         if same and was_done and not changed:
             print(f'{label} complete ({clock(before["seconds"])})', flush=True)
             return
@@ -139,6 +141,8 @@ class Runner:
             self.records[stage.name] = {**record, 'command': []}
             self.save()
             self.clean(stage)
+        if stage.trains:  # broken off, it may only continue on the data that there are now
+            record['paths'] = self.states.of_all(self.input_paths(stage, command))
         self.records[stage.name] = record
         self.save()
         what = 'runs'
@@ -185,22 +189,39 @@ class Runner:
 
     def path_states(self, stage: Stage, command: list[str]) -> dict[str, str]:
         """The states of what a stage reads and makes, {path: state}."""
+        return self.states.of_all([*self.input_paths(stage, command), *self.output_paths(stage)])
+
+    def input_paths(self, stage: Stage, command: list[str]) -> list[str]:
+        """The words of a stage's command that may be paths of what it reads."""
         work = os.path.realpath(self.work)
+        made = self.output_paths(stage)
         paths = []
         for path in possible_paths(command):
             # the work folder itself, or one around it, changes with every stage
-            if not lies_in(work, os.path.join(ROOT, path)):
+            if path not in made and not lies_in(work, os.path.join(ROOT, path)):
                 paths.append(path)
+        return paths
+
+    def output_paths(self, stage: Stage) -> list[str]:
+        """The paths that exist of what a stage makes."""
+        paths = []
         for made in self.outputs(stage):
             paths += made
-        return self.states.of_all(paths)
+        return paths
 
-    def changed_path(self, stage: Stage, command: list[str]) -> str:
-        """A file or folder that has changed since a stage was complete; '' where none has."""
+    def changed_path(self, stage: Stage, command: list[str], was_done: bool) -> str:
+        """A file or folder that has changed since a stage was complete; '' where none has.
+
+        Of a training that was broken off: one that it reads, since it was begun.
+        """
         before = self.records[stage.name].get('paths')
         if before is None:  # pipeline.json is of an earlier version
             return ''
         now = self.path_states(stage, command)
+        if not was_done:
+            made = self.output_paths(stage)
+            before = {path: state for path, state in before.items() if path not in made}
+            now = {path: state for path, state in now.items() if path not in made}
         for path in sorted({**before, **now}):
             if before.get(path) != now.get(path):
                 return path
