@@ -91,6 +91,7 @@ def deeplab(data, weights, out, *more):
         amp='off',
         tf32='on',
         channels_last=False,
+        batch_size=1,
     )
 
 
