@@ -57,7 +57,7 @@ class SaliencyNetwork:
         self.path = path
         # each worker process computes pictures of its own
         cv2.setNumThreads(1)
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        silence_opencv()
         try:
             self._net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
             self._output = self._net.getUnconnectedOutLayersNames()[0]
@@ -100,6 +100,14 @@ class SaliencyNetwork:
             f'{self.path}: not an ONNX network that OpenCV can run on a picture of {SIDE}x{SIDE} '
             f'({reason[:120]}); {_FIX}'
         )
+
+
+def silence_opencv() -> None:
+    """Keep OpenCV from printing the errors that it raises besides."""
+    if hasattr(cv2, 'setLogLevel'):  # OpenCV 4
+        cv2.setLogLevel(0)
+    else:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def network_input(image: Image.Image) -> np.ndarray:
