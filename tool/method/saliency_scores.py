@@ -41,8 +41,8 @@ def saliency_score(saliency: np.ndarray, truth: np.ndarray) -> SaliencyScore:
     values = saliency[valid]
     is_object = truth[valid] != 0
     is_salient = values > HALF
-    intersection = np.count_nonzero(is_salient & is_object)
-    union = np.count_nonzero(is_salient | is_object)
+    intersection = int(np.count_nonzero(is_salient & is_object))
+    union = int(np.count_nonzero(is_salient | is_object))
     distance = np.abs(values / 255 - is_object)
     error = float(distance.mean()) if distance.size else 0.0
     return SaliencyScore(intersection, union, error)
