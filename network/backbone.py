@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tool.train.layer_types import BATCH_NORMS
-from voc12.transforms import IMAGENET
+from voc12.normalisation import IMAGENET
 
 
 class Backbone(nn.Module):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
-from voc12.transforms import Normalisation, normalise_pixels
+from voc12.normalisation import Normalisation
+from voc12.transforms import normalise_pixels
 
 # Pixels of the images that one pass of a network takes on a GPU, as many as those of the largest
 # picture of VOC with its mirror image at twice its size. So a group of pictures takes as much

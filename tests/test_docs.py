@@ -41,6 +41,7 @@ MODULES = [
     'voc12.make_lists',
     'voc12.make_saliency',
     'voc12.prepare',
+    'voc12.score_saliency',
     'voc12.synth',
 ]
 FOLDERS = ('tool', 'network', 'voc12', 'tests', 'segmentation', 'docs', '.ci')

@@ -15,9 +15,8 @@ from tool.files.pictures import read_image
 from tool.method.affinity import FEATURE_STRIDE, affinity_label
 from tool.train.random_numbers import sample_rng
 from voc12.layout import class_set, image_path
+from voc12.normalisation import IMAGENET, Normalisation
 from voc12.transforms import (
-    IMAGENET,
-    Normalisation,
     color_jitter,
     crop_window,
     cut,

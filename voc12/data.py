@@ -20,9 +20,8 @@ from tool.run.progress import progress
 from tool.run.shard import is_first
 from tool.train.random_numbers import sample_rng
 from voc12.layout import image_path
+from voc12.normalisation import IMAGENET, Normalisation
 from voc12.transforms import (
-    IMAGENET,
-    Normalisation,
     color_jitter,
     crop_window,
     cut,
@@ -83,7 +82,8 @@ def check_saliency(saliency_root: str, voc12_root: str, names: list[str]) -> Non
     """
     need_folder(
         saliency_root,
-        'set --saliency_root to the folder of saliency PNGs (the EPS baseline needs them)',
+        'the EPS baseline needs saliency maps: set --saliency_root to their folder, or make them '
+        'with python -m voc12.make_saliency --model wheel',
     )
     desc = f'checking {saliency_root}'
     for name in progress(names, desc=desc, unit='file', quiet=not is_first()):

@@ -10,12 +10,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional
 
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # (mean, std) of R, G and B
-Window = tuple[slice, slice, slice, slice]  # what `crop_window` returns
+from voc12.normalisation import MEAN, STD, Normalisation
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-IMAGENET = (MEAN, STD)  # the normalisation of ResNet-38's inputs
+Window = tuple[slice, slice, slice, slice]  # what `crop_window` returns
 
 
 def normalise(

@@ -32,7 +32,8 @@ from tool.run.errors import UserError
 from tool.train.layer_types import BATCH_NORMS
 from voc12.classes import VOC
 from voc12.data import Crops, TrainSet
-from voc12.transforms import IMAGENET, normalise, to_tensor
+from voc12.normalisation import IMAGENET
+from voc12.transforms import normalise, to_tensor
 
 GIANT = 'convnextv2_huge'  # 2.6 GB of weights
 TINY = 'test_resnet'  # timm's networks for tests, a few 100,000 parameters each

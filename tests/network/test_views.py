@@ -8,7 +8,7 @@ from PIL import Image
 from network import views
 from tool.method import plain
 from voc12.data import scaled_pictures
-from voc12.transforms import IMAGENET
+from voc12.normalisation import IMAGENET
 
 CPU = torch.device('cpu')
 SCALES = (0.5, 1, 1.5, 2)

@@ -54,7 +54,7 @@ def check_flags(stage, monkeypatch):
 
 
 def test_there_are_presets():
-    small = {'smoke', 'quickstart', 'laptop', 'own'}
+    small = {'smoke', 'quickstart', 'laptop', 'laptop_eps', 'own'}
     assert set(NAMES) == small | {'seam', 'eps', 'coco', 'reproduce'}
 
 

@@ -25,7 +25,7 @@ from tool.method.affinity import affinity_label
 from tool.method.class_set import IGNORE
 from voc12.aff_data import AffinityTrainSet, WalkSet, mean_pool, padded
 from voc12.data import Crops, TrainSet
-from voc12.transforms import IMAGENET, MEAN, STD
+from voc12.normalisation import IMAGENET, MEAN, STD
 
 # Grey levels between neighbouring pixels in red and green, so that a column or a row is one class.
 STEP = 12

@@ -38,6 +38,11 @@ EXPORT = 'tool.export --masks MASKS LIST --classes_txt ROOT/classes.txt --to coc
         ('voc12.make_saliency LIST --mask_dir MASKS', '--out_dir MASKS', '--mask_dir'),
         ('voc12.make_saliency LIST --mask_dir MASKS', '--out_dir ROOT/JPEGImages', 'JPEGImages'),
         (
+            'voc12.score_saliency LIST --saliency_dir MASKS --gt_dir MASKS',
+            '--json ROOT/link',
+            '--list',
+        ),
+        (
             'voc12.make_lists --voc12_root ROOT',
             '--out_dir ROOT/ImageSets/Segmentation',
             'ImageSets',

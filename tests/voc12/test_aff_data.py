@@ -8,7 +8,7 @@ from PIL import Image
 from tool.files.npy import write_npy
 from tool.run.errors import UserError
 from voc12.aff_data import AffinityTrainSet, WalkSet, mean_pool, padded
-from voc12.transforms import MEAN, STD
+from voc12.normalisation import MEAN, STD
 
 SIZE = 48, 72  # height, width
 

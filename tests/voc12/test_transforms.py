@@ -7,6 +7,7 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from voc12 import transforms
+from voc12.normalisation import IMAGENET
 
 
 def test_normalise():
@@ -57,7 +58,7 @@ def test_jitter_order_and_strength_are_random():
     )
 
 
-@pytest.mark.parametrize('normalisation', [transforms.IMAGENET, ((0.5, 0.4, 0.3), (0.5, 1.0, 0.1))])
+@pytest.mark.parametrize('normalisation', [IMAGENET, ((0.5, 0.4, 0.3), (0.5, 1.0, 0.1))])
 def test_pixels_are_normalised_to_the_same_bits_as_pictures(normalisation):
     levels = np.arange(256, dtype=np.uint8)
     pixels = np.stack([levels, levels[::-1], np.roll(levels, 77)], -1).reshape(8, 32, 3)
@@ -75,7 +76,7 @@ def test_a_normalised_crop_is_the_crop_of_the_normalised_picture(shape):
         window = transforms.crop_window(*shape, 64, np.random.default_rng(seed))
         whole = transforms.normalise(pixels)
         expected = transforms.to_tensor(transforms.cut(whole, 64, window))
-        made = transforms.normalised_crop(pixels, 64, window, transforms.IMAGENET)
+        made = transforms.normalised_crop(pixels, 64, window, IMAGENET)
         assert made.is_contiguous() and torch.equal(made, expected)
 
 

@@ -1,10 +1,13 @@
 """The paper's settings with the EPS baseline, which also learns from saliency maps.
 
+    python -m voc12.make_saliency --model wheel --voc12_root VOC2012 --out_dir SALImages \
+        --list voc12/train_aug.txt
     python -m tool.pipeline --preset eps --voc12_root VOC2012 \
         --set preset.saliency=SALImages preset.resnet101=resnet101.pth \
         preset.imagenet=ilsvrc-cls_rna-a1_cls1000_ep-0001.params
 
-What is not changed here is as in the preset seam.
+The first command makes saliency maps of the pictures with U²-Net-p; the published ones and others
+can be downloaded (docs/data.md). What is not changed here is as in the preset seam.
 """
 
 from tool.presets import seam
@@ -37,6 +40,9 @@ def change_to_eps(stages: Stages, run: RunSettings, saliency: str) -> None:
     """
     work = run.work
     stages.set_flags('train', baseline='eps', saliency_root=saliency)
+    # These are SEAM's alone: EPS compares its maps at feature size and its seeds need no PCM.
+    stages.set_flags('train', loss_size=None)
+    stages.set_flags('infer', fill_empty=None)
 
     # For EPS the maps after the CRF are the pseudo masks: there is no AffinityNet.
     stages.drop('aff_train', 'walk', 'score_walk', 'score_walk_crf')

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 
 from tool.presets import quickstart
-from tool.presets.folders import with_lists
+from tool.presets.folders import with_folders, with_lists
 from tool.presets.stages import ROOT, Preset, RunSettings
 
 # The classes of that folder that have enough pictures.
@@ -18,15 +18,8 @@ CORE = ['background', 'cat', 'cow', 'dog', 'horse', 'sheep', 'person']
 
 
 def preset(run: RunSettings) -> Preset:
-    run = run.defaults(
-        voc=os.path.join(os.path.dirname(ROOT), 'shared', 'data', 'VOC2012_animals'),
-    )
-    run = with_lists(run)
-    # 437 of the 1,000 pictures: the others would take ten minutes more on a slow processor.
-    train_list = f'{run.lists}/train.txt'
-    if run.makes_lists or os.path.exists(train_list):
-        run = run.defaults(mask_list=train_list)
-    core = core_classes(run)
+    run = with_animals(run)
+    core = run.core or ()
     stages = quickstart.small_training(run)
 
     # SEAM alone first: the contrast needs maps that are right already.
@@ -112,6 +105,19 @@ def preset(run: RunSettings) -> Preset:
 
     about = f'the pictures of {run.voc}, EfficientNet-Lite0 from ImageNet weights'
     return Preset(about, stages, core)
+
+
+def with_animals(run: RunSettings) -> RunSettings:
+    """The settings of a run with all folders and lists; by default those of the animals."""
+    run = run.defaults(
+        voc=os.path.join(os.path.dirname(ROOT), 'shared', 'data', 'VOC2012_animals'),
+    )
+    run = with_lists(run)
+    # 437 of the 1,000 pictures: the others would take ten minutes more on a slow processor.
+    train_list = f'{run.lists}/train.txt'
+    if run.makes_lists or os.path.exists(train_list):
+        run = run.defaults(mask_list=train_list)
+    return with_folders(run.defaults(core=core_classes(run)))
 
 
 def core_classes(run: RunSettings) -> Sequence[str]:

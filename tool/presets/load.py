@@ -19,7 +19,17 @@ from tool.run.errors import UserError
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 # The presets of this repository: each is a module of this folder.
-NAMES = ('smoke', 'quickstart', 'laptop', 'own', 'seam', 'eps', 'coco', 'reproduce')
+NAMES = (
+    'smoke',
+    'quickstart',
+    'laptop',
+    'laptop_eps',
+    'own',
+    'seam',
+    'eps',
+    'coco',
+    'reproduce',
+)
 # The settings of a run that `--set preset.NAME=VALUE` gives.
 RUN_OPTIONS = ('core', 'experiment', 'gt', 'lists', 'mask_list', 'score_list', 'val_list')
 # The fields of a stage that `--set STAGE.NAME=VALUE` changes; all other names are flags.

@@ -131,3 +131,21 @@ def small_training(run: RunSettings) -> Stages:
     stages.set_config('deeplab_test', TEST_MULTISCALE=[0.75, 1], TEST_CRF='seam')
     stages.set_fields('deeplab_test', processes=2)
     return stages
+
+
+def use_published_contrast(stages: Stages) -> None:
+    """Take this project's additions to the contrast out of the training of a small preset."""
+    stages.set_flags(
+        'train',
+        prototypes=None,
+        bg_threshold=None,
+        bg_certain=None,
+        min_class_share=None,
+        contrast_weight=None,
+    )
+
+
+def start_from(stages: Stages, warmup: str) -> None:
+    """Start the training of a small preset from the checkpoint of a warm-up that is done."""
+    stages.drop('warmup')
+    stages.set_flags('train', weights=warmup)

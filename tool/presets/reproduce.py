@@ -10,7 +10,7 @@ At the scale tiny they are so small that the run takes a minute or two and its s
 At every scale the contrast is the published one with the published constants.
 """
 
-from tool.presets import eps, laptop, seam, smoke
+from tool.presets import eps, laptop, quickstart, seam, smoke
 from tool.presets.folders import with_folders, with_lists
 from tool.presets.stages import BEST_THRESHOLD, Preset, RunSettings, Stage, Stages
 from tool.run.errors import UserError
@@ -48,10 +48,12 @@ def preset(
         if scale == 'paper':
             stages.set_config('deeplab_train', MODEL_BACKBONE_PRETRAIN=resnet101)
     if scale != 'paper':
-        use_published_contrast(stages, method)
+        quickstart.use_published_contrast(stages)
+        if method == 'eps' and 'MODEL_BACKBONE' not in stages['deeplab_train'].config:
+            # DeepLab is over the network of stage 1, as it is for SEAM at this scale.
+            stages.set_config('deeplab_train', MODEL_BACKBONE='resnet38')
         if warmup:
-            stages.drop('warmup')
-            stages.set_flags('train', weights=warmup)
+            quickstart.start_from(stages, warmup)
 
     if only_seeds:
         keep_seeds(stages, run)
@@ -81,25 +83,6 @@ def shrink(stages: Stages) -> None:
     stages.set_flags('aff_train', crop_size=64, max_steps=2)
     stages.set_config('deeplab_train', DATA_RANDOMCROP=64, TRAIN_ITERATION=2, TRAIN_SAVE_ITERS=2)
     stages.set_config('deeplab_test', TEST_MULTISCALE=0.5)
-
-
-def use_published_contrast(stages: Stages, method: str) -> None:
-    """Take this project's additions to the contrast out of a small preset's training."""
-    stages.set_flags(
-        'train',
-        prototypes=None,
-        bg_threshold=None,
-        bg_certain=None,
-        min_class_share=None,
-        contrast_weight=None,
-    )
-    if method == 'eps':
-        # These are SEAM's alone: EPS compares its maps at feature size and its seeds need no PCM.
-        stages.set_flags('train', loss_size=None)
-        stages.set_flags('infer', fill_empty=None)
-        # DeepLab is over the network of stage 1, as it is for SEAM at this scale.
-        if 'MODEL_BACKBONE' not in stages['deeplab_train'].config:
-            stages.set_config('deeplab_train', MODEL_BACKBONE='resnet38')
 
 
 def keep_seeds(stages: Stages, run: RunSettings) -> None:
