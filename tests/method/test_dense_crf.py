@@ -184,6 +184,23 @@ def test_a_single_label_needs_no_other():
     assert (crf_from_probs(IMAGE[:6, :8], probs, DEEPLAB_CRF) == 2).all()
 
 
+def test_the_kernel_of_positions_is_built_once_for_a_size(monkeypatch):
+    crf._kernel_of_size.cache_clear()
+    unary = prob_unary(smooth_probabilities(2, 20, 30))
+    (first,) = dense_crf(IMAGE[:20, :30], [unary], DEEPLAB_CRF)
+    (again,) = dense_crf(IMAGE[:20, :30], [unary], DEEPLAB_CRF)
+    np.testing.assert_array_equal(first, again)
+    assert crf._kernel_of_size.cache_info()[:2] == (1, 1)  # hits, misses
+    for preset in (SEED_CRF, AFFINITY_CRF):  # another sigma, another order
+        dense_crf(IMAGE[:20, :30], [unary], preset)
+    dense_crf(IMAGE[:30, :20], [unary.transpose(0, 2, 1)], DEEPLAB_CRF)
+    assert crf._kernel_of_size.cache_info()[:2] == (1, 4)
+    monkeypatch.setattr(crf, 'LARGEST_KEPT', 599)
+    (large,) = dense_crf(IMAGE[:20, :30], [unary], DEEPLAB_CRF)
+    np.testing.assert_array_equal(first, large)
+    assert crf._kernel_of_size.cache_info()[:2] == (1, 4)
+
+
 def test_mean_field_equals_its_formula():
     """Algorithm 1 with the plain lattice: label after label, pixel after pixel."""
     rng = np.random.default_rng(0)

@@ -32,8 +32,9 @@ def filtered(lattice, values, gathered=None):
     """Values [N] through a lattice, in the first of its lanes."""
     packed = np.zeros((1, len(values), LANES), np.float32)
     packed[0, :, 0] = values
-    out = np.zeros_like(packed)
-    filter_values(lattice, packed, out, np.ones((1, LANES), np.float32), gathered)
+    nothing = np.zeros_like(packed)
+    out = np.full_like(packed, np.nan)
+    filter_values(lattice, packed, nothing, out, np.ones((1, LANES), np.float32), gathered)
     assert not out[0, :, 1:].any()
     return out[0, :, 0]
 
@@ -89,6 +90,62 @@ def test_neighbours_lead_back():
             assert before[vertex] == 0 or after[before[vertex]] == vertex
             assert after[vertex] == 0 or before[after[vertex]] == vertex
     assert (lattice.neighbours > 0).any()
+
+
+def in_the_order_of_numbers(lattice):
+    """The same lattice, blurred in the order of the vertices' numbers."""
+    neighbours = np.zeros_like(lattice.neighbours)
+    neighbours[:, lattice.order] = lattice.order[lattice.neighbours]
+    return lattice._replace(order=lattice.order[:0], neighbours=neighbours)
+
+
+@pytest.mark.parametrize('threads', [False, True])
+def test_the_order_of_blurring_changes_no_bit(threads):
+    lattice = build_lattice(some_features(5, 2000, 12))
+    values = np.random.default_rng(2).random(2000, np.float32)
+    gathered = gathering(lattice) if threads else None
+    np.testing.assert_array_equal(
+        filtered(lattice, values, gathered),
+        filtered(in_the_order_of_numbers(lattice), values, gathered),
+    )
+
+
+def test_vertices_are_blurred_in_the_order_of_their_keys():
+    """Along each direction, neighbours follow each other as their vertices do."""
+    lattice = build_lattice(some_features(5, 2000, 12))
+    assert lattice.order[0] == 0
+    np.testing.assert_array_equal(np.sort(lattice.order), np.arange(len(lattice.order)))
+    for before, after in lattice.neighbours.transpose(0, 2, 1):
+        for neighbours in (before, after):
+            existing = neighbours[neighbours > 0]
+            assert len(existing) > 100 and (np.diff(existing) > 0).all()
+
+
+def test_vertices_of_positions_keep_the_order_in_which_they_are_met():
+    lattice = build_lattice(some_features(2, 2000, 40))
+    assert len(lattice.order) == 0
+    numbers, first_met = np.unique(lattice.vertices, return_index=True)
+    np.testing.assert_array_equal(numbers, np.arange(1, lattice.neighbours.shape[1]))
+    assert (np.diff(first_met) > 0).all()
+
+
+@pytest.mark.parametrize('threads', [False, True])
+def test_the_base_is_added_and_may_be_the_output(threads):
+    rng = np.random.default_rng(5)
+    lattice = build_lattice(some_features(5, 300, 8))
+    gathered = gathering(lattice) if threads else None
+    values = rng.random((2, 300, LANES), np.float32)
+    base = rng.random((2, 300, LANES), np.float32)
+    factors = rng.random((2, LANES), np.float32)
+    alone = np.empty_like(values)
+    filter_values(lattice, values, np.zeros_like(base), alone, factors, gathered)
+    inputs = base.copy()
+    out = np.empty_like(values)
+    filter_values(lattice, values, inputs, out, factors, gathered)
+    np.testing.assert_array_equal(inputs, base)
+    np.testing.assert_allclose(out, base + alone, rtol=1e-5, atol=1e-6)
+    filter_values(lattice, values, inputs, inputs, factors, gathered)
+    np.testing.assert_array_equal(inputs, out)
 
 
 def test_table_grows_with_the_picture(monkeypatch):

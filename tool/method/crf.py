@@ -5,12 +5,19 @@ runs wherever numba does. 'pydensecrf' is the package that the published figures
 has no wheels and compiles only with Python 3.12 or older. Their probabilities differ by rounding.
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 BACKENDS = ('numba', 'pydensecrf')
+
+# The kernel of positions depends on nothing but the picture's size. A process keeps those of the
+# last few sizes; VOC has mostly 500×375, 375×500 and 500×333. One takes about 50 bytes a pixel.
+SIZES_KEPT = 4
+LARGEST_KEPT = 1_000_000  # pixels
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,8 @@ def _numba_crf(
     # imported here, because loading numba takes half a second
     from tool.method.dense_crf import mean_field, pairwise_kernel
 
-    kernels = [pairwise_kernel(features, threads) for features in _features(image, preset)]
+    bilateral = _bilateral_features(image, preset)
+    kernels = [_gaussian_kernel(image, preset, threads), pairwise_kernel(bilateral, threads)]
     results = []
     for unary in unaries:
         labels = len(unary)
@@ -135,7 +143,9 @@ def _pydensecrf(
         if crf is None:
             crf = densecrf.DenseCRF2D(width, height, labels)
             compats = (preset.gaussian_compat, preset.bilateral_compat)
-            for features, compat in zip(_features(image, preset), compats):
+            gaussian = _gaussian_features(height, width, preset.gaussian_sxy, preset.rows_first)
+            both_features = (gaussian, _bilateral_features(image, preset))
+            for features, compat in zip(both_features, compats):
                 weight: float | np.ndarray = compat
                 if absent:
                     # The package takes an array of weights as the diagonal of the compatibility
@@ -149,19 +159,45 @@ def _pydensecrf(
     return results
 
 
-def _features(image: np.ndarray, preset: CrfPreset) -> tuple[np.ndarray, np.ndarray]:
-    """The kernels' view of each pixel: its position and colour, divided by their sigma.
+def _gaussian_kernel(image: np.ndarray, preset: CrfPreset, threads: int) -> Any:
+    """The kernel of positions, which is the same for all pictures of one size.
 
-    Returns:
-        Features float32 of the Gaussian kernel [2, H·W] and of the bilateral kernel [5, H·W].
+    Those of the last sizes are kept for the next pictures of a worker.
     """
-    position = np.indices(image.shape[:2], dtype=np.float32).reshape(2, -1)
-    if not preset.rows_first:
-        position = position[::-1]
+    height, width = image.shape[:2]
+    arguments = (height, width, preset.gaussian_sxy, preset.rows_first, threads)
+    if height * width > LARGEST_KEPT:
+        return _kernel_of_size.__wrapped__(*arguments)
+    return _kernel_of_size(*arguments)
+
+
+@functools.lru_cache(maxsize=SIZES_KEPT)
+def _kernel_of_size(height: int, width: int, sxy: float, rows_first: bool, threads: int) -> Any:
+    """The kernel of the positions in a picture, with sigma `sxy` in pixels."""
+    # imported here, because loading numba takes half a second
+    from tool.method.dense_crf import pairwise_kernel
+
+    return pairwise_kernel(_gaussian_features(height, width, sxy, rows_first), threads)
+
+
+def _position(height: int, width: int, rows_first: bool) -> np.ndarray:
+    """The position of each pixel, float32 [2, H·W]."""
+    position = np.indices((height, width), dtype=np.float32).reshape(2, -1)
+    return position if rows_first else position[::-1]
+
+
+def _gaussian_features(height: int, width: int, sxy: float, rows_first: bool) -> np.ndarray:
+    """The Gaussian kernel's view of each pixel, float32 [2, H·W]: its position divided by sigma."""
+    return np.ascontiguousarray(_position(height, width, rows_first) / np.float32(sxy))
+
+
+def _bilateral_features(image: np.ndarray, preset: CrfPreset) -> np.ndarray:
+    """The bilateral kernel's view of each pixel, float32 [5, H·W]: its position and its colour,
+    divided by their sigma."""
+    height, width = image.shape[:2]
+    position = _position(height, width, preset.rows_first)
     colour = image.reshape(-1, 3).T.astype(np.float32) / np.float32(preset.bilateral_srgb)
-    gaussian = np.ascontiguousarray(position / np.float32(preset.gaussian_sxy))
-    bilateral = np.concatenate([position / np.float32(preset.bilateral_sxy), colour])
-    return gaussian, bilateral
+    return np.concatenate([position / np.float32(preset.bilateral_sxy), colour])
 
 
 def _label_weights(weight: float, labels: int, absent: int) -> np.ndarray:

@@ -27,6 +27,7 @@ from tool.method.permutohedral import (
     build_lattice,
     filter_values,
     gathering,
+    work_space,
 )
 
 COMPILING = 'compiling the dense CRF for this processor, once (some seconds)'
@@ -92,13 +93,18 @@ def mean_field(
         for factor, weight in zip(factors, weights, strict=True):
             factor[group, lane] = weight[label]
 
+    work = [work_space(kernel.lattice) for kernel in kernels]
+    energies = negative_unary.copy()
+    probabilities = np.empty_like(negative_unary)
     with _threads(threads):
-        probabilities = np.empty_like(negative_unary)
-        _softmax(negative_unary.copy(), probabilities)
+        _softmax(energies, probabilities)
         for _ in range(iterations):
-            energies = negative_unary.copy()
-            for kernel, factor in zip(kernels, factors, strict=True):
-                filter_values(kernel.lattice, probabilities, energies, factor, kernel.gathered)
+            base = negative_unary
+            for kernel, factor, memory in zip(kernels, factors, work, strict=True):
+                filter_values(
+                    kernel.lattice, probabilities, base, energies, factor, kernel.gathered, memory
+                )
+                base = energies
             _softmax(energies, probabilities)
     return np.stack([probabilities[label // LANES, :, label % LANES] for label in range(labels)])
 

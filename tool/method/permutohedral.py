@@ -19,6 +19,13 @@ divides into simplices of d+1 corners (section 3.1 of the paper). Then
 Only corners that a pixel touches exist; they are called vertices here and are numbered from 1 in
 the order in which the picture meets them. Number 0 stands for all other corners, whose value is
 always 0.
+
+The key of a vertex is a linear function of its coordinates, so the keys of a vertex and of its
+neighbour in a direction differ by a number that is the same for all vertices. In the order of the
+keys one pass finds all neighbours in a direction, and with colours among the features the vertices
+are blurred in this order, because their values are then read as they lie in memory. For splat and
+slice, and for all of a filter over positions, the order in which the picture meets the vertices is
+the better one: nearby pixels have nearby vertices.
 """
 
 import math
@@ -32,6 +39,7 @@ from tool.method.jit import compiled
 LANES = 4  # values of a pixel that are filtered together, as many as a processor adds at once
 SLOTS = 1 << 16  # of the hash table at first; a power of two, as the factor it grows by
 GROWTH = 4
+POSITION = 2  # features of a pixel that are its position; any others are its colour
 STRIP = 2048  # pixels between two looks at how full the hash table is
 
 
@@ -40,12 +48,17 @@ class Lattice(NamedTuple):
 
     Attributes:
         vertices: int32 [N, d+1], the corners of each pixel's simplex.
-        weights: float32 [N, d+1], the pixel's barycentric weights, times what `normalised` puts in.
+        weights: float32 [N, d+1], the pixel's barycentric weights, times the normalisation of
+            `build_lattice`.
+        order: int32 [vertices + 1], the order in which the vertices are blurred, number 0 first;
+            empty, int32 [0], if that is the order of their numbers.
         neighbours: int32 [d+1, vertices + 1, 2], the two neighbours of a vertex in every direction.
+            If there is an `order`, places in it stand for vertices.
     """
 
     vertices: np.ndarray
     weights: np.ndarray
+    order: np.ndarray
     neighbours: np.ndarray
 
 
@@ -82,7 +95,7 @@ def build_lattice(features: np.ndarray) -> Lattice:
     lattice = Lattice(*_build(features, scales, lowest, strides))
     ones = np.ones((1, pixels, LANES), np.float32)
     row_sums = np.zeros_like(ones)
-    filter_values(lattice, ones, row_sums, np.ones((1, LANES), np.float32))
+    filter_values(lattice, ones, row_sums, row_sums, np.ones((1, LANES), np.float32))
     root = np.sqrt(row_sums[0, :, 0] + np.float32(1e-20))
     lattice.weights[:] /= root[:, None]
     return lattice
@@ -139,27 +152,29 @@ def _hash(key):
 
 
 @compiled()
-def _find(key, keys, numbers):
-    """The slot of a hash table (keys, numbers) that holds a key, or the free slot where it belongs
-    (number 0)."""
-    mask = np.uint64(len(keys) - 1)
+def _find(key, slots, keys):
+    """The slot of a hash table that holds the number of a key, or the free slot where it belongs.
+
+    Args:
+        slots: int32, a number from 1, or 0 in a free slot.
+        keys: uint64, the key of each number.
+    """
+    mask = np.uint64(len(slots) - 1)
     slot = np.int64(_hash(key) & mask)
-    while numbers[slot] > 0 and keys[slot] != key:
+    while slots[slot] > 0 and keys[slots[slot]] != key:
         slot = np.int64(np.uint64(slot + 1) & mask)
     return slot
 
 
 @compiled()
-def _grown(keys, numbers):
-    """The hash table with `GROWTH` times as many slots."""
-    new_keys = np.zeros(GROWTH * len(keys), np.uint64)
-    new_numbers = np.zeros(GROWTH * len(keys), np.int32)
-    for old in range(len(keys)):
-        if numbers[old] > 0:
-            slot = _find(keys[old], new_keys, new_numbers)
-            new_keys[slot] = keys[old]
-            new_numbers[slot] = numbers[old]
-    return new_keys, new_numbers
+def _grown(slots, keys, count):
+    """The hash table of `count` keys with `GROWTH` times as many slots: (slots, keys)."""
+    more_slots = np.zeros(GROWTH * len(slots), np.int32)
+    more_keys = np.zeros(GROWTH * len(keys), np.uint64)
+    more_keys[: count + 1] = keys[: count + 1]
+    for number in range(1, count + 1):
+        more_slots[_find(keys[number], more_slots, more_keys)] = number
+    return more_slots, more_keys
 
 
 @compiled()
@@ -231,24 +246,21 @@ def _enclosing_simplex(embedded, scales, corner, rank, weights):
 
 @compiled()
 def _build(features, scales, lowest, strides):
-    """(vertices, weights, neighbours) of `Lattice`; the weights are barycentric, not normalised
-    yet."""
+    """The fields of `Lattice`; the weights are barycentric, not normalised yet."""
     dimensions = len(scales)
     size = dimensions + 1
     pixels = features.shape[1]
     vertices = np.empty((pixels, size), np.int32)
     weights = np.empty((pixels, size), np.float32)
-    slot_keys = np.zeros(SLOTS, np.uint64)
-    slot_numbers = np.zeros(SLOTS, np.int32)
-    vertex_keys = np.zeros(SLOTS // 2, np.uint64)  # at most half of the slots are ever taken
+    # The hash table of the vertices that were met, which are numbered from 1 in this order. At most
+    # half of the slots are ever taken.
+    slots = np.zeros(SLOTS, np.int32)
+    vertex_keys = np.zeros(SLOTS // 2, np.uint64)
     count = 0
     for first in range(0, pixels, STRIP):
         last = min(first + STRIP, pixels)
         if count + (last - first) * size >= len(vertex_keys):
-            slot_keys, slot_numbers = _grown(slot_keys, slot_numbers)
-            longer = np.zeros(len(slot_keys) // 2, np.uint64)
-            longer[: count + 1] = vertex_keys[: count + 1]
-            vertex_keys = longer
+            slots, vertex_keys = _grown(slots, vertex_keys, count)
         count = _add_pixels(
             first,
             last,
@@ -258,29 +270,22 @@ def _build(features, scales, lowest, strides):
             strides,
             vertices,
             weights,
-            slot_keys,
-            slot_numbers,
+            slots,
             vertex_keys,
             count,
         )
-    neighbours = _neighbours(count, vertex_keys, slot_keys, slot_numbers, dimensions, strides)
-    return vertices, weights, neighbours
+    order = _ascending(vertex_keys[: count + 1])
+    sorted_keys = vertex_keys[order]
+    if dimensions == POSITION:
+        neighbours = _neighbours(sorted_keys, order, dimensions, strides)
+        return vertices, weights, order[:0], neighbours
+    places = np.arange(count + 1).astype(np.int32)
+    return vertices, weights, order, _neighbours(sorted_keys, places, dimensions, strides)
 
 
 @compiled()
 def _add_pixels(
-    first,
-    last,
-    features,
-    scales,
-    lowest,
-    strides,
-    vertices,
-    weights,
-    slot_keys,
-    slot_numbers,
-    vertex_keys,
-    count,
+    first, last, features, scales, lowest, strides, vertices, weights, slots, vertex_keys, count
 ):
     """Fill in the vertices and weights of the pixels first … last − 1, and enter the vertices that
     are new.
@@ -299,39 +304,72 @@ def _add_pixels(
     # the vertices of the pixel before: the next pixel often has the same
     recent_keys = np.zeros(size, np.uint64)
     recent_numbers = np.zeros(size, np.int32)
+    # the key's factor of the coordinate that has each rank
+    stride_of_rank = np.zeros(size, np.uint64)
+    all_strides = strides.sum()
     for pixel in range(first, last):
         _embed(features, pixel, scales, embedded)
         _enclosing_simplex(embedded, scales, corner, rank, barycentric)
-        corner_key = np.uint64(0)
+        key = np.uint64(0)  # of the corner of remainder 0
         for i in range(dimensions):
-            corner_key += np.uint64(np.int64(corner[i]) - lowest[i]) * strides[i]
+            key += np.uint64(np.int64(corner[i]) - lowest[i]) * strides[i]
+            stride_of_rank[rank[i]] = strides[i]
+        # the last coordinate follows from the others and is not in the key
+        stride_of_rank[rank[dimensions]] = 0
         for remainder in range(size):
-            # from the corner of remainder 0 to that of remainder r: + r, or r − (d + 1) in the r
-            # farthest coordinates
-            key = corner_key
-            for i in range(dimensions):
-                step = remainder if rank[i] <= dimensions - remainder else remainder - size
-                key += np.uint64(np.int64(step)) * strides[i]
             if recent_numbers[remainder] == 0 or recent_keys[remainder] != key:
-                slot = _find(key, slot_keys, slot_numbers)
-                if slot_numbers[slot] == 0:
+                slot = _find(key, slots, vertex_keys)
+                if slots[slot] == 0:
                     count += 1
-                    slot_keys[slot] = key
-                    slot_numbers[slot] = count
+                    slots[slot] = count
                     vertex_keys[count] = key
                 recent_keys[remainder] = key
-                recent_numbers[remainder] = slot_numbers[slot]
+                recent_numbers[remainder] = slots[slot]
             vertices[pixel, remainder] = recent_numbers[remainder]
             weights[pixel, remainder] = barycentric[remainder]
+            # To the corner of the next remainder: + 1 in all coordinates, and − (d+1) in the
+            # farthest one that has not been changed in this way.
+            key += all_strides - np.uint64(size) * stride_of_rank[dimensions - remainder]
     return count
 
 
 @compiled()
-def _neighbours(count, vertex_keys, slot_keys, slot_numbers, dimensions, strides):
-    """Neighbours int32 [d+1, count + 1, 2] of the vertices: along direction j a step is −1 in all
-    coordinates, + (d+1) in j."""
+def _ascending(keys):
+    """The order, int32 [count + 1], in which the keys of the vertices ascend; vertex 0 stays the
+    first.
+
+    A radix sort, 11 bits at a time.
+    """
+    order = np.arange(len(keys)).astype(np.int32)
+    reordered = np.zeros_like(order)
+    bits_left = keys.max()
+    shift = np.uint64(0)
+    while bits_left != np.uint64(0):
+        first = np.zeros(2048, np.int64)
+        for key in keys[1:]:
+            first[(key >> shift) & np.uint64(2047)] += 1
+        place = 1
+        for digit in range(2048):
+            with_digit = first[digit]
+            first[digit] = place
+            place += with_digit
+        for vertex in order[1:]:
+            digit = (keys[vertex] >> shift) & np.uint64(2047)
+            reordered[first[digit]] = vertex
+            first[digit] += 1
+        order, reordered = reordered, order
+        shift += np.uint64(11)
+        bits_left >>= np.uint64(11)
+    return order
+
+
+@compiled()
+def _neighbours(keys, names, dimensions, strides):
+    """Neighbours int32 [d+1, count + 1, 2] of the vertices with these keys, which ascend from
+    place 1: along direction j a step is −1 in all coordinates, + (d+1) in j. `names` has what
+    stands for each of the vertices."""
     size = dimensions + 1
-    neighbours = np.zeros((size, count + 1, 2), np.int32)
+    neighbours = np.zeros((size, len(keys), 2), np.int32)
     for direction in range(size):
         step = np.uint64(0)
         for i in range(dimensions):
@@ -339,12 +377,15 @@ def _neighbours(count, vertex_keys, slot_keys, slot_numbers, dimensions, strides
         # the last coordinate follows from the others and is not in the key
         if direction < dimensions:
             step += np.uint64(size) * strides[direction]
-        for vertex in range(1, count + 1):
-            slot = _find(vertex_keys[vertex] + step, slot_keys, slot_numbers)
-            other = slot_numbers[slot]
-            neighbours[direction, vertex, 0] = other
-            if other > 0:
-                neighbours[direction, other, 1] = vertex
+        # the keys that are looked for ascend, too
+        other = 1
+        for place in range(1, len(keys)):
+            key = keys[place] + step
+            while other < len(keys) and keys[other] < key:
+                other += 1
+            if other < len(keys) and keys[other] == key:
+                neighbours[direction, names[place], 0] = names[other]
+                neighbours[direction, names[other], 1] = names[place]
     return neighbours
 
 
@@ -383,36 +424,57 @@ def _sort_by_vertex(vertices, weights, count):
 def filter_values(
     lattice: Lattice,
     values: np.ndarray,
+    base: np.ndarray,
     out: np.ndarray,
     factors: np.ndarray,
     gathered: Gathering | None = None,
+    work: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
-    """Add the filtered values of all pixels, times a factor for each of their values, to `out`.
+    """Filter values of all pixels, and write them times a factor, plus `base`, into `out`.
 
     Args:
         values: float32 [groups, N, 4], the values of the pixels in groups of four.
-        out: float32 [groups, N, 4].
+        base: float32 [groups, N, 4].
+        out: float32 [groups, N, 4]; may be `base` itself.
         factors: float32 [groups, 4].
         gathered: the `gathering` of the lattice, for numba's number of threads; None works with one
             thread.
+        work: memory to work in, see `work_space`; None makes it.
     """
-    count = lattice.neighbours.shape[1]
-    mixed = np.zeros((count, LANES), np.float32)
-    scratch = np.zeros_like(mixed)
+    mixed, scratch = work_space(lattice) if work is None else work
     # what splat, blur and slice add up to too much, 1 + 2^-d times
     gain = np.float32(1 / (1 + 2.0 ** (1 - lattice.vertices.shape[1])))
     for group in range(len(values)):
+        factor = factors[group] * gain
         if gathered is None:
             mixed[:] = 0
             _splat(values[group], lattice.vertices, lattice.weights, mixed)
-            blurred = _blur(mixed, scratch, lattice.neighbours)
-            _slice(blurred, lattice.vertices, lattice.weights, factors[group] * gain, out[group])
+            blurred = _blur(mixed, scratch, lattice.order, lattice.neighbours)
+            _slice(
+                blurred,
+                lattice.vertices,
+                lattice.weights,
+                factor,
+                base[group],
+                out[group],
+            )
         else:
             _splat_threads(values[group], *gathered, mixed)
-            blurred = _blur_threads(mixed, scratch, lattice.neighbours)
+            blurred = _blur_threads(mixed, scratch, lattice.order, lattice.neighbours)
             _slice_threads(
-                blurred, lattice.vertices, lattice.weights, factors[group] * gain, out[group]
+                blurred,
+                lattice.vertices,
+                lattice.weights,
+                factor,
+                base[group],
+                out[group],
             )
+
+
+def work_space(lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays of values of the vertices, float32 [vertices + 1, 4], all 0."""
+    shape = (lattice.neighbours.shape[1], LANES)
+    return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
 
 
 @compiled(fastmath={'contract'})
@@ -438,26 +500,39 @@ def _splat_threads(values, first, pixels, weights, mixed):
                 mixed[vertex, lane] += weights[entry] * values[pixels[entry], lane]
 
 
-def _blur_plain(mixed, scratch, neighbours):
+def _blur_plain(mixed, scratch, order, neighbours):
     """Mix each vertex with its neighbours in one direction after the other; returns the array that
     holds the result."""
     half = np.float32(0.5)
+    for place in numba.prange(len(order)):
+        for lane in range(LANES):
+            scratch[place, lane] = mixed[order[place], lane]
+    if len(order):
+        mixed, scratch = scratch, mixed
     for direction in range(len(neighbours)):
-        for vertex in numba.prange(1, len(mixed)):
-            before = neighbours[direction, vertex, 0]
-            after = neighbours[direction, vertex, 1]
+        for place in numba.prange(1, len(mixed)):
+            before = neighbours[direction, place, 0]
+            after = neighbours[direction, place, 1]
             for lane in range(LANES):
-                scratch[vertex, lane] = mixed[vertex, lane] + half * (
+                scratch[place, lane] = mixed[place, lane] + half * (
                     mixed[before, lane] + mixed[after, lane]
                 )
+        mixed, scratch = scratch, mixed
+    for place in numba.prange(len(order)):
+        for lane in range(LANES):
+            scratch[order[place], lane] = mixed[place, lane]
+    if len(order):
         mixed, scratch = scratch, mixed
     return mixed
 
 
-def _slice_plain(blurred, vertices, weights, factors, out):
-    """Add what every pixel reads from its vertices, times the factors [4], to `out` [N, 4]."""
+def _slice_plain(blurred, vertices, weights, factors, base, out):
+    """Write `base` [N, 4] plus what every pixel reads from its vertices, times the factors [4],
+    into `out` [N, 4], which may be `base` itself."""
     pixels, size = vertices.shape
     for pixel in numba.prange(pixels):
+        for lane in range(LANES):
+            out[pixel, lane] = base[pixel, lane]
         for corner in range(size):
             vertex = vertices[pixel, corner]
             weight = weights[pixel, corner]
