@@ -19,7 +19,9 @@ from network.cam_inference import predicted_classes, seeds
 from network.device import to_device
 from segmentation_toy import config_of
 from tool.method.affinity import affinity_loss, pair_counts, pair_labels
+from tool.method.crf import DEEPLAB_CRF
 from tool.method.label_aware import PROTOTYPES, LabelAwareOptions
+from tool.method.torch_crf import crf_labels
 from tool.train.engine import TrainOptions, _parts, _update
 from tool.train.precision import DTYPES, choose_algorithms
 from tool.train.set_up import place
@@ -293,6 +295,30 @@ def test_logits_of_deeplab_wait_for_nothing(gpu):
         logits = mean_logits(net, [views] * count, (96, 80), GPU)
         assert logits.shape == (count, 21, 96, 80)
         assert gpu.waits == []
+
+
+def test_the_crf_of_deeplabs_test_waits_for_nothing(gpu):
+    vertices = 500
+    lattices = []
+    for dimensions, ordered in ((2, 0), (5, vertices)):
+        corners = dimensions + 1
+        lattices.append(
+            [
+                torch.zeros(96 * 80, corners, dtype=torch.int32),
+                torch.zeros(96 * 80, corners),
+                torch.zeros(ordered, dtype=torch.int32),
+                torch.zeros(corners, vertices, 2, dtype=torch.int32),
+            ]
+        )
+    probs = torch.empty(21, 96, 80, device=GPU)
+    gpu.forget()
+    mask = crf_labels(probs, lattices, DEEPLAB_CRF)
+    assert mask.device == GPU and mask.dtype == torch.uint8 and mask.shape == (96, 80)
+    assert gpu.waits == []
+    assert sum(gpu.copies.values()) == 8  # the fields of the lattices
+    # of ten steps; ten directions, two splats and two slices each
+    assert gpu.launches['_embedding_bag_forward_only'] == 40
+    assert sum(gpu.launches.values()) < 1000
 
 
 def test_a_gpu_computes_channels_last_and_deeplabs_logits_in_float32(gpu):

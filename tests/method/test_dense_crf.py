@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 
-import cv2
 import numpy as np
 import pytest
+from crf_inputs import network_output, smooth_probabilities
 
 from mini import GOLDEN, ROOT
 from tool.files.pictures import read_image
@@ -43,16 +43,6 @@ both = pytest.mark.skipif(
     != 0,
     reason='pydensecrf is not installed (it builds on old Pythons only)',
 )
-
-
-def smooth_probabilities(labels, height, width, seed=0):
-    """Probabilities [labels, height, width] that change over the picture as a network's do."""
-    noise = np.random.default_rng(seed).random((labels, 6, 8), np.float32)
-    maps = np.stack(
-        [cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC) for cells in noise]
-    ).clip(1e-3)
-    maps **= 6
-    return maps / maps.sum(0)
 
 
 def by_both(function):
@@ -141,19 +131,9 @@ def test_rows_first_matters_and_both_orders_are_pydensecrfs():
     assert np.abs(columns_first - rows_first).max() > 1e-2
 
 
-def network_output(weak, strength, seed=0):
-    """Probabilities of 21 labels of which all but 3 are `strength` at most, for a picture of
-    IMAGE's size."""
-    probs = smooth_probabilities(21, *IMAGE.shape[:2], seed)
-    strong = [label for label in range(21) if label not in weak]
-    probs[weak] *= strength / probs[weak].max()
-    probs[strong] *= (1 - probs[weak].sum(0)) / probs[strong].sum(0)
-    return probs
-
-
 def test_labels_that_cannot_win_change_nothing():
     weak = [label for label in range(21) if label not in (0, 7, 20)]
-    probs = network_output(weak, 0.02)
+    probs = network_output(weak, 0.02, IMAGE.shape[:2])
     (every,) = dense_crf(IMAGE, [prob_unary(probs)], DEEPLAB_CRF)
     mask = crf_from_probs(IMAGE, probs, DEEPLAB_CRF)
     assert (mask == every.argmax(0)).mean() >= 0.999
@@ -162,7 +142,7 @@ def test_labels_that_cannot_win_change_nothing():
 
 
 def test_a_label_that_is_probable_in_one_pixel_takes_part(monkeypatch):
-    probs = network_output([5], 0.02)
+    probs = network_output([5], 0.02, IMAGE.shape[:2])
     probs[:, 3, 4] = 0
     probs[5, 3, 4] = 1
     taken = []
@@ -174,8 +154,37 @@ def test_a_label_that_is_probable_in_one_pixel_takes_part(monkeypatch):
         ],
     )
     assert crf_from_probs(IMAGE, probs, DEEPLAB_CRF)[3, 4] == 5 and taken == [21]
-    crf_from_probs(IMAGE, network_output([5], 0.02), DEEPLAB_CRF)
+    crf_from_probs(IMAGE, network_output([5], 0.02, IMAGE.shape[:2]), DEEPLAB_CRF)
     assert taken == [21, 21]  # 20 labels and the stand-in
+
+
+def test_numba_fast_keeps_the_labels_that_are_the_most_probable_somewhere(monkeypatch):
+    probs = np.full((5, 4, 6), 0.05, np.float32)
+    probs[0] = 0.5
+    probs[3, 1, 1:3] = 0.6  # wins two pixels
+    probs[4, 2, 2] = 0.4  # comes near, but wins none
+    taken = []
+
+    def unaries_back(image, unaries, *args, **kwargs):
+        taken.extend(len(unary) for unary in unaries)
+        return [-unary for unary in unaries]
+
+    monkeypatch.setattr(crf, 'dense_crf', unaries_back)
+    for backend, labels in (('numba', 4), ('numba_fast', 3), ('pydensecrf', 5)):
+        mask = crf_from_probs(IMAGE[:4, :6], probs, DEEPLAB_CRF, backend)
+        assert mask[1, 1] == 3 and mask[0, 0] == 0
+        assert taken.pop() == labels  # the stand-in is one of them
+
+
+def test_numba_fast_gives_nearly_the_same_mask():
+    weak = [label for label in range(21) if label not in (0, 7, 20)]
+    probs = network_output(weak, 0.3, IMAGE.shape[:2])
+    can_win = (probs >= crf.CAN_WIN * probs.max(0)).any((1, 2))
+    wins = (probs == probs.max(0)).any((1, 2))
+    assert wins.sum() < can_win.sum()
+    exact = crf_from_probs(IMAGE, probs, DEEPLAB_CRF)
+    fast = crf_from_probs(IMAGE, probs, DEEPLAB_CRF, 'numba_fast')
+    assert (fast == exact).mean() >= 0.995
 
 
 def test_a_single_label_needs_no_other():

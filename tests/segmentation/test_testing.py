@@ -129,6 +129,8 @@ def test_every_backend_of_the_config_is_the_one_that_runs(devkit, weights, tmp_p
     for backend in BACKENDS:
         run(devkit, weights, tmp_path / backend, TEST_CRF='seam', TEST_CRF_BACKEND=backend, jobs=0)
     assert used == ['numba'] * 4 + ['pydensecrf'] * 4  # once to check it, then three pictures
+    run(devkit, weights, tmp_path / 'f', TEST_CRF='seam', TEST_CRF_BACKEND='numba_fast', jobs=0)
+    assert used[8:] == ['numba_fast'] * 4
     with pytest.raises(
         UserError, match='TEST_CRF_BACKEND = numba, now TEST_CRF_BACKEND = pydensecrf'
     ):
@@ -140,6 +142,29 @@ def test_every_backend_of_the_config_is_the_one_that_runs(devkit, weights, tmp_p
             TEST_CRF_BACKEND='pydensecrf',
             jobs=0,
         )
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_the_crf_on_the_device_gives_the_masks_of_numba(devkit, weights, tmp_path, workers):
+    ours = tmp_path / 'torch'
+    plain = tmp_path / 'plain'
+    on_device = dict(TEST_CRF='deeplab', TEST_CRF_BACKEND='torch', DATA_WORKERS=workers)
+    run(devkit, weights, ours, out_no_crf=plain, jobs=1, **on_device)
+    run(devkit, weights, tmp_path / 'numba', TEST_CRF='deeplab', jobs=0)
+    files = sorted(ours.glob('*.png'))
+    assert len(files) == len(list(plain.glob('*.png'))) == 3
+    for path in files:
+        mask = read_mask(path, VOC)
+        assert (mask == read_mask(tmp_path / 'numba' / path.name, VOC)).mean() >= 0.9995
+    with pytest.raises(UserError, match='TEST_CRF_BACKEND = torch, now TEST_CRF_BACKEND = numba'):
+        run(devkit, weights, ours, TEST_CRF='deeplab', jobs=0)
+
+
+def test_the_backend_torch_needs_a_gpu_or_a_cpu(devkit, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(testing.processes, 'start', lambda name: torch.device('mps'))
+    with pytest.raises(UserError, match='^TEST_CRF_BACKEND torch: does not run on mps; .*numba'):
+        run(devkit, weights, tmp_path / 'out', TEST_CRF='seam', TEST_CRF_BACKEND='torch')
+    assert not (tmp_path / 'out').exists()
 
 
 def test_without_a_crf_the_pool_writes_the_masks_too(devkit, weights, tmp_path, monkeypatch):

@@ -1,8 +1,12 @@
 """Dense CRF of a picture: its constants in each stage, and its unary energies (docs/method.md §6).
 
-Two backends compute the mean field. 'numba' is this project's own (`tool.method.dense_crf`) and
-runs wherever numba does. 'pydensecrf' is the package that the published figures were made with. It
-has no wheels and compiles only with Python 3.12 or older. Their probabilities differ by rounding.
+Two backends compute the mean field in every stage. 'numba' is this project's own
+(`tool.method.dense_crf`) and runs wherever numba does. 'pydensecrf' is the package that the
+published figures were made with. It has no wheels and compiles only with Python 3.12 or older.
+Their probabilities differ by rounding.
+
+DeepLab's test has two more. 'numba_fast' leaves out more labels, and 'torch'
+(`tool.method.torch_crf`) computes the mean field on the device of the network.
 """
 
 import functools
@@ -13,6 +17,8 @@ from typing import Any
 import numpy as np
 
 BACKENDS = ('numba', 'pydensecrf')
+# of DeepLab's test
+TEST_BACKENDS = (*BACKENDS, 'numba_fast', 'torch')
 
 # The kernel of positions depends on nothing but the picture's size. A process keeps those of the
 # last few sizes; VOC has mostly 500×375, 375×500 and 500×333. One takes about 50 bytes a pixel.
@@ -63,18 +69,18 @@ def check_backend(backend: str) -> None:
     starts its workers, which then find the compiled code.
 
     Args:
-        backend: one of BACKENDS.
+        backend: one of TEST_BACKENDS.
 
     Raises:
         ImportError: the package of the backend is not installed.
     """
-    if backend == 'numba':
+    if backend == 'pydensecrf':
+        import pydensecrf.densecrf  # noqa: F401
+    else:
         # imported here, because loading numba takes half a second
         from tool.method.dense_crf import compile_all
 
         compile_all()
-    else:
-        import pydensecrf.densecrf  # noqa: F401
 
 
 def dense_crf(
@@ -103,7 +109,7 @@ def dense_crf(
     Raises:
         ImportError: the package of the backend is not installed.
     """
-    infer = _numba_crf if backend == 'numba' else _pydensecrf
+    infer = _pydensecrf if backend == 'pydensecrf' else _numba_crf
     return infer(image, unaries, preset, absent, threads)
 
 
@@ -112,10 +118,9 @@ def _numba_crf(
 ) -> list[np.ndarray]:
     """`dense_crf` by this project's own mean field."""
     # imported here, because loading numba takes half a second
-    from tool.method.dense_crf import mean_field, pairwise_kernel
+    from tool.method.dense_crf import mean_field
 
-    bilateral = _bilateral_features(image, preset)
-    kernels = [_gaussian_kernel(image, preset, threads), pairwise_kernel(bilateral, threads)]
+    kernels = kernels_of(image, preset, threads)
     results = []
     for unary in unaries:
         labels = len(unary)
@@ -157,6 +162,16 @@ def _pydensecrf(
         probs = np.array(crf.inference(preset.iterations), dtype=np.float32)
         results.append(probs.reshape(-1, height, width))
     return results
+
+
+def kernels_of(image: np.ndarray, preset: CrfPreset, threads: int = 1) -> list:
+    """The two kernels of a picture, `tool.method.dense_crf.PairwiseKernel`: the Gaussian and the
+    bilateral one."""
+    # imported here, because loading numba takes half a second
+    from tool.method.dense_crf import pairwise_kernel
+
+    bilateral = _bilateral_features(image, preset)
+    return [_gaussian_kernel(image, preset, threads), pairwise_kernel(bilateral, threads)]
 
 
 def _gaussian_kernel(image: np.ndarray, preset: CrfPreset, threads: int) -> Any:
@@ -239,6 +254,7 @@ def stand_in_unary(probs: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 # A label can win if in some pixel p_label >= CAN_WIN · max p, see `crf_from_probs`.
 CAN_WIN = 0.2
+CAN_WIN_FAST = 1.0  # of the backend numba_fast: it is the most probable one in some pixel
 
 
 def crf_from_probs(
@@ -251,20 +267,22 @@ def crf_from_probs(
     probabilities, as if they were alike (see `dense_crf`). That is exact where they are alike and
     an approximation elsewhere: in each of 12 real pictures at least 99.999 % of the pixels kept
     their label (docs/results.md). pydensecrf takes all labels, because it is there to compute what
-    was published.
+    was published. numba_fast keeps only the labels that are the most probable one in some pixel;
+    a label that is not may be the CRF's choice all the same, but that is rare.
 
     Args:
         image: uint8 [H, W, 3], RGB.
         probs: float32 [C, H, W], the network's probabilities.
         preset: the kernels and the number of steps.
-        backend: one of BACKENDS.
+        backend: one of TEST_BACKENDS but torch, see `tool.method.torch_crf.crf_labels`.
     Returns:
         uint8 [H, W], the most probable label of each pixel.
     """
     if backend == 'pydensecrf':
         can_win = np.ones(len(probs), bool)
     else:
-        can_win = (probs >= CAN_WIN * probs.max(0)).any((1, 2))
+        share = CAN_WIN_FAST if backend == 'numba_fast' else CAN_WIN
+        can_win = (probs >= share * probs.max(0)).any((1, 2))
     kept = np.flatnonzero(can_win)
     unary = stand_in_unary(probs, can_win)
     absent = len(probs) - len(kept)

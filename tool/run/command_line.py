@@ -566,7 +566,7 @@ def need_crf_backend(backend: str, option: str = '--crf_backend') -> None:
     """Make a backend of the dense CRF ready, before any picture is read.
 
     Args:
-        backend: one of tool.method.crf.BACKENDS.
+        backend: one of tool.method.crf.TEST_BACKENDS.
         option: what the user chose it with, for the message.
     Raises:
         UserError: the package of the backend is not installed.

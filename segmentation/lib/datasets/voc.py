@@ -11,6 +11,8 @@ from tool.files.atomic import need_folder
 from tool.files.pictures import check_size, image_size, mask_size, read_image, read_mask
 from tool.files.shown_classes import need_a_class
 from tool.files.stage_of_input import MASKS, need_stage
+from tool.method.crf import CrfPreset
+from tool.method.torch_crf import lattices_of
 from tool.run.errors import UserError
 from tool.run.progress import progress
 from tool.run.shard import is_first
@@ -142,11 +144,14 @@ class TestSet(Dataset):
         config: an experiment's config; DATA_ROOT, DATA_MEAN, DATA_STD and TEST_MULTISCALE are
             used.
         names: names of the pictures.
+        lattices_for: also give the lattices of this dense CRF, for a mean field on the device of
+            the network; None: none.
     """
 
-    def __init__(self, config: dict, names: list[str]):
+    def __init__(self, config: dict, names: list[str], lattices_for: CrfPreset | None = None):
         self.config = config
         self.names = names
+        self.lattices_for = lattices_for
 
     def __len__(self) -> int:
         return len(self.names)
@@ -155,16 +160,20 @@ class TestSet(Dataset):
         """All views of one picture.
 
         Returns:
-            'name'; 'size', (H, W); 'picture', uint8 [H, W, 3]; and 'views', see `picture_views`.
+            'name'; 'size', (H, W); 'picture', uint8 [H, W, 3]; 'views', see `picture_views`; and where
+            they are wanted 'lattices', see `tool.method.torch_crf.lattices_of`.
         """
         name = self.names[index]
         picture = np.array(read_image(image_path(self.config['DATA_ROOT'], name)))
-        return {
+        item = {
             'name': name,
             'size': picture.shape[:2],
             'picture': picture,
             'views': picture_views(picture, self.config),
         }
+        if self.lattices_for is not None:
+            item['lattices'] = lattices_of(picture, self.lattices_for)
+        return item
 
 
 DATASETS = {'VOCDataset': VOCDataset}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tool.method.class_set import MASK_COLOURS
-from tool.method.crf import BACKENDS, TEST_CRFS
+from tool.method.crf import TEST_BACKENDS, TEST_CRFS
 from tool.run.command_line import AMP
 from voc12.classes import NUM_CLASSES
 
@@ -266,9 +266,11 @@ KEYS = {
     'TEST_CRF': Key(str, 'deeplab', 'constants of the dense CRF', choices=tuple(TEST_CRFS)),
     'TEST_CRF_BACKEND': Key(
         str,
-        BACKENDS[0],
-        'what computes the dense CRF; pydensecrf has to be installed; results differ by rounding',
-        choices=BACKENDS,
+        TEST_BACKENDS[0],
+        'what computes the dense CRF: numba, on the cores of --jobs; pydensecrf, which has to be '
+        'installed; numba_fast, with fewer labels; torch, on the device of the network, where only '
+        'the lattices take cores. Few pixels differ between them, but some may',
+        choices=TEST_BACKENDS,
     ),
     'TEST_SAVE_DIR': Key(str, 'result', 'folder for the predictions'),
 }

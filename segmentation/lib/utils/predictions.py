@@ -26,7 +26,7 @@ class PredictionOutputs:
     crf: str | None
     # constants of the CRF; None where there is no CRF
     preset: CrfPreset | None
-    # implementation of the CRF, one of tool.method.crf.BACKENDS
+    # implementation of the CRF, one of tool.method.crf.TEST_BACKENDS
     backend: str
 
 
@@ -37,7 +37,7 @@ def write_prediction(
     probs: np.ndarray | None,
     outputs: PredictionOutputs,
 ) -> None:
-    """Write the predictions of one picture as palette PNGs.
+    """Refine the prediction of one picture where that is wanted, and write it as palette PNGs.
 
     Args:
         name: the picture.
@@ -46,10 +46,26 @@ def write_prediction(
         probs: class probabilities, float32 [C, H, W]; only needed for the dense CRF.
         outputs: the folders to write into.
     """
+    refined = None
+    if outputs.crf:
+        refined = crf_from_probs(picture, probs, outputs.preset, outputs.backend)
+    write_masks(name, labels, refined, outputs)
+
+
+def write_masks(
+    name: str, labels: np.ndarray | None, refined: np.ndarray | None, outputs: PredictionOutputs
+) -> None:
+    """Write the predictions of one picture as palette PNGs.
+
+    Args:
+        name: the picture.
+        labels: predicted classes, uint8 [H, W]; only needed for the folder without dense CRF.
+        refined: those after dense CRF; only needed for the folder with it.
+        outputs: the folders to write into.
+    """
     if outputs.plain:
         write_mask(os.path.join(outputs.plain, name + '.png'), labels)
     if outputs.crf:
-        refined = crf_from_probs(picture, probs, outputs.preset, outputs.backend)
         write_mask(os.path.join(outputs.crf, name + '.png'), refined)
 
 

@@ -33,6 +33,7 @@ from tool.files.shown_classes import need_a_class
 from tool.method.class_set import ClassSet
 from tool.method.crf import TEST_CRFS
 from tool.method.metrics import table
+from tool.method.torch_crf import crf_labels
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.groups import group_size, groups_of_equal_size
@@ -41,7 +42,7 @@ from tool.train import processes
 from tool.train.precision import allow_tf32, fast_inference, resolved
 from utils.config import add_config_flags, classes_of, names_of, read_config
 from utils.keys import PREDICTION_KEYS
-from utils.predictions import PredictionOutputs, evaluate, write_prediction
+from utils.predictions import PredictionOutputs, evaluate, write_masks, write_prediction
 from utils.submission import check_place, write_submission
 from voc12.classes import VOC
 from voc12.layout import check_images, image_path, mask_bytes
@@ -96,11 +97,13 @@ def predict(
     `count` pictures of equal size go through the network together.
 
     The dense CRF and the writing go on in a pool of `jobs` processes while the network works on the
-    next pictures.
+    next pictures. With the backend torch, the processes that load pictures build the lattices, and
+    the mean field is computed here, on the device.
     """
     todo = list(stage.todo)
+    on_device = outputs.preset if outputs.backend == 'torch' else None
     loading = load(
-        CatchesProblems(TestSet(config, todo), todo),
+        CatchesProblems(TestSet(config, todo, on_device), todo),
         range(len(todo)),
         num_workers=min(config['DATA_WORKERS'], command_line.default_jobs()),
         pin_memory=device.type == 'cuda',
@@ -112,17 +115,19 @@ def predict(
             size = group[0]['size']
             logits = mean_logits(net, views, size, device, config['TEST_FLIP'])
             labels = logits.argmax(1).byte().cpu().numpy() if outputs.plain else None
-            probs = logits.softmax(1).cpu().numpy() if outputs.crf else None
+            probs = logits.softmax(1) if outputs.crf else None
+            if probs is not None and on_device is None:
+                probs = probs.cpu()
             for number, item in enumerate(group):
-                submit(
-                    item['name'],
-                    write_prediction,
-                    item['name'],
-                    np.asarray(item['picture']),
-                    None if labels is None else labels[number],
-                    None if probs is None else probs[number],
-                    outputs,
-                )
+                name = item['name']
+                plain = None if labels is None else labels[number]
+                if probs is not None and on_device is not None:
+                    refined = crf_labels(probs[number], item['lattices'], on_device).cpu().numpy()
+                    submit(name, write_masks, name, plain, refined, outputs)
+                else:
+                    picture = np.asarray(item['picture'])
+                    own_probs = None if probs is None else probs[number].numpy()
+                    submit(name, write_prediction, name, picture, plain, own_probs, outputs)
 
 
 def parse_args(config: dict) -> argparse.Namespace:
@@ -171,6 +176,10 @@ def main(args: argparse.Namespace) -> None:
     check_flags(args, classes)
     config = args.config
     device = processes.start(args.device)
+    if config['TEST_CRF_BACKEND'] == 'torch' and device.type not in ('cpu', 'cuda'):
+        raise UserError(
+            f'TEST_CRF_BACKEND torch: does not run on {device.type}; leave it at the default, numba'
+        )
     args.amp = resolved(args.amp, device)
     allow_tf32(args.tf32 == 'on')
     names = names_of(config, args.list or args.split)
