@@ -8,7 +8,7 @@ The first command compares: both get the same inputs in one run. The result is a
 memory and ratios. Quote the ratios, because seconds hold for one machine only.
 
 The second one measures training steps, waits of the host, parity with the CPU, equal bits in two
-runs, inference and the random walk, on generated tensors.
+runs, inference, the dense CRF of DeepLab's test and the random walk, on generated tensors.
 """
 
 import argparse
@@ -497,6 +497,17 @@ def parse_args() -> argparse.Namespace:
         help='with --device: small sizes and few repetitions, to see that everything runs; the '
         'figures mean nothing',
     )
+    parser.run.add_argument(
+        '--pictures',
+        type=command_line.number(int, 1),
+        help='with --device: how many pictures of inference and of the dense CRF are measured '
+        f'(default: {Setting.pictures})',
+    )
+    parser.data.add_argument(
+        '--voc12_root',
+        help='with --device: take the pictures of the section crf from this folder of VOC 2012, '
+        'those that have a mask (default: generated ones)',
+    )
     parser.output.add_argument('--json', help='file for the rows of the table as JSON')
     args = parser.parse_args()
     known = SECTIONS if args.device else BENCHMARKS
@@ -504,8 +515,9 @@ def parse_args() -> argparse.Namespace:
         if name not in known:
             other = 'without' if args.device else 'with'
             parser.error(f'--only {name}: is run {other} --device')
-    if args.tiny and not args.device:
-        parser.error('--tiny: is for --device; give it too')
+    for flag in ('tiny', 'pictures', 'voc12_root'):
+        if getattr(args, flag) and not args.device:
+            parser.error(f'--{flag}: is for --device; give it too')
     return args
 
 
@@ -533,6 +545,10 @@ def measure_device(args: argparse.Namespace) -> tuple[str, list[dict]]:
     setting = Setting(device)
     if args.tiny:
         setting = dataclasses.replace(setting, **TINY)
+    if args.pictures:
+        setting = dataclasses.replace(setting, pictures=args.pictures)
+    if args.voc12_root:
+        setting = dataclasses.replace(setting, voc12_root=args.voc12_root)
     rows = []
     for name in args.only or SECTIONS:
         for measured in SECTIONS[name](setting):

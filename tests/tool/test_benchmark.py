@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,10 +11,14 @@ from network import cam_net
 from network.baselines import BASELINES
 from network.resnet38_contrast import Net
 from recipe import fill, normal
+from segmentation_toy import make_devkit
 from tool.device_benchmark import sections
+from tool.device_benchmark.crf_pictures import deeplab_like
 from tool.device_benchmark.sections import SECTIONS
 from tool.device_benchmark.stage_step import STAGES, Setting
 from tool.method import plain
+from tool.method.crf import CAN_WIN
+from voc12.classes import IGNORE
 
 
 def test_our_inference_equals_eight_plain_passes(monkeypatch):
@@ -62,8 +67,36 @@ def test_sections_and_comparisons_are_not_mixed(run):
     assert code == 2 and '--only waits: is run with --device' in err
     code, _, err = run('tool.benchmark', '--device', 'cpu', '--only', 'pcm')
     assert code == 2 and '--only pcm: is run without --device' in err
-    code, _, err = run('tool.benchmark', '--tiny')
-    assert code == 2 and '--tiny: is for --device' in err
+    for flags in (['--tiny'], ['--pictures', 2], ['--voc12_root', '.']):
+        code, _, err = run('tool.benchmark', *flags)
+        assert code == 2 and f'{flags[0]}: is for --device' in err
+
+
+def test_the_section_of_the_crf_takes_real_pictures(run, tmp_path):
+    flags = ['--device', 'cpu', '--tiny', '--only', 'crf', '--json', tmp_path / 'rows.json']
+    code, _, err = run('tool.benchmark', *flags, '--voc12_root', tmp_path)
+    assert code == 2 and f'{tmp_path}/SegmentationClass: no such folder' in err
+    devkit = make_devkit(tmp_path / 'VOC2012', train=0, val=3)
+    code, _, err = run('tool.benchmark', *flags, '--voc12_root', devkit, '--pictures', 2)
+    assert code == 0, err
+    rows = {row['what']: row for row in json.loads((tmp_path / 'rows.json').read_text())['rows']}
+    for backend in ('numba', 'numba_fast', 'torch'):
+        assert rows[backend]['value'] > 0 and rows[backend]['unit'] == 'core-s'
+        assert rows[f'{backend}, equal']['value'] > 99
+        assert rows[f'{backend}, equal']['note'].startswith('mean of 2 pictures')
+
+
+def test_the_probabilities_of_the_section_are_like_a_networks():
+    mask = np.zeros((120, 160), np.uint8)
+    mask[30:90, 20:100] = 8
+    mask[28:30] = IGNORE
+    probs = deeplab_like(mask, np.random.default_rng(0))
+    assert probs.shape == (21, 120, 160) and probs.dtype == np.float32
+    np.testing.assert_allclose(probs.sum(0), 1, rtol=1e-5)
+    found = probs.argmax(0)
+    assert 0.8 < (found == mask)[mask != IGNORE].mean() < 1  # it errs, but not often
+    can_win = (probs >= CAN_WIN * probs.max(0)).any((1, 2))
+    assert 2 <= can_win.sum() <= 9
 
 
 @pytest.mark.parametrize('stage', STAGES)

@@ -3,11 +3,13 @@
 Every section runs on any device; what only a GPU has is left out elsewhere, and the row says so.
 """
 
+import collections
 import functools
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +18,21 @@ from network.baselines import BASELINES
 from network.cam_inference import seeds
 from network.device import to_device
 from network.weights import find_net
+from tool.device_benchmark.crf_pictures import crf_pictures
 from tool.device_benchmark.stage_step import STAGES, Setting, make_step
 from tool.method import random_walk
 from tool.method.affinity import FEATURE_STRIDE, pair_indices
-from tool.method.crf import refine_mask
+from tool.method.crf import (
+    TEST_CRFS,
+    CrfPreset,
+    check_backend,
+    crf_from_probs,
+    dense_crf,
+    prob_unary,
+    refine_mask,
+)
 from tool.method.metrics import cam_prediction
+from tool.method.torch_crf import crf_labels, lattices_of
 from tool.run.command_line import default_jobs
 from tool.run.pool import Pool
 from tool.train.precision import (
@@ -265,6 +277,83 @@ def crf_of_seeds(cam: dict[int, np.ndarray], picture: np.ndarray) -> None:
     labels = cam_prediction(cam, picture.shape[:2], BASELINES['seam'].png_threshold)
     class_ids = [class_index + 1 for class_index in cam]
     refine_mask(picture, labels, class_ids, num_labels=NUM_CLASSES)
+
+
+@section
+def crf(setting: Setting) -> list[Row]:
+    """The dense CRF of DeepLab's test: core-seconds of a picture by backend, the time of the mean
+    field on the device, and how many pixels get the label that numba gives them with all labels."""
+    preset = TEST_CRFS['deeplab']
+    assert preset is not None
+    core_seconds: dict[str, list[float]] = collections.defaultdict(list)
+    equal: dict[str, list[float]] = collections.defaultdict(list)
+    on_device = []
+    check_backend('numba')
+    for picture, probs in crf_pictures(setting):
+
+        def all_labels(picture=picture, probs=probs) -> np.ndarray:
+            return dense_crf(picture, [prob_unary(probs)], preset)[0].argmax(0)
+
+        expected = _timed('all labels', all_labels, core_seconds)
+        for backend in ('numba', 'numba_fast'):
+            run = functools.partial(crf_from_probs, picture, probs, preset, backend)
+            mask = _timed(backend, run, core_seconds)
+            equal[backend].append((mask == expected).mean())
+        run = functools.partial(lattices_of, picture, preset)
+        lattices = _timed('torch', run, core_seconds)
+        probs_on_device = torch.from_numpy(probs).to(setting.device)
+        wait(setting.device)
+        start = time.perf_counter()
+        mask = crf_labels(probs_on_device, lattices, preset).cpu().numpy()
+        on_device.append(time.perf_counter() - start)
+        equal['torch'].append((mask == expected).mean())
+    rows = []
+    for backend, values in core_seconds.items():
+        note = 'of a picture whose size was met before'
+        if backend == 'torch':
+            note = f'the lattices, {note}'
+        rows.append(Row('crf', backend, float(np.median(values)), 'core-s', note))
+    note = 'with all copies, on the device'
+    rows.append(Row('crf', 'torch, mean field', 1000 * float(np.median(on_device)), 'ms', note))
+    for backend, shares in equal.items():
+        note = f'mean of {len(shares)} pictures; the worst {100 * min(shares):.4f} %'
+        rows.append(Row('crf', f'{backend}, equal', 100 * float(np.mean(shares)), '%', note))
+    return rows + _crf_in_a_pool(setting, preset)
+
+
+def _timed(what: str, run: Callable[[], Any], core_seconds: dict[str, list[float]]) -> Any:
+    """What run() returns; the core-seconds that it takes are noted under `what`."""
+    start = time.process_time()
+    result = run()
+    core_seconds[what].append(time.process_time() - start)
+    return result
+
+
+def _crf_in_a_pool(setting: Setting, preset: CrfPreset) -> list[Row]:
+    """Pictures a second of a pool of one process and of as many as there are cores for, and what
+    handing over a picture and its probabilities takes."""
+    picture, probs = next(crf_pictures(setting))
+    rows = []
+    for jobs in sorted({1, max(1, default_jobs())}):
+        with Pool(jobs) as pool:
+            rates = {}
+            for what, work in (('CRFs', crf_from_probs), ('hand-overs', _nothing)):
+                for _ in range(jobs):  # to start the workers, and their lattices
+                    pool.submit(work, picture, probs, preset)
+                list(pool.finish())
+                start = time.perf_counter()
+                for _ in range(setting.pictures):
+                    pool.submit(work, picture, probs, preset)
+                list(pool.finish())
+                rates[what] = setting.pictures / (time.perf_counter() - start)
+        note = f'{probs.nbytes / 1e6:.1f} MB of probabilities a picture'
+        for what, rate in rates.items():
+            rows.append(Row('crf', f'{what}, processes: {jobs}', rate, 'pictures/s', note))
+    return rows
+
+
+def _nothing(picture: np.ndarray, probs: np.ndarray, preset: CrfPreset) -> None:
+    """A worker that only takes what it is handed."""
 
 
 @section

@@ -41,6 +41,8 @@ class Setting:
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
     # pictures that are timed in inference
     pictures: int = 16
+    # folder with VOC's layout whose pictures the dense CRF gets; None: generated ones
+    voc12_root: str | None = None
 
 
 @dataclass(frozen=True)
