@@ -172,7 +172,7 @@ def seeds(
             maps = own_maps(net, baseline, items, device)
     # all of them are computed before the first is waited for
     finished = [baseline.finish(own) if len(own) else None for own in maps]
-    made = []
+    made: list[dict[int, np.ndarray]] = []
     for item, seed_maps in zip(items, finished):
         if seed_maps is None:
             made.append({})
