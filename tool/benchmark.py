@@ -24,11 +24,15 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 import torch
+from PIL import Image
+from torchvision.transforms import functional
 
 from network import cam_net
 from network.baselines import BASELINES
 from network.baselines.baseline import LossOptions
+from network.cam_inference import SCALES
 from network.device import to_device
+from network.views import images_of, with_mirror_images
 from network.weights import find_net
 from tool.device_benchmark.sections import SECTIONS, Row
 from tool.device_benchmark.stage_step import Setting
@@ -40,13 +44,18 @@ from tool.method import contrast, crf, plain, seam_losses
 from tool.method import random_walk as walk
 from tool.method.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
 from tool.run import command_line
+from tool.run.loader import load
 from tool.run.measure import in_a_process, seconds
 from tool.train.log import versions
 from tool.train.memory import keep_freed_memory, return_freed_memory
 from tool.train.optimiser import make_optimizer, param_groups
 from tool.train.precision import amp_dtype, fast_forward, has_bf16, hold_convolutions
 from voc12.classes import NUM_CLASSES, NUM_FOREGROUND, VOC
+from voc12.data import scaled_pictures
+from voc12.hue import shift_hue
+from voc12.normalisation import IMAGENET, MEAN, STD
 from voc12.synth import scene
+from voc12.transforms import crop_window, cut, normalise, normalised_crop, to_tensor
 
 PICTURE = (375, 500)  # pixels (H, W) of a typical VOC picture
 ALPHAS = [4, 8, 16, 24, 32]  # of aff_prepare.py
@@ -473,9 +482,97 @@ def _run_inference(kind: str) -> Callable[[], torch.Tensor]:
 
     def run() -> torch.Tensor:
         with torch.inference_mode(), torch.autocast('cpu', dtype, enabled=dtype is not None):
-            return sum(BASELINES['seam'].maps(net, view, [3, 7], PICTURE) for view in views)
+            return sum(BASELINES['seam'].maps(net, view, [3, 7], PICTURE) for view in views)[0]
 
     return run
+
+
+class _Repeated:
+    """A data set in which every item is the same picture.
+
+    Args:
+        make: make(picture) gives an item.
+        picture: a PIL picture.
+    """
+
+    def __init__(self, make: Callable, picture: Image.Image):
+        self.make = make
+        self.picture = picture
+
+    def __getitem__(self, index: int) -> list[torch.Tensor]:
+        return self.make(self.picture)
+
+
+@benchmark
+def loading() -> list[dict]:
+    """A picture of 500×375 on its way to CAM inference; the steps of a training picture."""
+    picture = _picture(PICTURE)
+    plain_views = functools.partial(plain.views, scales=SCALES, mean=MEAN, std=STD)
+    our_pictures = functools.partial(scaled_pictures, scales=SCALES)
+    on_cpu = torch.device('cpu')
+
+    def take_plain() -> None:
+        with load(_Repeated(plain_views, picture), range(8), 1) as items:
+            for _ in items:
+                pass
+
+    def take_ours() -> None:
+        with load(_Repeated(our_pictures, picture), range(8), 1) as items:
+            for pictures in items:
+                for pixels in pictures:
+                    with_mirror_images(images_of([pixels], IMAGENET, on_cpu))
+
+    plain_item = seconds(functools.partial(plain_views, picture), 9)
+    our_item = seconds(functools.partial(our_pictures, picture), 9)
+    plain_way = seconds(take_plain, 3) / 8
+    our_way = seconds(take_ours, 3) / 8
+    item_note = 'four scales: floats with mirror images, against bytes'
+    way_note = 'with one loading process, to the normalised views'
+    rows = [
+        row('picture for CAM inference', 's', plain_item, our_item, item_note),
+        row(
+            'its size',
+            'MB',
+            _bytes_of(plain_views(picture)) / 1e6,
+            _bytes_of(our_pictures(picture)) / 1e6,
+            item_note,
+        ),
+        row('its way to the network', 's', plain_way, our_way, way_note),
+    ]
+    return rows + _training_picture()
+
+
+def _training_picture() -> list[dict]:
+    """The steps of a training picture that are cheaper than in the plain formulation."""
+    picture = _picture((456, 608))  # of a mean long side, 608
+    pixels = np.asarray(picture)
+    window = crop_window(*pixels.shape[:2], 448, np.random.default_rng(0))
+
+    def plain_crop() -> torch.Tensor:
+        return to_tensor(cut(normalise(picture), 448, window))
+
+    def our_crop() -> torch.Tensor:
+        return normalised_crop(pixels, 448, window, IMAGENET)
+
+    plain_hue = seconds(functools.partial(functional.adjust_hue, picture, 0.05), 9)
+    our_hue = seconds(functools.partial(shift_hue, picture, 0.05), 9)
+    hue_note = '608×456; through Pillow, against look-ups'
+    crop_note = 'normalised whole and cropped, against cropped and normalised'
+    return [
+        row('hue shift of a training picture', 's', plain_hue, our_hue, hue_note),
+        row('normalised crop of it', 's', seconds(plain_crop, 9), seconds(our_crop, 9), crop_note),
+    ]
+
+
+def _picture(size: tuple[int, int]) -> Image.Image:
+    """A generated picture of (H, W) pixels."""
+    pixels, _, _ = scene(np.random.default_rng(0))
+    height, width = size
+    return Image.fromarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC))
+
+
+def _bytes_of(tensors: list[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def parse_args() -> argparse.Namespace:

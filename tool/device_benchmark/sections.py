@@ -34,6 +34,7 @@ from tool.method.crf import (
 from tool.method.metrics import cam_prediction
 from tool.method.torch_crf import crf_labels, lattices_of
 from tool.run.command_line import default_jobs
+from tool.run.groups import ON_GPU
 from tool.run.pool import Pool
 from tool.train.precision import (
     DTYPES,
@@ -228,12 +229,12 @@ def inference(setting: Setting) -> list[Row]:
     device = setting.device
     height, width = setting.picture
     generator = torch.Generator().manual_seed(1)
-    views = []
+    pictures = []
     for scale in setting.scales:
         size = (round(height * scale), round(width * scale))
-        view = torch.randn(2, 3, *size, generator=generator)
-        views.append(view.pin_memory() if device.type == 'cuda' else view)
-    item = {'classes': CLASSES, 'views': views, 'size': setting.picture}
+        pixels = torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator)
+        pictures.append(pixels.pin_memory() if device.type == 'cuda' else pixels)
+    item = {'classes': CLASSES, 'pictures': pictures, 'size': setting.picture}
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     jobs = default_jobs()
     rows = []
@@ -245,12 +246,24 @@ def inference(setting: Setting) -> list[Row]:
             if dtype is not None:
                 hold_convolutions(net, dtype)
 
-            def infer(number: int, net=net, baseline=baseline, dtype=dtype) -> dict:
-                return seeds(net, baseline, item, device, dtype)
+            def infer_group(count: int, net=net, baseline=baseline, dtype=dtype) -> list[dict]:
+                return seeds(net, baseline, [item] * count, device, dtype)
+
+            def infer(number: int, infer_group=infer_group) -> dict:
+                return infer_group(1)[0]
+
+            def infer_together(number: int, infer_group=infer_group) -> None:
+                infer_group(ON_GPU)
 
             what = f'{name}, {amp}'
             rate = 1 / seconds_a_call(infer, setting.pictures, device)
             rows.append(Row('inference', what, rate, 'pictures/s'))
+            groups = max(1, setting.pictures // ON_GPU)
+            rate = ON_GPU / seconds_a_call(infer_together, groups, device)
+            note = f'{ON_GPU} pictures of equal size together'
+            rows.append(
+                Row('inference', f'{what}, --batch_size {ON_GPU}', rate, 'pictures/s', note)
+            )
             with_crf = _rate_with_crf(infer, picture, setting.pictures, jobs)
             note = f'dense CRF in {jobs} processes'
             rows.append(Row('inference', f'{what}, with CRF', with_crf, 'pictures/s', note))

@@ -17,6 +17,7 @@ from tool.method.class_set import MASK_COLOURS
 from tool.method.crf import BACKENDS, check_backend
 from tool.run import interrupts, workers
 from tool.run.errors import Interrupted, UserError, shortened
+from tool.run.groups import ON_GPU
 from tool.run.parents import signal_at_parents_death
 from tool.run.shard import under_torchrun
 
@@ -487,7 +488,7 @@ def add_group_flag(parser: Parser) -> None:
         '--batch_size',
         type=number(int, 1, 1000),
         help='pictures of equal size that go through the network together; of pictures larger than '
-        '500x500 fewer (default: 4 on a GPU, 1 elsewhere)',
+        f'500x500 fewer (default: {ON_GPU} on a GPU, 1 elsewhere)',
     )
 
 
