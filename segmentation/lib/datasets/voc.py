@@ -160,8 +160,8 @@ class TestSet(Dataset):
         """All views of one picture.
 
         Returns:
-            'name'; 'size', (H, W); 'picture', uint8 [H, W, 3]; 'views', see `picture_views`; and where
-            they are wanted 'lattices', see `tool.method.torch_crf.lattices_of`.
+            'name'; 'size', (H, W); 'picture', uint8 [H, W, 3]; 'views', see `picture_views`; and
+            where they are wanted 'lattices', see `tool.method.torch_crf.lattices_of`.
         """
         name = self.names[index]
         picture = np.array(read_image(image_path(self.config['DATA_ROOT'], name)))
