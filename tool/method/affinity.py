@@ -119,7 +119,8 @@ def pair_labels(
     """Which pairs should be alike and which should not.
 
     Args:
-        label: uint8 [N, h, w] of `affinity_label`.
+        label: uint8 [N, h, w] of `affinity_label`, or of `boundary_label`.
+        radius: pairs reach less than this many cells; less on small maps, see `pair_radius`.
     Returns:
         bool [N, offsets, pixels] each: background pairs, equal foreground pairs, negative pairs.
     """
@@ -134,9 +135,9 @@ def pair_labels(
     return background, foreground, negative
 
 
-def pair_counts(label: torch.Tensor) -> torch.Tensor:
+def pair_counts(label: torch.Tensor, radius: int = RADIUS) -> torch.Tensor:
     """Numbers of background, equal foreground and negative pairs of labels [N, h, w]: int64 [3]."""
-    return torch.stack([mask.sum() for mask in pair_labels(label)])
+    return torch.stack([mask.sum() for mask in pair_labels(label, radius)])
 
 
 def affinity_loss(
@@ -146,7 +147,7 @@ def affinity_loss(
     negative: torch.Tensor,
     counts: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Cross-entropy of the pair affinities a (docs/method.md §4).
+    """Cross-entropy of the pair affinities a (docs/method.md §4; of class boundaries §10.12).
 
     bg  = Σ −log(a + 1e-5) / (n + 1e-5) over the n background pairs, fg likewise over equal
     foreground pairs, neg = Σ −log(1 + 1e-5 − a) / (n + 1e-5) over negative pairs;

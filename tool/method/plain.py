@@ -3,6 +3,7 @@
 No stage uses this module. It is slow on purpose, and takes every step as docs/method.md has it.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -333,11 +334,50 @@ def seam_seeds(
 def random_walk(cam: torch.Tensor, pairs: torch.Tensor, beta: float, logt: int) -> torch.Tensor:
     """cam · T^(2^logt) by squaring the dense T; cam [C, h, w], pairs [offsets, pixels]."""
     height, width = cam.shape[1:]
-    step = dense_affinity(pairs, height, width) ** beta
+    return dense_walk(cam, dense_affinity(pairs, height, width), beta, logt)
+
+
+def dense_walk(cam: torch.Tensor, affinity: torch.Tensor, beta: float, logt: int) -> torch.Tensor:
+    """cam · T^(2^logt) by squaring the dense T; cam [C, h, w], affinity [h·w, h·w]."""
+    step = affinity**beta
     step = step / step.sum(0, keepdim=True)
     for _ in range(logt):
         step = step @ step
     return (cam.flatten(1) @ step).view(cam.shape)
+
+
+def boundary_affinity(boundary: torch.Tensor, radius: int) -> torch.Tensor:
+    """Affinities of a boundary map [h, w] (§10.12), [h·w, h·w]: 1 on the diagonal.
+
+    Every pixel is paired with all pixels of the map that are less than `radius` away.
+    """
+    height, width = boundary.shape
+    values = boundary.tolist()
+    affinity = torch.eye(height * width)
+    for first in range(height * width):
+        for second in range(first):
+            row1, column1 = divmod(first, width)
+            row2, column2 = divmod(second, width)
+            if (row1 - row2) ** 2 + (column1 - column2) ** 2 >= radius**2:
+                continue
+            highest = 0.0
+            for row, column in pixels_between(row1, column1, row2, column2):
+                highest = max(highest, values[row][column])
+            affinity[first, second] = affinity[second, first] = 1 - highest
+    return affinity
+
+
+def pixels_between(row1: int, column1: int, row2: int, column2: int) -> list[tuple[int, int]]:
+    """The pixels (row, column) of the rectangle between two pixels that are less than 1 from the
+    line through them."""
+    length = math.hypot(row2 - row1, column2 - column1)
+    found = []
+    for row in range(min(row1, row2), max(row1, row2) + 1):
+        for column in range(min(column1, column2), max(column1, column2) + 1):
+            across = (row2 - row1) * (column - column1) - (column2 - column1) * (row - row1)
+            if abs(across) / length < 1:
+                found.append((row, column))
+    return found
 
 
 def affinity_maps(
