@@ -1,6 +1,7 @@
-"""Stage 2, inference: pseudo masks from CAMs by a random walk over AffinityNet's affinities.
+"""Stage 2, inference: pseudo masks from CAMs by a random walk over learned affinities.
 
-The random walk is described in docs/method.md §7, the dense CRF in §6.
+The affinities are AffinityNet's, or those of IRN's class boundaries, whichever the checkpoint is
+of. The random walk is described in docs/method.md §7 and §10.13, the dense CRF in §6.
 
     python aff_infer.py --weights runs/aff.pth --infer_list voc12/train.txt \\
         --voc12_root VOC2012 --cam_dir runs/cam --out_rw runs/rw
@@ -16,28 +17,27 @@ import argparse
 import functools
 import os
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 
+from network import refiners
 from network.backbone import Backbone
 from network.device import to_device
-from network.views import images_of, passes
-from network.weights import AFFINITY, net_from_checkpoint
+from network.refiners import flags
+from network.refiners.refiner import Refiner
+from network.weights import net_from_checkpoint
+from tool.files.checkpoints import load_checkpoint
 from tool.files.lists import read_list
 from tool.files.manifest import fingerprint
 from tool.files.picture_stage import CatchesProblems, Output, PictureStage
 from tool.files.stage_of_input import CAMS, need_stage
 from tool.files.stage_outputs import write_walk
 from tool.method.class_set import ClassSet
-from tool.method.random_walk import random_walk
 from tool.run import command_line
 from tool.run.errors import UserError
 from tool.run.groups import group_size, groups_of_equal_size
 from tool.run.loader import load
 from tool.run.shard import is_first
 from tool.train.precision import allow_tf32
-from voc12.aff_data import WalkSet, padded
 from voc12.layout import (
     check_cams,
     check_images,
@@ -48,6 +48,9 @@ from voc12.layout import (
     picture_and_map,
 )
 
+# The flags that depend on the refiner.
+FLAGS = {name: refiners.find_refiner(name).walk_flags for name in refiners.NAMES}
+
 
 def parse_args() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
@@ -56,6 +59,7 @@ def parse_args() -> argparse.Namespace:
     add_method_flags(parser)
     add_output_flags(parser)
     add_run_flags(parser)
+    flags.set_defaults(parser, FLAGS)
     return parser.parse_args()
 
 
@@ -71,11 +75,11 @@ def add_data_flags(parser: command_line.Parser) -> None:
 
 def add_model_flags(parser: command_line.Parser) -> None:
     parser.model.add_argument(
-        '--weights', required=True, help='checkpoint of AffinityNet (aff_train.py)'
+        '--weights', required=True, help='checkpoint of aff_train.py, of either refiner'
     )
     parser.model.add_argument(
         '--network',
-        help="module of the network (default: AffinityNet over the checkpoint's backbone)",
+        help="module of the network (default: that of the checkpoint's refiner and backbone)",
     )
 
 
@@ -83,20 +87,17 @@ def add_method_flags(parser: command_line.Parser) -> None:
     parser.method.add_argument(
         '--beta',
         type=command_line.number(float, 0),
-        default=8,
         help='exponent of the affinities; with a larger one scores spread less',
     )
     parser.method.add_argument(
         '--logt',
         type=command_line.number(int, 0, 20),
-        default=6,
         help='the walk takes 2^logt steps',
     )
     parser.method.add_argument(
         '--bg_score',
         type=command_line.number(float, 0, 1),
-        default=0.27,
-        help='background score before the walk',
+        help='background score, before the walk; of a boundary checkpoint after it',
     )
     parser.method.add_argument(
         '--crf', action='store_true', help='refine the masks of --out_rw with dense CRF'
@@ -141,14 +142,16 @@ def main(args: argparse.Namespace) -> None:
     stage = PictureStage('aff_infer', names, args.overwrite, args.on_error, args.dry_run)
     check_cams(args.cam_dir, args.voc12_root, stage.names, args.on_error)
     need_stage(args.cam_dir, CAMS, '--cam_dir')
-    net = make_net(args, classes, device)
+    refiner, net = make_net(args, classes, device)
+    flags.settle(args, FLAGS, refiner.name)
+    tell_unused(args)
     plain, refined = mask_folders(args)
     crf_backend = args.crf_backend if refined else None
     made_of = functools.partial(picture_and_map, args.voc12_root, args.cam_dir)
     stage.claim(wanted_outputs(args, plain, refined), made_of, crf_backend)
 
     todo = list(stage.todo)
-    walk_set = WalkSet(args.voc12_root, todo, args.cam_dir, args.bg_score)
+    walk_set = refiner.walk_set(args, todo)
     loading = load(
         CatchesProblems(walk_set, todo),
         range(len(todo)),
@@ -158,7 +161,7 @@ def main(args: argparse.Namespace) -> None:
     count = group_size(args.batch_size, device)
     with stage.writers(args.jobs) as submit, loading as samples:
         for group in groups_of_equal_size(stage.usable(samples), count):
-            walked = walk(net, group, device, args.beta, args.logt)
+            walked = refiner.walk(net, group, device, args)
             for sample, scores in zip(group, walked):
                 submit(
                     sample['name'],
@@ -177,7 +180,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raise UserError for flags that contradict each other; print which flag has no effect."""
+    """Raise UserError for flags that contradict each other."""
     if not (args.out_rw or args.out_rw_prob or args.out_rw_crf):
         raise UserError('nothing to write: give --out_rw, --out_rw_crf or --out_rw_prob')
     if args.crf and (args.out_rw_crf or not args.out_rw):
@@ -185,6 +188,10 @@ def check_flags(args: argparse.Namespace) -> None:
             '--crf refines the masks of --out_rw; give that folder and no --out_rw_crf, or only '
             '--out_rw_crf'
         )
+
+
+def tell_unused(args: argparse.Namespace) -> None:
+    """Print which flag has no effect."""
     if args.alpha is not None and is_first():
         print(
             f'--alpha {args.alpha:g} is unused here: the walk takes its background from --bg_score '
@@ -199,11 +206,15 @@ def mask_folders(args: argparse.Namespace) -> tuple[str | None, str | None]:
     return args.out_rw, args.out_rw_crf
 
 
-def make_net(args: argparse.Namespace, classes: ClassSet, device: torch.device) -> Backbone:
-    """The trained AffinityNet on its device."""
-    network = args.network or AFFINITY
-    net = net_from_checkpoint(network, args.weights, classes=classes)
-    return to_device(net, device)
+def make_net(
+    args: argparse.Namespace, classes: ClassSet, device: torch.device
+) -> tuple[Refiner, Backbone]:
+    """The refiner that the checkpoint is of, and its trained network on its device."""
+    state = load_checkpoint(args.weights)
+    refiner = refiners.refiner_of(state)
+    network = args.network or refiner.networks
+    net = net_from_checkpoint(network, args.weights, state, classes)
+    return refiner, to_device(net, device)
 
 
 def wanted_outputs(
@@ -239,37 +250,6 @@ def wanted_outputs(
         Output(args.out_rw_prob, '.npy', settings, prob_size),
     ]
     return [output for output in outputs if output.folder]
-
-
-@torch.inference_mode()
-def walk(
-    net: Backbone, samples: list[dict], device: torch.device, beta: float, logt: int
-) -> list[np.ndarray]:
-    """Scores of pictures of equal size after the random walk (docs/method.md §7).
-
-    The network takes the pictures together, the walk takes them one by one.
-
-    Args:
-        net: AffinityNet.
-        samples: items of WalkSet.
-        device: where the network and the walk run.
-        beta: exponent of the affinities.
-        logt: the walk takes 2^logt steps.
-    Returns:
-        For every picture float32 [labels, H, W], a map for each of the sample's labels.
-    """
-    pictures = [sample['picture'] for sample in samples]
-    images = padded(images_of(pictures, net.normalisation, device))  # [N, 3, H', W']
-    pairs_of_passes = [net(part) for part in passes(images)]
-    padded_size = images.shape[2:]
-    height, width = samples[0]['size']
-    walked = []
-    for sample, pairs in zip(samples, torch.cat(pairs_of_passes)):
-        cam = sample['cam'].to(device, non_blocking=True)
-        scores = random_walk(cam, pairs, beta=beta, logt=logt)
-        scores = F.interpolate(scores[None], padded_size, mode='bilinear', align_corners=False)[0]
-        walked.append(scores[:, :height, :width])
-    return [scores.cpu().numpy() for scores in walked]
 
 
 if __name__ == '__main__':

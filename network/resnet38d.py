@@ -169,6 +169,8 @@ class ResNet38(Backbone):
         width: factor on all channel counts, a multiple of 1/32; 1 is the published network.
     """
 
+    frozen_layers = 'BatchNorm and the first blocks'
+
     def __init__(self, width: float = 1.0):
         super().__init__()
         self.width = check_width(width)

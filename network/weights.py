@@ -34,6 +34,8 @@ from voc12.classes import VOC
 
 # The modules of AffinityNet over ResNet-38 and over backbones of timm.
 AFFINITY = ('network.resnet38_aff', 'network.timm_aff')
+# The modules of IRN's boundary head, likewise.
+BOUNDARY = ('network.resnet38_boundary', 'network.timm_boundary')
 
 
 def find_net(network: str) -> type[Any]:
@@ -168,8 +170,8 @@ def _resnet38_for_training(
     check_finite(weights, used)
     net.load_state_dict(used, strict=False)
     say(
-        f'weights: {weights} at width {found}, fine-tuned: BatchNorm and the first blocks stay '
-        'frozen' + _differences(own, state, used)
+        f'weights: {weights} at width {found}, fine-tuned: {net.frozen_layers} stay frozen'
+        + _differences(own, state, used)
     )
     return net
 
@@ -211,8 +213,8 @@ def _timm_for_training(
     used = load_backbone(net, state, weights)
     check_finite(weights, used)
     say(
-        f'weights: {weights}, {net.description}, fine-tuned: BatchNorm and the first stages stay '
-        'frozen' + _differences(net.state_dict(), state, used)
+        f'weights: {weights}, {net.description}, fine-tuned: {net.frozen_layers} stay frozen'
+        + _differences(net.state_dict(), state, used)
     )
     return net
 

@@ -5,18 +5,20 @@ No operation may meet tensors of two devices. The host may not wait for the GPU:
 be copied, not for a mask to be counted. And a step may not launch more kernels than it did.
 """
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 import torch
 
-from aff_infer import walk
 from fake_gpu import fake_gpu
 from net import generate_net
-from network import resnet38_aff, resnet38_contrast, resnet38_contrast_eps
+from network import resnet38_aff, resnet38_boundary, resnet38_contrast, resnet38_contrast_eps
 from network.baselines import BASELINES
 from network.baselines.baseline import LossOptions
 from network.cam_inference import predicted_classes, seeds
 from network.device import to_device
+from network.refiners import find_refiner
 from segmentation_toy import config_of
 from tool.method.affinity import affinity_loss, pair_counts, pair_labels
 from tool.method.crf import DEEPLAB_CRF
@@ -104,6 +106,7 @@ LAUNCHES = {
     'eps published': {'off': 1760, 'bf16': 1980},
     'eps label_aware': {'off': 1910, 'bf16': 2130},
     'affinity': {'off': 796, 'bf16': 885},
+    'boundary': {'off': 9207, 'bf16': 9275},
     'deeplabv1': {'off': 483, 'bf16': 540},
     'deeplabv2': {'off': 352, 'bf16': 387},
     'deeplabv3plus': {'off': 406, 'bf16': 446},
@@ -149,6 +152,25 @@ def test_a_step_of_stage_2_never_waits(gpu, amp, deterministic):
         gpu, resnet38_aff.Net(WIDTH), affinity_losses, batch, amp, affinity_counts
     )
     check_launches(launches, 'affinity', amp)
+
+
+@pytest.mark.parametrize('amp', ['off', 'bf16'])
+def test_a_step_of_the_boundary_head_never_waits(gpu, amp, deterministic):
+    refiner = find_refiner('irn')
+    batch = {
+        'image': torch.empty(2, 3, 96, 96),
+        'label': torch.empty(2, 24, 24, dtype=torch.uint8),
+    }
+
+    def losses(forward, batch):
+        return refiner.losses(forward(batch['image']), batch)
+
+    def counts(batch):
+        return {'counts': refiner.pair_counts(batch['label'])}
+
+    net = resnet38_boundary.Net(WIDTH)
+    launches = train_a_step(gpu, net, losses, batch, amp, counts)
+    check_launches(launches, 'boundary', amp)
 
 
 @pytest.mark.parametrize('amp', ['off', 'bf16'])
@@ -280,10 +302,26 @@ def test_the_walk_waits_only_for_its_result(gpu):
         samples.append({'picture': picture, 'cam': cam, 'size': (90, 85)})
     for group in (samples[:1], samples):
         gpu.forget()
-        walked = walk(net, group, GPU, beta=8, logt=6)
+        walked = find_refiner('psa').walk(net, group, GPU, Namespace(beta=8, logt=6))
         assert [scores.shape for scores in walked] == [(3, 90, 85), (2, 90, 85)][: len(group)]
         assert len(gpu.waits) == len(group)
-        assert all('to cpu: aff_infer.py' in wait for wait in gpu.waits)
+        assert all('to cpu: network/refiners/psa.py' in wait for wait in gpu.waits)
+
+
+def test_the_boundary_walk_waits_only_for_its_result(gpu):
+    net = on_gpu(resnet38_boundary.Net(WIDTH))
+    samples = []
+    for channels in (2, 1):
+        [picture] = pictures_of((90, 85))
+        cam = torch.empty(channels, 23, 22)
+        samples.append({'picture': picture, 'cam': cam, 'size': (90, 85)})
+    args = Namespace(beta=10, logt=8, bg_score=0.25)
+    for group in (samples[:1], samples):
+        gpu.forget()
+        walked = find_refiner('irn').walk(net, group, GPU, args)
+        assert [scores.shape for scores in walked] == [(3, 90, 85), (2, 90, 85)][: len(group)]
+        assert len(gpu.waits) == len(group)
+        assert all('to cpu: network/refiners/irn.py' in wait for wait in gpu.waits)
 
 
 def test_logits_of_deeplab_wait_for_nothing(gpu):

@@ -8,11 +8,14 @@ import os
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch.utils.data import Dataset
 
 from tool.files.maps import read_cam, read_maps
-from tool.files.pictures import read_image
+from tool.files.pictures import read_image, read_mask
 from tool.method.affinity import FEATURE_STRIDE, affinity_label
+from tool.method.boundary import BOUNDARY_STRIDE
+from tool.method.class_set import IGNORE
 from tool.train.random_numbers import sample_rng
 from voc12.layout import class_set, image_path
 from voc12.normalisation import IMAGENET, Normalisation
@@ -29,6 +32,7 @@ def mean_pool(maps: np.ndarray, stride: int = FEATURE_STRIDE) -> np.ndarray:
 
     Args:
         maps: [C, H, W]; H and W are multiples of the stride.
+        stride: side of a cell.
     Returns:
         [C, H/stride, W/stride].
     """
@@ -90,7 +94,8 @@ class AffinityTrainSet(Dataset):
         size = pixels.shape[:2]
         la = read_maps(os.path.join(self.la_dir, name + '.npy'), self.classes, size)
         ha = read_maps(os.path.join(self.ha_dir, name + '.npy'), self.classes, size)
-        window = crop_window(*size, self.crop_size, rng)
+        height, width = size
+        window = crop_window(height, width, self.crop_size, rng)
         mirrored = rng.random() < 0.5
 
         def crop(array: np.ndarray) -> np.ndarray:
@@ -113,17 +118,82 @@ class AffinityTrainSet(Dataset):
         return {'image': image, 'label': torch.from_numpy(label)}
 
 
-class WalkSet(Dataset):
-    """Whole pictures with their CAMs at feature size, for the random walk (docs/method.md §7).
+SCALES = (0.5, 1.5)  # limits of the random scale of a crop of `BoundaryTrainSet`
 
-    CAMs are padded with zeros on the right and below to a multiple of 8 pixels. So is the picture,
-    once it is normalised (see `padded`).
+
+class BoundaryTrainSet(Dataset):
+    """Training crops of IRN's boundary head (docs/method.md §10.13).
+
+    The picture is scaled by a random factor in 0.5…1.5 (bicubic; its label map to the nearest
+    pixel), mirrored half the time, cropped and normalised. A sample is indexed by (epoch, index).
+    Together with the seed they decide every random choice.
+
+    Args:
+        voc12_root: the VOC2012 folder.
+        names: names of the pictures.
+        label_dir: folder of the label maps <name>.png that aff_prepare.py --irn writes.
+        crop_size: side of the crops in pixels, a multiple of 4.
+        seed: seed of the random choices.
+        normalisation: (mean, std) of the network's inputs.
+    """
+
+    def __init__(
+        self,
+        voc12_root: str,
+        names: list[str],
+        label_dir: str,
+        crop_size: int,
+        seed: int,
+        normalisation: Normalisation = IMAGENET,
+    ):
+        self.root = voc12_root
+        self.names = names
+        self.label_dir = label_dir
+        self.crop_size = crop_size
+        self.seed = seed
+        self.normalisation = normalisation
+        self.classes = class_set(voc12_root)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """'image' [3, crop, crop] and 'label' uint8 [crop/4, crop/4], 255 where it is unsure."""
+        epoch, index = key
+        rng = sample_rng(self.seed, epoch, index)
+        name = self.names[index]
+        picture = read_image(image_path(self.root, name))
+        label_map = read_mask(os.path.join(self.label_dir, name + '.png'), self.classes)
+        scale = rng.uniform(*SCALES)
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        pixels = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
+        labels = np.asarray(Image.fromarray(label_map).resize(size, Image.Resampling.NEAREST))
+        if rng.random() < 0.5:
+            pixels = pixels[:, ::-1]
+            labels = labels[:, ::-1]
+        height, width = labels.shape
+        window = crop_window(height, width, self.crop_size, rng)
+        image = normalised_crop(pixels, self.crop_size, window, self.normalisation)
+        labels = cut(labels, self.crop_size, window, IGNORE)
+        # the pixel nearest to the middle of a cell, as Pillow takes it: the lower right of the four
+        middle = BOUNDARY_STRIDE // 2
+        label = labels[middle::BOUNDARY_STRIDE, middle::BOUNDARY_STRIDE]
+        return {'image': image, 'label': torch.from_numpy(label.copy())}
+
+
+class WalkSet(Dataset):
+    """Whole pictures with their CAMs at the size of a random walk (docs/method.md §7, §10.13).
+
+    CAMs are padded with zeros on the right and below to a multiple of the stride. So is the
+    picture, once it is normalised (see `padded`).
 
     Args:
         voc12_root: the VOC2012 folder.
         names: names of the pictures.
         cam_dir: folder of the CAMs <name>.npy.
-        bg_score: score of the background in every pixel of the picture.
+        bg_score: score of the background in every pixel of the picture; None: the background has no
+            map in the walk.
+        stride: picture pixels per cell of the walk.
     """
 
     def __init__(
@@ -131,12 +201,14 @@ class WalkSet(Dataset):
         voc12_root: str,
         names: list[str],
         cam_dir: str,
-        bg_score: float,
+        bg_score: float | None,
+        stride: int = FEATURE_STRIDE,
     ):
         self.root = voc12_root
         self.names = names
         self.cam_dir = cam_dir
         self.bg_score = bg_score
+        self.stride = stride
         self.classes = class_set(voc12_root)
 
     def __len__(self) -> int:
@@ -147,22 +219,26 @@ class WalkSet(Dataset):
 
         Returns:
             'name'; 'size', (H, W); 'labels', the n class ids, the background's 0 first; 'picture',
-            uint8 [H, W, 3]; and 'cam', float32 [n, h, w] with h = ceil(H/8) and w = ceil(W/8).
+            uint8 [H, W, 3]; and 'cam', float32 [n, h, w], or [n − 1, h, w] without a map of the
+            background, with h = ceil(H/stride) and w = ceil(W/stride).
         """
         name = self.names[index]
         picture = np.array(read_image(image_path(self.root, name)))
         height, width = picture.shape[:2]
         cam = read_cam(os.path.join(self.cam_dir, name + '.npy'), self.classes, (height, width))
         foreground = sorted(cam)
-        background_map = np.full((height, width), self.bg_score, np.float32)
-        maps = np.stack([background_map, *[cam[index] for index in foreground]])
-        pad_rows = (0, -height % FEATURE_STRIDE)
-        pad_columns = (0, -width % FEATURE_STRIDE)
+        every_map = [cam[index] for index in foreground]
+        if self.bg_score is not None:
+            background_map = np.full((height, width), self.bg_score, np.float32)
+            every_map.insert(0, background_map)
+        maps = np.array(every_map, np.float32).reshape(-1, height, width)
+        pad_rows = (0, -height % self.stride)
+        pad_columns = (0, -width % self.stride)
         padded_maps = np.pad(maps, ((0, 0), pad_rows, pad_columns))
         return {
             'name': name,
             'size': (height, width),
             'labels': [0] + [index + 1 for index in foreground],
             'picture': torch.from_numpy(picture),
-            'cam': torch.from_numpy(mean_pool(padded_maps)),
+            'cam': torch.from_numpy(mean_pool(padded_maps, self.stride)),
         }

@@ -11,11 +11,11 @@ from tool.files.atomic import need_folder
 from tool.files.class_sets import read_class_set
 from tool.files.lists import ENDINGS, picture_name
 from tool.files.maps import maps_size
-from tool.files.pictures import check_size, image_size
+from tool.files.pictures import check_size, image_size, mask_size
 from tool.files.places import Place
 from tool.files.reading import read_json
 from tool.files.records import Inputs
-from tool.method.class_set import ClassSet
+from tool.method.class_set import MASK_COLOURS, ClassSet
 from tool.run.errors import UserError
 from tool.run.progress import progress
 from tool.run.shard import is_first
@@ -201,6 +201,27 @@ def check_maps(folder: str, root: str, names: list[str], fix: str) -> Counter[st
         if size is not None:
             check_size(path, size, picture_size, what='maps are', fix=fix)
     return layouts
+
+
+def check_masks(
+    folder: str, root: str, names: list[str], fix: str, colours: str = MASK_COLOURS[0]
+) -> None:
+    """Check that every picture has a mask of its size; only headers are read.
+
+    Args:
+        folder: folder of the masks <name>.png.
+        root: data folder of the pictures.
+        names: names of the pictures.
+        fix: how to get the masks, for the error message.
+        colours: one of MASK_COLOURS.
+    Raises:
+        UserError: a file is missing, is no mask, or has another size than its picture.
+    """
+    for name in progress(names, desc=f'checking {folder}', unit='file', quiet=not is_first()):
+        path = os.path.join(folder, name + '.png')
+        size = mask_size(path, fix, colours)
+        picture_size = image_size(image_path(root, name))
+        check_size(path, size, picture_size, what='the mask is')
 
 
 def check_files(folder: str, names: list[str], extension: str, fix: str) -> None:

@@ -70,6 +70,8 @@ def test_walk_equals_the_dense_power_also_on_small_maps(size):
     affinity = plain.boundary_affinity(boundary, 5)
     expected = plain.dense_walk(cam * (1 - boundary), affinity, 2, 4)
     np.testing.assert_allclose(walked, expected, rtol=1e-4, atol=1e-5)
+    in_steps = plain.dense_steps(cam * (1 - boundary), affinity, 2, 16)
+    np.testing.assert_allclose(in_steps, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('size, radius', [((21, 23), 10), ((12, 13), 5), ((9, 30), 4), ((2, 8), 1)])

@@ -276,9 +276,9 @@ def test_train_writes_a_checkpoint_and_logs_every_term(trained):
 
 
 def test_train_continues_to_the_same_weights(data, maps, trained, tmp_path, run, monkeypatch):
-    import aff_train
+    from network.refiners import psa
 
-    real, calls = aff_train.affinity_loss, []
+    real, calls = psa.affinity_loss, []
 
     def broken(*arguments):
         calls.append(1)
@@ -286,7 +286,7 @@ def test_train_continues_to_the_same_weights(data, maps, trained, tmp_path, run,
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(aff_train, 'affinity_loss', broken)
+    monkeypatch.setattr(psa, 'affinity_loss', broken)
     flags = train_flags(data, maps, tmp_path / 'aff', '--save_every', 3)
     assert run('aff_train', *flags)[0] == 130
     assert [name for name in files(tmp_path) if name.endswith('.pth')] == ['aff.state-3.pth']

@@ -94,7 +94,7 @@ def test_a_batch_makes_the_files_of_its_pictures(
             return [images]
 
         monkeypatch.setattr(views, 'passes', watch)
-        monkeypatch.setattr('aff_infer.passes', watch)
+        monkeypatch.setattr('network.refiners.psa.passes', watch)
         monkeypatch.setattr('utils.testing.passes', watch)
         flags = flags_of(command, data, weights, tmp_path / folder)
         code, out, err = run(command, *flags, '--batch_size', batch)

@@ -1,6 +1,7 @@
 """Real processes: 2 × batch 4 equal 1 × batch 8 in losses and gradients; the scripts run, stop and
 fail as one."""
 
+import functools
 import json
 import os
 import signal
@@ -13,9 +14,10 @@ from torch import nn
 import aff_train
 from launch import agent, context, end, environment, train
 from mini import make_voc
-from network import resnet38_aff
+from network import resnet38_aff, resnet38_boundary
 from network.baselines import BASELINES
 from network.baselines.baseline import Baseline, LossOptions
+from network.refiners import find_refiner
 from network.weights import find_net
 from process_ids import wait_until
 from recipe import fill, normal, uniform
@@ -87,6 +89,27 @@ def affinity_case():
     )
 
 
+def boundary_case():
+    """The same for IRN's boundary head."""
+    refiner = find_refiner('irn')
+    net = fill(resnet38_boundary.Net(WIDTH))
+    label = (uniform('label', 8, 24, 24) * 3).to(torch.uint8)
+    label[:3, 2:] = 255
+    label[4:] //= 2
+    return (
+        net,
+        lambda batch, step: refiner.losses(net(batch['image']), batch),
+        {'image': normal('image', 8, 3, 96, 96), 'label': label},
+    )
+
+
+REFINED = {'affinity': affinity_case, 'boundary': boundary_case}
+COUNTS = {
+    'affinity': functools.partial(aff_train.mean_counts, find_refiner('psa')),
+    'boundary': functools.partial(aff_train.mean_counts, find_refiner('irn')),
+}
+
+
 def one_step(case, accumulate=1, whole=None):
     """(loss terms, gradients) of one step on this process's part of the batch."""
     net, losses, batch = case
@@ -115,7 +138,8 @@ def all_cases() -> dict:
         for case in CASES
     }
     made |= {
-        f'affinity in {parts}': one_step(affinity_case(), parts, aff_train.mean_counts)
+        f'{name} in {parts}': one_step(case(), parts, COUNTS[name])
+        for name, case in REFINED.items()
         for parts in (1, 2)
     }
     return made
@@ -149,7 +173,7 @@ def halves(tmp_path_factory):
 @pytest.mark.parametrize(
     'case',
     [f'{name}, {case}' for name in BASELINES for case in CASES]
-    + [f'affinity in {parts}' for parts in (1, 2)],
+    + [f'{name} in {parts}' for name in REFINED for parts in (1, 2)],
 )
 def test_two_processes_of_4_equal_one_of_8(halves, case):
     (terms, gradients), (terms2, gradients2) = (half[case] for half in halves)

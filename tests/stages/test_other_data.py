@@ -14,6 +14,7 @@ import aff_train
 import contrast_train
 from mini import make_voc
 from network.baselines import BASELINES
+from network.refiners import find_refiner
 from segmentation_toy import config_of
 from tool.files.npy import read_npy, write_npy
 from tool.files.pictures import write_mask
@@ -55,7 +56,17 @@ def of_affinity(root):
         la_crf_dir=str(root / 'la'),
         ha_crf_dir=str(root / 'ha'),
     )
-    return record(aff_train.read_inputs(args)[2])
+    return record(aff_train.read_inputs(args, find_refiner('psa'), VOC)[1])
+
+
+def of_boundary(root):
+    """The ground truth stands for the label maps: it is of no stage, so it is taken as it is."""
+    args = Namespace(
+        train_list=str(root / 'list.txt'),
+        voc12_root=str(root),
+        label_dir=str(root / 'SegmentationClass'),
+    )
+    return record(aff_train.read_inputs(args, find_refiner('irn'), VOC)[1])
 
 
 def config(root, **changes):
@@ -75,7 +86,12 @@ def of_segmentation(root):
     return record(training.learned_from(config(root), training.read_inputs(config(root))))
 
 
-READERS = {'contrast': of_contrast, 'affinity': of_affinity, 'segmentation': of_segmentation}
+READERS = {
+    'contrast': of_contrast,
+    'affinity': of_affinity,
+    'boundary': of_boundary,
+    'segmentation': of_segmentation,
+}
 FIRST = '2007_000000'
 
 
@@ -128,6 +144,9 @@ def exchanged_maps(root):
         ('affinity', other_picture, ['pictures']),
         ('affinity', exchanged_maps, ['low-α maps', 'high-α maps']),
         ('affinity', other_labels, []),
+        ('boundary', shorter_list, ['list', 'pictures', 'label maps']),
+        ('boundary', other_picture, ['pictures']),
+        ('boundary', other_mask, ['label maps']),
         ('segmentation', shorter_list, ['list', 'pictures', 'pseudo masks']),
         ('segmentation', other_picture, ['pictures']),
         ('segmentation', other_mask, ['pseudo masks']),

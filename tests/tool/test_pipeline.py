@@ -380,7 +380,8 @@ def test_ladder_of_the_toy(toy):
 
 
 @pytest.mark.slow
-def test_smoke(tmp_path, monkeypatch):
+@pytest.mark.parametrize('refiner', ['psa', 'irn'])
+def test_smoke(tmp_path, monkeypatch, refiner):
     """Generated pictures through all stages: a ladder with every row, and nothing to do the second
     time."""
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
@@ -390,6 +391,8 @@ def test_smoke(tmp_path, monkeypatch):
         'tool.pipeline',
         '--preset',
         'smoke',
+        '--set',
+        f'preset.refiner={refiner}',
         '--work_dir',
         str(tmp_path),
         '--device',

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from tool.files.npy import write_npy
+from tool.files.pictures import write_mask
 from tool.run.errors import UserError
-from voc12.aff_data import AffinityTrainSet, WalkSet, mean_pool, padded
+from voc12.aff_data import AffinityTrainSet, BoundaryTrainSet, WalkSet, mean_pool, padded
 from voc12.normalisation import MEAN, STD
 
 SIZE = 48, 72  # height, width
@@ -135,3 +136,66 @@ def test_maps_of_another_size_are_refused(folder):
         train_set(folder, la='other')[0, 0]
     with pytest.raises(UserError, match='other/a.npy: maps are 71x48'):
         WalkSet(str(folder), ['a'], str(folder / 'other'), 0.27)[0]
+
+
+# ---------------------------------------------------------------- of IRN's boundary head
+
+
+def boundary_set(folder, crop, seed=0):
+    """The picture of `folder` with its label map: 5 on the black left, 0 on the right, and 255 in a
+    strip between them."""
+    label = np.zeros(SIZE, np.uint8)
+    label[:, :40] = 5
+    label[:, 36:44] = 255
+    write_mask(str(folder / 'label' / 'a.png'), label)
+    return BoundaryTrainSet(str(folder), ['a'], str(folder / 'label'), crop, seed)
+
+
+@pytest.mark.parametrize('crop', [32, 128])
+def test_label_maps_travel_with_the_picture(folder, crop):
+    train_set = boundary_set(folder, crop)
+    classes_left = 0
+    both = 0
+    for epoch in range(40):
+        sample = train_set[epoch, 0]
+        image = sample['image']
+        label = sample['label']
+        assert image.shape == (3, crop, crop)
+        assert label.shape == (crop // 4, crop // 4) and label.dtype == torch.uint8
+        std = torch.tensor(STD)[:, None, None]
+        mean = torch.tensor(MEAN)[:, None, None]
+        brightness = (image * std + mean).mean(0)[2::4, 2::4]
+        inside = (image != 0).any(0)[2::4, 2::4]
+        assert (label[~inside] == 255).all()
+        assert (brightness[label == 5] < 0.1).all()
+        assert (brightness[inside & (label == 0)] > 0.9).all()
+        if (label == 5).any() and (label == 0).any():
+            both += 1
+            first_class = (label == 5).any(0).nonzero().min()
+            first_background = (label == 0).any(0).nonzero().min()
+            classes_left += int(first_class < first_background)
+    assert 0.25 * both < classes_left < 0.75 * both  # half of them are mirrored
+
+
+def test_crops_of_the_boundary_head_are_scaled_at_random(folder):
+    train_set = boundary_set(folder, 128)
+    areas = []
+    for epoch in range(60):
+        inside = (train_set[epoch, 0]['image'] != 0).any(0)
+        areas.append(float(inside.float().mean()) * 128**2)
+    sides = np.sqrt(np.array(areas) / (SIZE[0] * SIZE[1]))
+    assert 0.48 < sides.min() < 0.65 and 1.35 < sides.max() < 1.52
+    assert torch.equal(train_set[7, 0]['image'], boundary_set(folder, 128)[7, 0]['image'])
+    assert not torch.equal(train_set[7, 0]['image'], boundary_set(folder, 128, 1)[7, 0]['image'])
+
+
+def test_walk_set_of_stride_4_has_no_map_of_the_background(folder):
+    cam = np.zeros(SIZE, np.float32)
+    cam[:, :40] = 0.5
+    write_npy(str(folder / 'cam' / 'a.npy'), {4: cam})
+    sample = WalkSet(str(folder), ['a'], str(folder / 'cam'), None, stride=4)[0]
+    assert sample['labels'] == [0, 5] and sample['cam'].shape == (1, 12, 18)
+    assert (sample['cam'][0, :, :10] == 0.5).all() and (sample['cam'][0, :, 10:] == 0).all()
+    write_npy(str(folder / 'cam' / 'a.npy'), {})
+    sample = WalkSet(str(folder), ['a'], str(folder / 'cam'), None, stride=4)[0]
+    assert sample['labels'] == [0] and sample['cam'].shape == (0, 12, 18)

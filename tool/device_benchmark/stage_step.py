@@ -9,17 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from network import resnet38_aff
+from network import resnet38_aff, resnet38_boundary
 from network.baselines import BASELINES
 from network.baselines.baseline import LossOptions
 from network.device import to_device
+from network.refiners import find_refiner
 from network.weights import find_net
-from tool.method.affinity import FEATURE_STRIDE, affinity_loss, pair_labels
 from tool.train.optimiser import make_optimizer, param_groups
 from tool.train.precision import fast_forward, grad_scaler
 from voc12.classes import NUM_CLASSES, NUM_FOREGROUND
 
-STAGES = ('seam', 'eps', 'affinity', 'deeplab')
+STAGES = ('seam', 'eps', 'affinity', 'boundary', 'deeplab')
+# The stages in which a refiner's network is trained: {stage: name of the refiner}.
+REFINED = {'affinity': 'psa', 'boundary': 'irn'}
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def _make_net(stage: str, width: float) -> Any:
         return find_net(BASELINES[stage].network)(width)
     if stage == 'affinity':
         return resnet38_aff.Net(width)
+    if stage == 'boundary':
+        return resnet38_boundary.Net(width)
     # segmentation/lib is no package but a folder of them
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'segmentation' / 'lib'))
     from net import generate_net
@@ -123,10 +127,12 @@ def _batch(stage: str, setting: Setting) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     size = (setting.batch, setting.crop, setting.crop)
     batch = {'image': torch.randn(size[0], 3, *size[1:], generator=generator)}
-    if stage == 'affinity':
-        cells = -(-setting.crop // FEATURE_STRIDE)
+    if stage in REFINED:
+        refiner = find_refiner(REFINED[stage])
+        cells = -(-setting.crop // refiner.stride)
         label = torch.randint(0, 3, (setting.batch, cells, cells), generator=generator)
         batch['label'] = label.to(torch.uint8)
+        batch['counts'] = refiner.pair_counts(batch['label'])
     elif stage == 'deeplab':
         batch['mask'] = torch.randint(0, NUM_CLASSES, size, generator=generator)
     else:
@@ -144,12 +150,13 @@ def _losses(
     stage: str, forward: Callable, setting: Setting, random_choices: bool
 ) -> Callable[[dict, int], dict[str, torch.Tensor]]:
     """losses(batch, number of the step) of a stage."""
-    if stage == 'affinity':
+    if stage in REFINED:
+        refiner = find_refiner(REFINED[stage])
 
-        def affinity(batch: dict, number: int) -> dict[str, torch.Tensor]:
-            return affinity_loss(forward(batch['image']), *pair_labels(batch['label']))
+        def refined(batch: dict, number: int) -> dict[str, torch.Tensor]:
+            return refiner.losses(forward(batch['image']), batch)
 
-        return affinity
+        return refined
     if stage == 'deeplab':
 
         def deeplab(batch: dict, number: int) -> dict[str, torch.Tensor]:

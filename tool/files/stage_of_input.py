@@ -24,6 +24,7 @@ class Kind:
 
 CAMS = Kind('CAMs (contrast_infer.py --out_cam)', ('contrast_infer',))
 AFFINITY_MAPS = Kind('maps of one α (aff_prepare.py --out_crf)', ('aff_prepare',))
+BOUNDARY_LABELS = Kind('label maps (aff_prepare.py --irn)', ('aff_prepare --irn',))
 PROBABILITIES = Kind(
     'maps of background and classes (aff_prepare.py --out_crf, aff_infer.py --out_rw_prob)',
     ('aff_prepare', 'aff_infer'),

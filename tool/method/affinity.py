@@ -147,7 +147,7 @@ def affinity_loss(
     negative: torch.Tensor,
     counts: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Cross-entropy of the pair affinities a (docs/method.md §4; of class boundaries §10.12).
+    """Cross-entropy of the pair affinities a (docs/method.md §4; of class boundaries §10.13).
 
     bg  = Σ −log(a + 1e-5) / (n + 1e-5) over the n background pairs, fg likewise over equal
     foreground pairs, neg = Σ −log(1 + 1e-5 − a) / (n + 1e-5) over negative pairs;

@@ -1,6 +1,6 @@
 """IRN's class boundaries: the affinities that they give, and the random walk that they stop.
 
-docs/method.md §10.12; Ahn, Cho, Kwak: "Weakly Supervised Learning of Instance Segmentation with
+docs/method.md §10.13; Ahn, Cho, Kwak: "Weakly Supervised Learning of Instance Segmentation with
 Inter-pixel Relations" (CVPR 2019). The pairs of pixels are those of AffinityNet
 (`tool.method.affinity`), on a finer map.
 """
@@ -84,10 +84,10 @@ class PathMaximum(torch.autograd.Function):
 def boundary_affinity(boundary: torch.Tensor, radius: int) -> torch.Tensor:
     """Affinities of all pairs of a boundary map: 1 minus the highest boundary between the two.
 
-        a_{u,u'} = 1 − max over the path from u to u' of b
+        a_{u,u'} = 1 − max over the path from u to u' of B
 
     Args:
-        boundary: b, in [0, 1], [N, h, w].
+        boundary: B, in [0, 1], [N, h, w].
         radius: pairs reach less than this many cells; less on small maps, see `pair_radius`.
     Returns:
         a, [N, offsets, pixels], in the order of `tool.method.affinity`.
@@ -104,14 +104,14 @@ def boundary_walk(
     logt: int = 8,
     radius: int = RADIUS,
 ) -> torch.Tensor:
-    """The random walk of `tool.method.random_walk` from cam · (1 − b), over the affinities of b.
+    """The random walk of `tool.method.random_walk` from cam · (1 − B), over the affinities of B.
 
     Unlike in AffinityNet's walk, every cell has all its pairs: outside the map the boundary is 1,
     so a pair that leaves the map has the affinity 0.
 
     Args:
         cam: scores [C, h, w].
-        boundary: b, in [0, 1], [h, w].
+        boundary: B, in [0, 1], [h, w].
         beta: exponent of the affinities.
         logt: the walk takes 2^logt steps.
         radius: pairs reach less than this many cells.

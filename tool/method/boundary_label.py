@@ -1,4 +1,4 @@
-"""The label map that IRN's boundary head learns from (docs/method.md §10.12).
+"""The label map that IRN's boundary head learns from (docs/method.md §10.13).
 
 This module does not import torch, so that the worker processes of aff_prepare.py start quickly.
 """

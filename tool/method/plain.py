@@ -346,8 +346,18 @@ def dense_walk(cam: torch.Tensor, affinity: torch.Tensor, beta: float, logt: int
     return (cam.flatten(1) @ step).view(cam.shape)
 
 
+def dense_steps(cam: torch.Tensor, affinity: torch.Tensor, beta: float, steps: int) -> torch.Tensor:
+    """The same walk, cam · T^steps, in so many products of the scores and the dense T."""
+    step = affinity**beta
+    step = step / step.sum(0, keepdim=True)
+    scores = cam.flatten(1)
+    for _ in range(steps):
+        scores = scores @ step
+    return scores.view(cam.shape)
+
+
 def boundary_affinity(boundary: torch.Tensor, radius: int) -> torch.Tensor:
-    """Affinities of a boundary map [h, w] (§10.12), [h·w, h·w]: 1 on the diagonal.
+    """Affinities of a boundary map [h, w] (§10.13), [h·w, h·w]: 1 on the diagonal.
 
     Every pixel is paired with all pixels of the map that are less than `radius` away.
     """
@@ -355,15 +365,17 @@ def boundary_affinity(boundary: torch.Tensor, radius: int) -> torch.Tensor:
     values = boundary.tolist()
     affinity = torch.eye(height * width)
     for first in range(height * width):
-        for second in range(first):
-            row1, column1 = divmod(first, width)
-            row2, column2 = divmod(second, width)
-            if (row1 - row2) ** 2 + (column1 - column2) ** 2 >= radius**2:
-                continue
-            highest = 0.0
-            for row, column in pixels_between(row1, column1, row2, column2):
-                highest = max(highest, values[row][column])
-            affinity[first, second] = affinity[second, first] = 1 - highest
+        row1, column1 = divmod(first, width)
+        for row2 in range(row1, min(row1 + radius, height)):
+            for column2 in range(width):
+                second = row2 * width + column2
+                is_near = (row1 - row2) ** 2 + (column1 - column2) ** 2 < radius**2
+                if second <= first or not is_near:
+                    continue
+                highest = 0.0
+                for row, column in pixels_between(row1, column1, row2, column2):
+                    highest = max(highest, values[row][column])
+                affinity[first, second] = affinity[second, first] = 1 - highest
     return affinity
 
 

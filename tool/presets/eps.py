@@ -12,7 +12,8 @@ can be downloaded (docs/data.md). What is not changed here is as in the preset s
 
 from tool.presets import seam
 from tool.presets.folders import with_folders
-from tool.presets.stages import BY_MASKS, Preset, RunSettings, Stage, Stages
+from tool.presets.stages import BY_MASKS, IRN, Preset, RunSettings, Stage, Stages
+from tool.run.errors import UserError
 
 EXPERIMENT = 'segmentation/experiment/EPS_deeplabv2_resnet101'
 
@@ -39,6 +40,11 @@ def change_to_eps(stages: Stages, run: RunSettings, saliency: str) -> None:
         saliency: folder of the saliency maps.
     """
     work = run.work
+    if run.refiner == IRN:
+        raise UserError(
+            f'preset.refiner={IRN}: the pseudo masks of EPS are its maps after the CRF, without a '
+            'refiner; leave it out'
+        )
     stages.set_flags('train', baseline='eps', saliency_root=saliency)
     # These are SEAM's alone: EPS compares its maps at feature size and its seeds need no PCM.
     stages.set_flags('train', loss_size=None)

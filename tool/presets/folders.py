@@ -4,7 +4,7 @@ import os
 
 from tool.files.lists import read_list
 from tool.files.manifest import missing
-from tool.presets.stages import BY_LABELS, BY_MASKS, ROOT, RunSettings
+from tool.presets.stages import BY_LABELS, BY_MASKS, PSA, REFINERS, ROOT, RunSettings
 from tool.run.errors import UserError
 
 # The folder of the lists in a data folder that voc12.from_folder or voc12.from_coco has made, and
@@ -43,15 +43,19 @@ def with_folders(run: RunSettings) -> RunSettings:
     on the pictures of `score_list`, or else on all that got masks.
 
     Raises:
-        UserError: the choices are to be made by ground-truth masks, and there are not enough.
+        UserError: the choices are to be made by ground-truth masks, and there are not enough; or
+            there is no such refiner.
     """
     run = with_lists(run)
     run = run.defaults(
+        refiner=PSA,
         experiment='segmentation/experiment/SEAM_deeplabv1_resnet38',
         mask_list=f'{run.lists}/{TRAIN_LIST}',
         score_list=f'{run.lists}/train.txt',
         gt=f'{run.voc}/SegmentationClass',
     )
+    if run.refiner not in REFINERS:
+        raise UserError(f'preset.refiner={run.refiner}: give one of {", ".join(REFINERS)}')
     run = run.defaults(val_list=tested_list(run))
     lack = '' if run.makes_lists else lacking_truth(run)
     run = run.defaults(has_truth=not lack)

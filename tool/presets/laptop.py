@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tool.presets import quickstart
 from tool.presets.folders import with_folders, with_lists
-from tool.presets.stages import ROOT, Preset, RunSettings
+from tool.presets.stages import IRN, ROOT, Preset, RunSettings
 
 # The classes of that folder that have enough pictures.
 CORE = ['background', 'cat', 'cow', 'dog', 'horse', 'sheep', 'person']
@@ -87,7 +87,12 @@ def preset(run: RunSettings) -> Preset:
         max_steps=120,
         amp='auto',
     )
-    stages.set_flags('walk', logt=3)
+    if run.refiner == IRN:
+        # The published rate and number of epochs, 3. Momentum makes up for the few steps.
+        stages.set_flags('aff_train', crop_size=256, lr=None, lr_new_factor=None, max_steps=164)
+        stages.set_flags('walk', logt=None)
+    else:
+        stages.set_flags('walk', logt=3)
 
     stages.set_config(
         'deeplab_train',

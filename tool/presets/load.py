@@ -31,7 +31,16 @@ NAMES = (
     'reproduce',
 )
 # The settings of a run that `--set preset.NAME=VALUE` gives.
-RUN_OPTIONS = ('core', 'experiment', 'gt', 'lists', 'mask_list', 'score_list', 'val_list')
+RUN_OPTIONS = (
+    'core',
+    'experiment',
+    'gt',
+    'lists',
+    'mask_list',
+    'refiner',
+    'score_list',
+    'val_list',
+)
 # The fields of a stage that `--set STAGE.NAME=VALUE` changes; all other names are flags.
 FIELDS = ('script', 'makes', 'row', 'masks', 'processes', 'like')
 

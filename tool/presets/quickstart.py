@@ -8,7 +8,7 @@ changed here is as in the preset seam.
 """
 
 from tool.presets import seam
-from tool.presets.stages import BEST_THRESHOLD, Preset, RunSettings, Stage, Stages
+from tool.presets.stages import BEST_THRESHOLD, IRN, Preset, RunSettings, Stage, Stages
 
 NEXT_STEPS = (
     'your own pictures: python -m voc12.from_folder --images photos --labels labels.csv --out data',
@@ -95,7 +95,6 @@ def small_training(run: RunSettings) -> Stages:
     stages.set_flags('infer', scales=[0.75, 1], channels_last=True)
     stages.set_fields('infer', processes=2)
 
-    stages.set_flags('aff_prepare', dtype='float16')
     stages.set_flags(
         'aff_train',
         weights=f'{work}/train.pth',
@@ -109,11 +108,15 @@ def small_training(run: RunSettings) -> Stages:
         channels_last=True,
     )
     stages.set_fields('aff_train', processes=2)
-    stages.set_flags(
-        'walk',
-        logt=4,  # 16 steps of the walk: maps are 22 × 22 cells
-        bg_score=BEST_THRESHOLD,
-    )
+    if run.refiner == IRN:
+        stages.set_flags('walk', logt=6)  # 64 steps of the walk: maps are 44 × 44 cells
+    else:
+        stages.set_flags('aff_prepare', dtype='float16')
+        stages.set_flags(
+            'walk',
+            logt=4,  # 16 steps of the walk: maps are 22 × 22 cells
+            bg_score=BEST_THRESHOLD,
+        )
 
     stages.set_config(
         'deeplab_train',

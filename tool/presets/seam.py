@@ -7,6 +7,7 @@ A flag that is not given here has the published value, which is the default of i
 """
 
 from tool.presets.folders import with_folders
+from tool.presets.refiners import learning_stages
 from tool.presets.stages import (
     BEST_MASKS,
     BEST_THRESHOLD,
@@ -136,34 +137,8 @@ def preset(
 
     agree_crf = agreement_stage('agree_crf', score_crf, run)
 
-    aff_prepare = Stage(
-        'aff_prepare',
-        script='aff_prepare.py',
-        flags=dict(
-            infer_list=run.mask_list,
-            voc12_root=run.voc,
-            cam_dir=f'{work}/cam',
-            out_crf=f'{work}/aff_crf',
-            alpha=[4, 24],
-        ),
-        makes=['aff_crf'],
-    )
-
-    aff_train = Stage(
-        'aff_train',
-        script='aff_train.py',
-        flags=dict(
-            weights=imagenet,
-            train_list=run.mask_list,
-            voc12_root=run.voc,
-            la_crf_dir=f'{work}/aff_crf/4.00',
-            ha_crf_dir=f'{work}/aff_crf/24.00',
-            session_name=f'{work}/aff',
-            seed=run.seed,
-            device=run.device,
-        ),
-        makes=['aff.*'],
-    )
+    # AffinityNet or IRN's boundary head learns from the seeds.
+    refiner_prepare, refiner_train = learning_stages(run, imagenet)
 
     walk = Stage(
         'walk',
@@ -322,8 +297,8 @@ def preset(
             agree_seeds,
             score_crf,
             agree_crf,
-            aff_prepare,
-            aff_train,
+            refiner_prepare,
+            refiner_train,
             walk,
             score_walk,
             agree_walk,

@@ -45,6 +45,11 @@ BY_LABELS = 'labels'  # image labels and pictures alone
 BY_MASKS = 'masks'  # ground-truth masks
 CHOICES = (BY_LABELS, BY_MASKS)
 
+# What turns seeds into pseudo masks: AffinityNet, or IRN's class boundaries.
+PSA = 'psa'
+IRN = 'irn'
+REFINERS = (PSA, IRN)
+
 Word = str | int | float | FromScores
 Value = Word | bool | None | Sequence[Word]
 
@@ -72,6 +77,7 @@ class RunSettings:
         choose: one of CHOICES, what the best threshold and the best masks are chosen by.
         core: classes that the ladder of scores shows an extra mean over.
         experiment: folder of the scripts that train and test DeepLab.
+        refiner: one of REFINERS, what turns seeds into pseudo masks.
     """
 
     work: str
@@ -89,6 +95,7 @@ class RunSettings:
     choose: str | None = None
     core: Sequence[str] | None = None
     experiment: str | None = None
+    refiner: str | None = None
 
     def defaults(self, **values: Any) -> 'RunSettings':
         """These settings, with the given values where nothing was asked for."""

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -85,7 +86,7 @@ def make_optimizer(
     return torch.optim.SGD(groups, lr=lr, momentum=momentum)
 
 
-def chosen_optimizer(net: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
+def chosen_optimizer(net: Any, args: argparse.Namespace) -> torch.optim.Optimizer:
     """The optimiser that a command line asks for.
 
     Args:

@@ -29,6 +29,8 @@ _NO_DECISION = (
     'saliency_root',
     'la_crf_dir',
     'ha_crf_dir',
+    'label_dir',
+    'refiner',  # Refiner.settings has it
     'session_name',
     'num_workers',
     'device',

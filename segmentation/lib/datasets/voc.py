@@ -8,18 +8,16 @@ import torch
 from torch.utils.data import Dataset
 
 from tool.files.atomic import need_folder
-from tool.files.pictures import check_size, image_size, mask_size, read_image, read_mask
+from tool.files.pictures import read_image, read_mask
 from tool.files.shown_classes import need_a_class
 from tool.files.stage_of_input import MASKS, need_stage
 from tool.method.crf import CrfPreset
 from tool.method.torch_crf import lattices_of
 from tool.run.errors import UserError
-from tool.run.progress import progress
-from tool.run.shard import is_first
 from tool.train.random_numbers import sample_rng
 from utils.keys import with_defaults
 from voc12.classes import IGNORE
-from voc12.layout import check_images, class_set, image_path
+from voc12.layout import check_images, check_masks, class_set, image_path
 from voc12.transforms import crop_window, cut, normalise, normalised_crop, to_tensor
 
 # There are as many loading processes as there are cores for them: each works in one thread.
@@ -62,13 +60,9 @@ class VOCDataset(Dataset):
             config['DATA_PSEUDO_GT'], 'set DATA_PSEUDO_GT to the folder of pseudo masks (PNG)'
         )
         need_stage(config['DATA_PSEUDO_GT'], MASKS, 'DATA_PSEUDO_GT')
-        desc = f'checking {config["DATA_PSEUDO_GT"]}'
-        for name in progress(names, desc=desc, unit='file', quiet=not is_first()):
-            path = self.mask_path(name)
-            fix = 'check DATA_PSEUDO_GT and the image list'
-            size = mask_size(path, fix, config['DATA_MASK_COLOURS'])
-            picture_size = image_size(image_path(config['DATA_ROOT'], name))
-            check_size(path, size, picture_size, what='the mask is')
+        fix = 'check DATA_PSEUDO_GT and the image list'
+        colours = config['DATA_MASK_COLOURS']
+        check_masks(config['DATA_PSEUDO_GT'], config['DATA_ROOT'], names, fix, colours)
         where = f'DATA_PSEUDO_GT = {config["DATA_PSEUDO_GT"]}'
         masks = [self.mask_path(name) for name in names]
         need_a_class(masks, self.classes, where, config['DATA_MASK_COLOURS'])
