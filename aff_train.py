@@ -26,6 +26,7 @@ from network.backbone import Backbone
 from network.device import to_device
 from network.refiners import flags
 from network.refiners.refiner import Refiner
+from network.timm_backbone import TimmTraining
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
 from tool.files.lists import read_list
@@ -153,6 +154,7 @@ def make_net(
         notes.append,
         refiner.backbone(args),
         classes=classes,
+        timm_training=TimmTraining(args.freeze, args.grad_checkpointing),
     )
 
 

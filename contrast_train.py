@@ -27,6 +27,7 @@ from network.backbone import Backbone
 from network.baselines import BASELINES, pick_baseline
 from network.baselines.baseline import Baseline, LossOptions
 from network.device import to_device
+from network.timm_backbone import TimmTraining
 from network.timm_weights import weights_fingerprint
 from network.weights import net_for_training
 from tool.files.lists import read_labels, read_list
@@ -326,6 +327,7 @@ def make_net(
         args.backbone,
         args.output_stride,
         classes,
+        TimmTraining(args.freeze, args.grad_checkpointing),
     )
     scale_dropout(net, args.dropout)
     return net

@@ -23,17 +23,20 @@ class Backbone(nn.Module):
         fine_tune: True when training starts from ImageNet weights, as published. BatchNorm then
             stays in evaluation mode with frozen scale and shift, and the early layers are frozen.
             `train_from_scratch` sets it to False.
-        frozen_layers: the layers that are frozen when fine-tuning, in words for the log.
     """
 
     channels: dict[str, int]
     fine_tune: bool = True
-    frozen_layers: str = 'BatchNorm and the first stages'
 
     @property
     def normalisation(self) -> tuple[tuple, tuple]:
         """(mean, standard deviation) of the input's RGB channels, whose values are in [0, 1]."""
         return IMAGENET
+
+    @property
+    def frozen_layers(self) -> str:
+        """The layers that are frozen when fine-tuning, in words for the log."""
+        return 'BatchNorm and the first stages'
 
     @property
     def description(self) -> str:

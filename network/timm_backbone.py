@@ -1,11 +1,8 @@
-"""An ImageNet network of timm as a backbone at output stride 8, 16 or 32.
+"""A network of timm as a backbone at output stride 8, 16 or 32."""
 
-It can be any network of timm that can be dilated.
-"""
-
-import difflib
+import math
 from collections.abc import Iterator
-from types import ModuleType
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from network.backbone import Backbone
+from network.timm_models import find_source, model_size
+from tool.method.maps import on_grid
 from tool.run.errors import UserError
-
-# The package timm is imported in functions: this takes seconds, and ResNet-38 does not need it.
 
 # A checkpoint holds 'name/output stride' of its backbone under this key, as ASCII bytes. So no flag
 # has to name the backbone again.
@@ -26,14 +23,36 @@ LONGEST_DESCRIPTION = 200
 # It would be 1 if timm's models had no layers of their classifier that are not used here.
 LARGEST_PART = 2
 
+# The choices of --freeze.
+FREEZE = ('none', 'half', 'all')
+
+
+@dataclass(frozen=True)
+class TimmTraining:
+    """What the flags of training say about a backbone of timm.
+
+    Attributes:
+        freeze: what fine-tuning freezes besides BatchNorm, one of `FREEZE`; None: what suits the
+            kind of network.
+        grad_checkpointing: save memory by computing each block twice.
+    """
+
+    freeze: str | None = None
+    grad_checkpointing: bool = False
+
 
 class TimmBackbone(Backbone):
     """A network of timm without its classifier.
 
+    A network that can be dilated is. The maps of another are brought to the output stride: finer
+    cells are averaged, coarser ones and those of other sizes are interpolated bilinearly.
+
     Its taps: conv6 is the map that timm's classifier pools, conv5 and conv4 are the two stages
-    before the last one. Where a stage is finer than the output stride, its cells are averaged.
-    conv3 is the last stage whose stride is at most 4. Fine-tuning freezes BatchNorm, the stem, and
-    all stages up to conv3.
+    before the last one, and conv3 is the last stage whose stride is at most 4. Of a network whose
+    stages have one stride, a Vision Transformer for example, conv3, conv4, conv5 and conv6 are the
+    blocks at about ¼, ½, ¾ of its depth and the last one; class and register tokens are left out.
+
+    Fine-tuning freezes BatchNorm, and a part of the network that `freeze_part` chooses.
 
     Args:
         model: the model's name in timm, with or without the tag of its weights.
@@ -41,9 +60,12 @@ class TimmBackbone(Backbone):
     Attributes:
         strides: the output strides that the network can have, the default first.
         model: timm's network. Its keys in a checkpoint are timm's after 'model.'.
+        source: how the maps of timm's network are read.
         mean, std: normalisation of the input's RGB channels, [3].
+        frozen: the part of the network that fine-tuning freezes besides BatchNorm: 'low', the
+            layers up to conv3, or one of `FREEZE`.
     Raises:
-        UserError: timm has no such model, or it cannot be dilated to this stride.
+        UserError: timm has no such model, or it gives no maps.
     """
 
     strides: tuple[int, ...] = (16, 8, 32)
@@ -57,52 +79,22 @@ class TimmBackbone(Backbone):
         self.output_stride = output_stride
         description = f'{model}/{output_stride}'.encode()
         self.register_buffer(KEY, torch.tensor(list(description), dtype=torch.uint8))
-        self.model = _create(model, output_stride)
+        self.model, self.source, self.channels = find_source(model, output_stride)
         self.register_buffer('mean', torch.tensor(self.model.pretrained_cfg['mean']))
         self.register_buffer('std', torch.tensor(self.model.pretrained_cfg['std']))
-        self.low_stage = self._last_stage_up_to_stride_4()
-        self.channels = self._checked_channels()
+        self.frozen = 'half' if self._is_transformer() else 'low'
+        self.train()
         self.freeze(True)
 
-    def _stages(self) -> list[dict]:
-        """timm's description of each stage: 'reduction' is its stride, 'module' its name."""
-        return list(self.model.feature_info)
+    def _is_transformer(self) -> bool:
+        """Whether the network is treated as a transformer in what is frozen.
 
-    def _last_stage_up_to_stride_4(self) -> int:
-        """The number of the stage that is conv3; 0 if every stage has a larger stride."""
-        last = 0
-        for number, stage in enumerate(self._stages()):
-            if stage['reduction'] <= 4:
-                last = number
-        return last
-
-    @torch.no_grad()
-    def _checked_channels(self) -> dict[str, int]:
-        """The number of channels of each tap, from a pass of the network.
-
-        Raises:
-            UserError: a tap is no map, or does not have the size that its stride gives.
+        It cannot be dilated, and has blocks of one stride or layer norms.
         """
-        stride = self.output_stride
-        image = torch.zeros(1, 3, 3 * stride, 4 * stride)
-        at_stride_4 = (3 * stride // 4, stride)
-        at_output_stride = (3, 4)
-        expected = {
-            'conv3': at_stride_4,
-            'conv4': at_output_stride,
-            'conv5': at_output_stride,
-            'conv6': at_output_stride,
-        }
-        try:
-            self.eval()
-            taps = self.features(image)
-            sizes = {name: tuple(tap.shape[2:]) for name, tap in taps.items()}
-            if sizes != expected:
-                raise ValueError(f'its stages have sizes {sizes}')
-        except Exception as error:  # a network of another kind can raise anything
-            raise _unfit(self.name, self.output_stride, error) from None
-        self.train()
-        return {name: tap.shape[1] for name, tap in taps.items()}
+        if self.source.is_dilated:
+            return False
+        has_layer_norms = any(isinstance(module, nn.LayerNorm) for module in self.model.modules())
+        return self.source.is_flat or has_layer_norms
 
     @property
     def normalisation(self) -> tuple[tuple, tuple]:
@@ -115,7 +107,7 @@ class TimmBackbone(Backbone):
     def features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """The taps of normalised images [N, 3, H, W].
 
-        The images are zero-padded on the right and below to a multiple of the output stride s. Not
+        The images are zero-padded on the right and below to whole cells, patches or windows. Not
         every network rounds its sizes up, and networks that pad like TensorFlow would otherwise
         shift their cells with the size of the image.
 
@@ -123,35 +115,124 @@ class TimmBackbone(Backbone):
             'conv3' at stride 4, and 'conv4', 'conv5' and 'conv6', [N, channels, ceil(H/s),
             ceil(W/s)].
         """
-        height, width = x.shape[2:]
-        below = -height % self.output_stride
-        right = -width % self.output_stride
-        x = F.pad(x, (0, right, 0, below))
-        last, stages = self.model.forward_intermediates(x)
+        stride = self.output_stride
+        rows = -(-x.shape[2] // stride)
+        columns = -(-x.shape[3] // stride)
+        factor = stride // 4
+        taps = {}
+        for name, maps in self.source.maps(self.model, x).items():
+            own = self.source.strides[name]
+            if name == 'conv3':
+                taps[name] = at_stride(maps, own, 4, (rows * factor, columns * factor))
+            else:
+                taps[name] = at_stride(maps, own, stride, (rows, columns))
+        return taps
+
+    def freeze_part(self, part: str) -> None:
+        """Choose what fine-tuning freezes besides BatchNorm.
+
+        Args:
+            part: 'none', nothing; 'half', the first half of timm's layers, which are the patch
+                embedding and the first half of the blocks of a Vision Transformer; 'all', the whole
+                network.
+        """
+        self.freeze(False)
+        self.frozen = part
+        self.freeze(True)
+
+    @property
+    def frozen_layers(self) -> str:
         return {
-            'conv3': stages[self.low_stage],
-            'conv4': averaged_to(stages[-3], last),
-            'conv5': averaged_to(stages[-2], last),
-            'conv6': last,
-        }
+            'none': 'BatchNorm layers',
+            'low': 'BatchNorm and the first stages',
+            'half': 'BatchNorm and the first half of the layers',
+            'all': 'all layers of the backbone',
+        }[self.frozen]
 
     def early(self) -> Iterator[nn.Parameter]:
-        prefix = self._stages()[self.low_stage]['module'] + '.'
+        if self.frozen == 'all':
+            yield from self.model.parameters()
+        elif self.frozen == 'half':
+            yield from self._first_half()
+        elif self.frozen == 'low':
+            yield from self._up_to(self.source.stages[0])
+
+    def _up_to(self, stage: int) -> list[nn.Parameter]:
+        """The parameters of the stem and of all stages up to one; `stage` is its number."""
+        prefix = self.model.feature_info[stage]['module'] + '.'
         named = list(self.model.named_parameters())  # in the order of the forward pass
         end = 0  # all parameters before this one are early
         for number, (name, _) in enumerate(named):
             if name.startswith(prefix):
                 end = number + 1
-        for _, parameter in named[:end]:
-            yield parameter
+        return [parameter for _, parameter in named[:end]]
+
+    def _first_half(self) -> list[nn.Parameter]:
+        """The parameters of the first half of the layers, as timm numbers them from the stem on.
+
+        Where timm does not number them, they are those of the stages up to conv4.
+        """
+        from timm.models import group_parameters
+
+        if not hasattr(self.model, 'group_matcher'):
+            return self._up_to(self.source.stages[1])
+        layers = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
+        count = max(layers.values()) + 1
+        half = math.ceil(count / 2)  # the stem is one layer, and each block another
+        named = self.model.named_parameters()
+        return [parameter for name, parameter in named if layers[name] < half]
+
+    def checkpoint_gradients(self) -> None:
+        """Let training keep the input of each block only, and compute a block twice.
+
+        Raises:
+            UserError: the network has no such way.
+        """
+        try:
+            self.model.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError, NotImplementedError):
+            raise UserError(
+                f'backbone {self.name}: timm has no gradient checkpointing for it; leave it out'
+            ) from None
+
+    def layer_groups(self, layer_decay: float, weight_decay: float) -> list[dict]:
+        """The trainable parameters of timm's network in groups of a layer each, as timm makes them.
+
+            learning rate of layer i of L = layer_decay^(L − i) times that of the last layer
+
+        Vectors, such as biases and norms, and what timm names besides (position embeddings, class
+        tokens) have no weight decay.
+
+        Returns:
+            Groups with 'params', 'lr_scale' and 'weight_decay'.
+        """
+        from timm.optim import param_groups_layer_decay
+
+        without_decay: set[str] = set()
+        if hasattr(self.model, 'no_weight_decay'):
+            without_decay = self.model.no_weight_decay()
+        return param_groups_layer_decay(
+            self.model, weight_decay, without_decay, layer_decay=layer_decay
+        )
 
 
-def averaged_to(stage: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-    """A stage's map at the size of the last stage's map; cells of a finer one are averaged."""
-    factor = stage.shape[2] // last.shape[2]
-    if factor <= 1:
-        return stage
-    return F.avg_pool2d(stage, factor)
+def at_stride(maps: torch.Tensor, own: int, stride: int, size: tuple[int, int]) -> torch.Tensor:
+    """Maps [N, C, h, w] on the grid of another stride.
+
+    Where its cells are made of whole cells of the maps these are averaged, otherwise the maps are
+    read bilinearly at the centres of its cells.
+
+    Args:
+        maps: the maps, of a picture that may be padded on the right and below.
+        own: their stride, in picture pixels.
+        stride: that of the grid.
+        size: rows and columns of the grid.
+    """
+    if stride % own:
+        return on_grid(maps, stride / own, size)
+    if stride > own:
+        maps = F.avg_pool2d(maps, stride // own, ceil_mode=True)
+    return maps[:, :, : size[0], : size[1]]
 
 
 def read_description(state: dict, path: str) -> tuple[str, int] | None:
@@ -179,82 +260,9 @@ def read_description(state: dict, path: str) -> tuple[str, int] | None:
             f'{path}: damaged: its {KEY} names no timm model and output stride'
         ) from None
     there = sum(value.numel() for value in state.values() if torch.is_tensor(value))
-    needed = _size(name, stride)
+    needed = model_size(name)
     if needed > LARGEST_PART * there:
         raise UserError(
             f'{path}: damaged: names the backbone {name} of {needed:,} weights, and holds {there:,}'
         )
     return name, stride
-
-
-def _size(name: str, stride: int) -> int:
-    """The number of weights of a model of timm; 0 where it cannot be told without making them.
-
-    The meta device gives tensors a shape and no memory, so that a small checkpoint that names a
-    model of billions of weights does not fill the memory.
-    """
-    timm = import_timm()
-    if not timm.is_model(name):
-        return 0
-    try:
-        with torch.device('meta'):
-            model = timm.create_model(
-                name, pretrained=False, num_classes=0, global_pool='', output_stride=stride
-            )
-    except Exception:  # `_create` says what is wrong with it, where anything is
-        return 0
-    return sum(weight.numel() for weight in model.parameters())
-
-
-def import_timm() -> ModuleType:
-    """The package timm; UserError where it is not installed."""
-    try:
-        import timm
-    except ImportError as error:
-        raise UserError(
-            f'timm is not installed ({error}): pip install -r requirements.txt'
-        ) from None
-    return timm
-
-
-def _create(name: str, stride: int) -> nn.Module:
-    """timm's network without classifier and without weights.
-
-    Raises:
-        UserError: timm has no such model, or it cannot be dilated to this stride.
-    """
-    timm = import_timm()
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), 3)
-        message = f'backbone {name}: timm has no such model'
-        if close:
-            message += f'; did you mean {", ".join(close)}?'
-        raise UserError(message)
-    try:
-        model = timm.create_model(
-            name, pretrained=False, num_classes=0, global_pool='', output_stride=stride
-        )
-        # a part of the classifier can be left, for example a norm; it is not used here
-        classifier = model.pretrained_cfg['classifier'].split('.')[0]
-        setattr(model, classifier, nn.Identity())
-    except Exception as error:  # constructors refuse an output stride in many ways
-        raise _unfit(name, stride, error) from None
-    return model
-
-
-def short_reason(error: Exception) -> str:
-    """The first line of an error's message, at most 120 characters; its type if it has none."""
-    lines = str(error).splitlines()
-    if not lines:
-        return type(error).__name__
-    return lines[0][:120].rstrip('. ')
-
-
-def _unfit(name: str, stride: int, error: Exception) -> UserError:
-    """The error of a model that cannot be a backbone; `error` is the one that it raised."""
-    reason = short_reason(error) or type(error).__name__
-    return UserError(
-        f'backbone {name}: cannot be used at output stride {stride} ({reason}); take '
-        'another stride or a convolutional network, e.g. tf_efficientnet_lite0, resnet50, '
-        'convnext_tiny'
-    )

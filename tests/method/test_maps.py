@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tool.method import maps as module
 from tool.method.maps import (
     interpolation_matrix,
+    on_grid,
     resize,
     resize_by_products,
     scale_maps,
@@ -75,3 +77,18 @@ def test_a_cpu_resizes_by_pytorchs_kernel(monkeypatch):
     maps = torch.rand(1, 2, 4, 4, requires_grad=True)
     expected = torch.nn.functional.interpolate(maps, (9, 9), mode='bilinear', align_corners=True)
     assert torch.equal(resize(maps, (9, 9)), expected)
+
+
+@pytest.mark.parametrize('spacing', [0.5, 1.0, 1.5, 2.25])
+def test_a_map_on_another_grid_is_pytorchs_at_that_scale(spacing):
+    generator = torch.Generator().manual_seed(1)
+    maps = torch.randn(2, 3, 9, 12, generator=generator)
+    scale = 1 / spacing
+    expected = F.interpolate(maps, scale_factor=scale, mode='bilinear', align_corners=False)
+    made = on_grid(maps, spacing, tuple(expected.shape[2:]))
+    torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_cells_beyond_the_map_take_the_nearest_one():
+    maps = torch.tensor([[[[1.0, 3.0]]]])
+    assert on_grid(maps, 0.5, (1, 6)).flatten().tolist() == [1, 1.5, 2.5, 3, 3, 3]

@@ -1,10 +1,22 @@
 """tool/train/optimiser.py: the published groups, momentum (Q2) and decay."""
 
+import argparse
+
 import pytest
 import torch
 from torch import nn
 
-from tool.train.optimiser import make_optimizer, param_groups, poly, set_lr, warm_up
+from network import resnet38_contrast
+from network.timm_contrast import Net as TimmNet
+from tool.run.errors import UserError
+from tool.train.optimiser import (
+    chosen_optimizer,
+    make_optimizer,
+    param_groups,
+    poly,
+    set_lr,
+    warm_up,
+)
 
 
 class Net(nn.Module):
@@ -115,3 +127,54 @@ def test_set_lr_is_always_of_the_initial_rates():
     again.load_state_dict(sgd.state_dict())  # a continued run knows the initial rates
     set_lr(again, 0.5)
     assert [group['lr'] for group in again.param_groups] == pytest.approx([0.05, 0.5])
+
+
+def flags(**changed):
+    """The flags that decide about an optimiser."""
+    given = {
+        'lr': 0.1,
+        'wt_dec': 0.01,
+        'lr_new_factor': 10.0,
+        'layer_decay': 0.5,
+        'optimizer': 'adamw',
+        'momentum': None,
+    }
+    return argparse.Namespace(**{**given, **changed})
+
+
+def test_layer_decay_makes_early_layers_learn_more_slowly():
+    net = TimmNet('test_vit')  # six blocks
+    net.freeze_part('none')
+    groups = chosen_optimizer(net, flags()).param_groups
+    names = {id(value): key for key, value in net.named_parameters()}
+    rates = {}
+    decays = {}
+    for group in groups:
+        for parameter in group['params']:
+            key = names[id(parameter)]
+            assert key not in rates
+            rates[key] = group['lr']
+            decays[key] = group['weight_decay']
+    # layer 0 is the stem, 1 … 6 the blocks, the last one with the final norm
+    assert rates['model.norm.weight'] == pytest.approx(0.1)
+    assert rates['model.blocks.4.attn.qkv.weight'] == pytest.approx(0.1 * 0.5)
+    assert rates['model.blocks.0.attn.qkv.bias'] == pytest.approx(0.1 * 0.5**5)
+    assert rates['model.patch_embed.proj.weight'] == pytest.approx(0.1 * 0.5**6)
+    assert rates['fc8.weight'] == pytest.approx(1.0)
+    assert decays['model.blocks.5.attn.qkv.weight'] == decays['fc8.weight'] == 0.01
+    assert decays['model.blocks.5.norm1.weight'] == decays['model.pos_embed'] == 0
+    assert set(rates) == set(names.values())
+
+
+def test_layer_decay_leaves_out_what_is_frozen():
+    net = TimmNet('test_vit')
+    net.freeze_part('all')
+    groups = chosen_optimizer(net, flags()).param_groups
+    assert {id(value) for group in groups for value in group['params']} == {
+        id(layer.weight) for layer in net.new_layers()
+    }
+
+
+def test_layer_decay_is_for_backbones_of_timm():
+    with pytest.raises(UserError, match='--layer_decay 0.5: is for backbones of timm'):
+        chosen_optimizer(resnet38_contrast.Net(0.0625), flags())

@@ -52,6 +52,11 @@ def resize_by_products(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tenso
     """
     rows = interpolation_matrix(maps.shape[2], size[0], maps.device)
     columns = interpolation_matrix(maps.shape[3], size[1], maps.device)
+    return _by_products(maps, rows, columns)
+
+
+def _by_products(maps: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """rows · (maps · columnsᵀ) in float32, returned in the type of the maps."""
     with torch.autocast(maps.device.type, enabled=False):
         resized = rows @ (maps.float() @ columns.T)
     return resized.to(maps.dtype)
@@ -65,7 +70,35 @@ def interpolation_matrix(cells: int, length: int, device: torch.device) -> torch
     """
     spacing = (cells - 1) / max(1, length - 1)
     positions = torch.arange(length, device=device, dtype=torch.float32) * spacing
-    cell_numbers = torch.arange(cells, device=device)
+    return _linear_weights(positions, cells)
+
+
+def on_grid(maps: torch.Tensor, spacing: float, size: tuple[int, int]) -> torch.Tensor:
+    """Maps [N, C, h, w] read bilinearly where the cells of another grid have their centres.
+
+    Both grids begin at the same corner of the picture. A centre outside the outermost centres of
+    the maps takes the value of the nearest cell. It is computed as in `resize_by_products`.
+
+    Args:
+        maps: the maps.
+        spacing: side of a cell of the other grid, in cells of the maps.
+        size: (H, W) of the other grid.
+    """
+    rows = _grid_matrix(maps.shape[2], size[0], spacing, maps.device)
+    columns = _grid_matrix(maps.shape[3], size[1], spacing, maps.device)
+    return _by_products(maps, rows, columns)
+
+
+def _grid_matrix(cells: int, length: int, spacing: float, device: torch.device) -> torch.Tensor:
+    """Weights float32 [length, cells] of a line of cells in the cells of another grid."""
+    numbers = torch.arange(length, device=device, dtype=torch.float32)
+    positions = (numbers + 0.5) * spacing - 0.5
+    return _linear_weights(positions.clamp(0, cells - 1), cells)
+
+
+def _linear_weights(positions: torch.Tensor, cells: int) -> torch.Tensor:
+    """Weights float32 [positions, cells] of a line of cells at positions in [0, cells − 1]."""
+    cell_numbers = torch.arange(cells, device=positions.device)
     distances = (positions[:, None] - cell_numbers).abs()
     return (1 - distances).clamp(min=0)
 

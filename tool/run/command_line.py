@@ -323,9 +323,10 @@ def add_train_flags(parser: Parser, width: str) -> None:
     )
     parser.additions.add_argument(
         '--backbone',
-        help='resnet38 or an ImageNet model of timm, e.g. tf_efficientnet_lite0 (default: the '
-        'backbone that the weights belong to, else resnet38)',
+        help='resnet38 or a model of timm, e.g. tf_efficientnet_lite0 or vit_small_patch14_dinov2 '
+        '(default: the backbone that the weights belong to, else resnet38)',
     )
+    add_timm_training_flags(parser)
     parser.data.add_argument('--voc12_root', default='VOC2012', help="the devkit's VOC2012 folder")
     parser.output.add_argument(
         '--session_name', required=True, help='path prefix of everything the run writes'
@@ -356,7 +357,8 @@ def add_train_flags(parser: Parser, width: str) -> None:
         '--optimizer',
         choices=('sgd', 'adamw'),
         default='sgd',
-        help='sgd, as published, or adamw, which learns much faster from scratch (try --lr 0.002)',
+        help='sgd, as published, or adamw, which learns much faster from scratch (try --lr 0.002) '
+        'and which transformers are fine-tuned with (try --lr 5e-5)',
     )
     parser.additions.add_argument(
         '--momentum',
@@ -399,6 +401,30 @@ def add_train_flags(parser: Parser, width: str) -> None:
         'its states: its command trains again, and needs this flag where the data have changed)',
     )
     add_dry_run_flag(parser)
+
+
+def add_timm_training_flags(parser: Parser) -> None:
+    """Add --freeze, --layer_decay and --grad_checkpointing."""
+    parser.additions.add_argument(
+        '--freeze',
+        choices=('none', 'half', 'all'),
+        help='what fine-tuning freezes of a timm backbone besides BatchNorm: nothing, the first '
+        'half of its layers (patch embedding and blocks), or all of it, so that only the new '
+        'layers train (default: half for transformers, the stages up to stride 4 for others)',
+    )
+    parser.additions.add_argument(
+        '--layer_decay',
+        type=number(float, 0.01, 1),
+        help='learning rate of a layer of a timm backbone as a factor on that of the next layer, '
+        'e.g. 0.75 for transformers; biases then have the rate of weights (default: all layers '
+        'have --lr)',
+    )
+    parser.additions.add_argument(
+        '--grad_checkpointing',
+        action='store_true',
+        help='save memory in a timm backbone: training keeps the input of each block only and '
+        'computes the block again for its gradient; the result is the same',
+    )
 
 
 # The choices of --amp.

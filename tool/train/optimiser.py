@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tool.run.errors import UserError
 from tool.train.layer_types import BATCH_NORMS
 
 
@@ -93,15 +94,45 @@ def chosen_optimizer(net: Any, args: argparse.Namespace) -> torch.optim.Optimize
         net: a network with `new_layers()` and `fine_tune`.
         args: holds the flags of `command_line.add_train_flags`.
     """
+    new_layers = net.new_layers()
+    trained = net
+    backbone_groups = []
+    if args.layer_decay is not None:
+        trained = nn.ModuleList(new_layers)  # the others are in groups of their own
+        backbone_groups = layer_decay_groups(net, args.layer_decay, args.lr, args.wt_dec)
     groups = param_groups(
-        net,
-        net.new_layers(),
+        trained,
+        new_layers,
         args.lr,
         args.wt_dec,
         norm_affine=not net.fine_tune,
         new_factor=args.lr_new_factor,
     )
+    groups = backbone_groups + groups
     return make_optimizer(args.optimizer, groups, args.lr, args.wt_dec, args.momentum)
+
+
+def layer_decay_groups(
+    net: nn.Module, layer_decay: float, lr: float, weight_decay: float
+) -> list[dict]:
+    """Groups of a backbone's trainable parameters whose learning rate falls from layer to layer.
+
+    Args:
+        net: a network over a backbone of timm.
+        layer_decay: factor between the learning rates of a layer and the one behind it.
+        lr: learning rate of the last layer.
+        weight_decay: weight decay of weights.
+    Raises:
+        UserError: the backbone is not of timm.
+    """
+    if not hasattr(net, 'layer_groups'):
+        raise UserError(
+            f'--layer_decay {layer_decay}: is for backbones of timm; leave it out with ResNet-38'
+        )
+    groups = net.layer_groups(layer_decay, weight_decay)
+    for group in groups:
+        group['lr'] = lr * group.pop('lr_scale')
+    return groups
 
 
 def poly(step: int, max_steps: int, power: float = 0.9) -> float:

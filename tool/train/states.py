@@ -35,6 +35,7 @@ _NO_DECISION = (
     'num_workers',
     'device',
     'deterministic',
+    'grad_checkpointing',
     'tblog_dir',
     'save_every',
     'no_resume',

@@ -34,6 +34,10 @@ def generate_net(config: dict) -> DeepLab:
     """
     config = with_defaults(config)
     if config['MODEL_BACKBONE'] in BACKBONES:
+        if config['TRAIN_GRAD_CHECKPOINTING']:
+            raise UserError(
+                'TRAIN_GRAD_CHECKPOINTING = True: is for backbones of timm; set it to False'
+            )
         return _net_over_own_backbone(config)
     return _net_over_timm_backbone(config)
 
@@ -47,6 +51,8 @@ def _net_over_timm_backbone(config: dict) -> DeepLab:
             need_file(path, _PRETRAIN_FIX)
         state, _, _ = timm_state(read_state(path), path, config['MODEL_BACKBONE'])
         load_backbone(net.backbone, state, path)
+    if config['TRAIN_GRAD_CHECKPOINTING']:
+        net.backbone.checkpoint_gradients()
     return net
 
 

@@ -133,7 +133,7 @@ KEYS = {
     'MODEL_BACKBONE': Key(
         str,
         None,
-        'resnet38, resnet18, 34, 50, 101 or 152, or the name of an ImageNet model of timm',
+        'resnet38, resnet18, 34, 50, 101 or 152, or the name of a model of timm',
     ),
     'MODEL_BACKBONE_PRETRAIN': Key(
         str,
@@ -218,6 +218,11 @@ KEYS = {
         low=1,
         high=1_000_000,
     ),
+    'TRAIN_GRAD_CHECKPOINTING': Key(
+        bool,
+        False,
+        'save memory in a backbone of timm: a block is computed again for its gradient',
+    ),
     'TRAIN_AMP': Key(
         str,
         'off',
@@ -285,6 +290,7 @@ NO_DECISION = (
     'MODEL_BACKBONE_PRETRAIN',
     'MODEL_SAVE_DIR',
     'TRAIN_DETERMINISTIC',
+    'TRAIN_GRAD_CHECKPOINTING',
     'TRAIN_SAVE_ITERS',
     'TRAIN_TBLOG',
 )
