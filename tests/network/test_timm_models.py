@@ -371,7 +371,7 @@ def run_all_stages(name, data, tmp_path, run, monkeypatch):
         MODEL_OUTPUT_STRIDE=16,
         MODEL_SAVE_DIR=str(tmp_path / 'model'),
         DATA_ROOT=str(data),
-        DATA_PSEUDO_GT=str(tmp_path / 'rw'),
+        DATA_PSEUDO_GT=str(data / 'SegmentationClass'),
         DATA_TRAIN_LIST=str(data / 'list.txt'),
         DATA_RANDOMCROP=64,
         DATA_WORKERS=0,

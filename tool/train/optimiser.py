@@ -112,9 +112,7 @@ def chosen_optimizer(net: Any, args: argparse.Namespace) -> torch.optim.Optimize
     return make_optimizer(args.optimizer, groups, args.lr, args.wt_dec, args.momentum)
 
 
-def layer_decay_groups(
-    net: nn.Module, layer_decay: float, lr: float, weight_decay: float
-) -> list[dict]:
+def layer_decay_groups(net: Any, layer_decay: float, lr: float, weight_decay: float) -> list[dict]:
     """Groups of a backbone's trainable parameters whose learning rate falls from layer to layer.
 
     Args:
