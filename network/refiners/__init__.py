@@ -12,9 +12,7 @@ from network.refiners.preparation import Preparation
 if TYPE_CHECKING:
     from network.refiners.refiner import Refiner
 
-# To add a refiner, write network/refiners/<name>.py with a REFINER and
-# network/refiners/<name>_labels.py with a PREPARATION, and add the name here. The first is the
-# default.
+# To add a refiner: docs/architecture.md, "Add a refiner". The first is the default.
 NAMES = ('psa', 'irn')
 
 

@@ -4,7 +4,7 @@ A refiner turns seeds into pseudo masks by a random walk: AffinityNet (psa), or 
 of IRN (irn). Its checkpoint tells the stage walk which one it is.
 """
 
-from tool.presets.stages import IRN, RunSettings, Stage
+from tool.presets.stages import IRN, PSA, RunSettings, Stage
 
 
 def learning_stages(run: RunSettings, imagenet: str) -> list[Stage]:
@@ -14,9 +14,10 @@ def learning_stages(run: RunSettings, imagenet: str) -> list[Stage]:
         run: the settings of the run with its folders.
         imagenet: ImageNet weights of ResNet-38, for AffinityNet.
     """
-    if run.refiner == IRN:
-        return boundary_stages(run)
-    return affinity_stages(run, imagenet)
+    if run.refiner == PSA:
+        return affinity_stages(run, imagenet)
+    assert run.refiner == IRN  # no other is one of REFINERS
+    return boundary_stages(run)
 
 
 def affinity_stages(run: RunSettings, imagenet: str) -> list[Stage]:
