@@ -65,6 +65,28 @@ def test_maps_and_their_size_at_every_pickle_protocol(path, protocol, dtype):
             assert [float(m.mean()) for m in read.values()] == values
 
 
+@pytest.mark.parametrize('protocol', range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize('order', '<>')
+def test_names_that_numpy_has_read_are_texts(path, protocol, order):
+    names = np.array(['2007_ä', 'b'], f'{order}U6')  # as np.loadtxt gives them
+    save_pickle(path, {name: np.ones(3, np.float32) for name in names}, protocol)
+    found = read_npy(path)
+    assert list(found) == ['2007_ä', 'b'] and {type(name) for name in found} == {str}
+
+
+@pytest.mark.parametrize('code', [0xD800, 0x7FFFFFFF])
+def test_a_damaged_name_of_numpys_is_refused(path, code):
+    save_pickle(path, {np.str_('ä'): np.ones(3, np.float32)}, 4)
+    with open(path, 'rb') as file:
+        content = file.read()
+    damaged = content.replace('ä'.encode('utf-32-le'), code.to_bytes(4, 'little'))
+    assert damaged != content
+    with open(path, 'wb') as file:
+        file.write(damaged)
+    with pytest.raises(UserError, match='it carries a damaged text'):
+        read_npy(path)
+
+
 def test_non_contiguous_and_fortran_maps(path):
     map_ = np.arange(35, dtype=np.float32).reshape(5, 7) / 64
     for protocol in (2, 4, 5):

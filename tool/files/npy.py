@@ -74,8 +74,9 @@ class _Dtype:
     """A dtype as a pickle describes it: its name, e.g. 'f4', or '<f4' once the state is known."""
 
     def __init__(self, name: str):
-        # 'O8' is that of the file's outermost array, whose one element is the dict
-        if not re.fullmatch('[biuf][0-9]{1,2}|O8', name):
+        # 'O8' is that of the file's outermost array, whose one element is the dict. 'U12' is that
+        # of a text that numpy has made, such as a name that np.loadtxt has read.
+        if not re.fullmatch('[biuf][0-9]{1,2}|O8|U[0-9]{1,4}', name):
             raise pickle.UnpicklingError(f'it carries an array of {name}')
         self.kind = name
         self.order = ''
@@ -83,6 +84,10 @@ class _Dtype:
     @property
     def name(self) -> str:
         return self.order + self.kind
+
+    @property
+    def is_text(self) -> bool:
+        return self.kind.startswith('U')
 
     def __setstate__(self, state: tuple):
         order = state[1]
@@ -123,12 +128,31 @@ class _Array:
         """Make the array; UnpicklingError unless it is one of numbers."""
         if dtype.kind == 'O8':
             raise pickle.UnpicklingError('it carries an array of objects')
+        if dtype.is_text:
+            raise pickle.UnpicklingError(f'it carries an array of texts ({dtype.kind})')
         self._budget.take(len(data))
         if isinstance(data, str):  # as Python 2 wrote bytes
             data = data.encode('latin1')
         flat = np.frombuffer(data, dtype.name)
         self.content = flat.reshape(shape, order='F' if fortran else 'C').copy()
         return self
+
+
+def _text(data: bytes | str, dtype: _Dtype) -> str:
+    """A text that numpy has made, from its bytes.
+
+    numpy itself would take any four bytes for a character.
+
+    Raises:
+        UnpicklingError: the bytes are no text.
+    """
+    if isinstance(data, str):  # as Python 2 wrote bytes
+        data = data.encode('latin1')
+    encoding = 'utf-32-be' if dtype.order == '>' else 'utf-32-le'
+    try:
+        return data.decode(encoding).rstrip('\0')
+    except UnicodeDecodeError:
+        raise pickle.UnpicklingError('it carries a damaged text') from None
 
 
 class _Budget:
@@ -173,6 +197,9 @@ class _NumpyOnly(pickle.Unpickler):
             return _Array(budget)
 
         def scalar(dtype, data):
+            if dtype.is_text:
+                budget.take(len(data))
+                return _text(data, dtype)
             return _Array(budget).fill(data, dtype, (), fortran=False).content.item()
 
         def frombuffer(data, dtype, shape, order, *_):
