@@ -161,8 +161,8 @@ def test_missing_files_and_unknown_names_are_named(tmp_path):
                 'EPS_deeplabv1_resnet101', MODEL_BACKBONE_PRETRAIN=str(tmp_path / 'nowhere.pth')
             )
         )
-    with pytest.raises(UserError, match='vgg16'):
-        generate_net(config_of('EPS_deeplabv1_resnet101', MODEL_BACKBONE='vgg16'))
+    with pytest.raises(UserError, match='vgg_sixteen'):
+        generate_net(config_of('EPS_deeplabv1_resnet101', MODEL_BACKBONE='vgg_sixteen'))
     with pytest.raises(UserError, match='output stride 8'):
         generate_net(config_of('SEAM_deeplabv1_resnet38', MODEL_OUTPUT_STRIDE=16))
 

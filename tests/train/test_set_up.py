@@ -81,6 +81,17 @@ def test_a_run_broken_off_continues_to_the_same_weights(tmp_path):
     assert 'steps: 4 … 6' in (tmp_path / 'run.log').read_text()
 
 
+def test_a_checkpoint_on_the_way_is_there_before_the_state_of_its_step(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(set_up.States, 'save', killed)
+        trained(tmp_path / 'run', save_every=4, run={'checkpoint_every': 4})
+    # without it, a run that continues from the state would never write it
+    assert (tmp_path / 'run_itr4.pth').exists()
+
+
 def test_a_state_of_other_settings_is_refused_and_can_be_started_over(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / 'run', stop=5, save_every=2, settings={'lr': 1})

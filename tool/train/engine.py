@@ -167,7 +167,10 @@ class TrainingRun:
     batch_facts: Callable[[dict], dict] | None = None
     # called once with the open log; with None in all processes but the main one
     on_log: Callable[[RunLog | None], None] | None = None
-    # called after each step with the number of steps done
+    # called after each step, before its state is written, with the number of steps done. So a run
+    # that is killed in between does the step, and this, again
+    before_state: Callable[[int], None] | None = None
+    # called after each step, and after its state is written, with the number of steps done
     after_step: Callable[[int], None] | None = None
 
 
@@ -247,6 +250,8 @@ def fit(
             if saving or len(pending) == LOG_EVERY or done == max_steps:
                 _report(pending, run.optimizer, log, max_steps)
                 pending.clear()
+            if run.before_state is not None:
+                run.before_state(done)
             if saving:
                 _save(states, done, run)
             if run.after_step is not None:

@@ -23,7 +23,7 @@ from tool.files.manifest import first_difference
 from tool.files.places import same_place
 from tool.run.errors import OutputError, UserError
 from tool.train import processes
-from tool.train.engine import TrainingRun, TrainOptions, fit, per_process
+from tool.train.engine import TrainingRun, TrainOptions, check_finite, fit, per_process
 from tool.train.inputs import first_change, record
 from tool.train.log import RunLog
 from tool.train.precision import allow_tf32, described, fast_forward, grad_scaler
@@ -276,15 +276,15 @@ def _fit_and_save(
     def save(path: str) -> None:
         save_checkpoint(path, run.net.state_dict(), run.classes, run.config, training)
 
-    def after_step(done: int) -> None:
+    def keep_checkpoint(done: int) -> None:
         if processes.is_main() and _is_kept(run, done):
+            check_finite(done, run.net)
             save(f'{session}_itr{done}.pth')
-        if run.after_step is not None:
-            run.after_step(done)
 
     if run.on_log is not None:
         run.on_log(log)
-    fit(dataclasses.replace(run, after_step=after_step), start_step, states, log, scaler)
+    run = dataclasses.replace(run, before_state=keep_checkpoint)
+    fit(run, start_step, states, log, scaler)
     if log is not None:
         path = session + '.pth'
         save(path)
