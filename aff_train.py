@@ -115,7 +115,7 @@ def main(args: argparse.Namespace) -> None:
     net, forward = set_up.place(net, device, options)
     notes += notes_on_inputs
 
-    weights = weights_fingerprint(args.weights)
+    weights = weights_fingerprint(args.weights, args.backbone)
     settings = run_settings(args, steps=steps, weights=weights, **refiner.settings)
     facts = {'images': f'{len(names)} ({args.train_list})', 'classes': classes}
 

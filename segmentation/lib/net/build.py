@@ -49,7 +49,8 @@ def _net_over_timm_backbone(config: dict) -> DeepLab:
     if path:
         if path not in ('imagenet', 'wheel'):
             need_file(path, _PRETRAIN_FIX)
-        state, _, _ = timm_state(read_state(path), path, config['MODEL_BACKBONE'])
+        model = config['MODEL_BACKBONE']
+        state, _, _ = timm_state(read_state(path, model), path, model)
         load_backbone(net.backbone, state, path)
     if config['TRAIN_GRAD_CHECKPOINTING']:
         net.backbone.checkpoint_gradients()

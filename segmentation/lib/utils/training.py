@@ -239,7 +239,9 @@ def settings_of(config: dict) -> dict:
         if key not in NO_DECISION and not key.startswith('TEST_')
     }
     pretrain = config['MODEL_BACKBONE_PRETRAIN']
-    settings['backbone weights'] = weights_fingerprint(pretrain) if pretrain else ''
+    settings['backbone weights'] = ''
+    if pretrain:
+        settings['backbone weights'] = weights_fingerprint(pretrain, config['MODEL_BACKBONE'])
     return settings
 
 
