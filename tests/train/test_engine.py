@@ -77,9 +77,10 @@ def train(
             'draw': torch.rand(()),
         }
 
-    def after_step(done):
-        if done == stop:
+    def lr_factor(step):
+        if step == stop:
             raise KeyboardInterrupt
+        return poly(step, STEPS)
 
     try:
         run = TrainingRun(
@@ -87,12 +88,11 @@ def train(
             optimizer,
             losses,
             dataset or Noise(),
-            lr_factor=lambda step: poly(step, STEPS),
+            lr_factor=lr_factor,
             device=torch.device('cpu'),
             options=TrainOptions(
                 str(session), batch_size=4, max_steps=max_steps, seed=3, num_workers=workers
             ),
-            after_step=after_step,
         )
         fit(run, start, states, log)
     finally:

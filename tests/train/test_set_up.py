@@ -39,9 +39,10 @@ def trained(session, stop=None, settings=None, on_log=None, classes=None, run=No
     device = set_up.start('cpu', options.seed)
     net, forward = set_up.place(nn.Linear(6, 1), device, options)
 
-    def after_step(done):
-        if done == stop:
+    def lr_factor(step):
+        if step == stop:
             raise KeyboardInterrupt
+        return 1 - step / 6
 
     set_up.train(
         TrainingRun(
@@ -49,13 +50,12 @@ def trained(session, stop=None, settings=None, on_log=None, classes=None, run=No
             torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9),
             lambda batch, step: {'loss': (forward(batch['x']) ** 2).mean()},
             Noise(),
-            lr_factor=lambda step: 1 - step / 6,
+            lr_factor=lr_factor,
             device=device,
             options=options,
             settings=settings or {},
             facts={'images': 8},
             on_log=on_log,
-            after_step=after_step,
             classes=classes,
             **{'notes': ['a note'], **(run or {})},
         )

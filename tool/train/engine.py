@@ -170,8 +170,6 @@ class TrainingRun:
     # called after each step, before its state is written, with the number of steps done. So a run
     # that is killed in between does the step, and this, again
     before_state: Callable[[int], None] | None = None
-    # called after each step, and after its state is written, with the number of steps done
-    after_step: Callable[[int], None] | None = None
 
 
 class _Losses(nn.Module):
@@ -254,8 +252,6 @@ def fit(
                 run.before_state(done)
             if saving:
                 _save(states, done, run)
-            if run.after_step is not None:
-                run.after_step(done)
         if done < max_steps:
             if pending:
                 _report(pending, run.optimizer, log, max_steps)
