@@ -47,20 +47,57 @@ def padded(images: torch.Tensor, stride: int = FEATURE_STRIDE) -> torch.Tensor:
     return F.pad(images, (0, -width % stride, 0, -height % stride))
 
 
-class AffinityTrainSet(Dataset):
-    """Training crops of AffinityNet (docs/method.md §4, affinity).
+class RefinerTrainSet(Dataset):
+    """Training crops of a refiner: what the sets of both refiners have in common.
 
-    Colours are jittered, then the picture is cropped, normalised, and mirrored half the time. A
-    sample is indexed by (epoch, index). Together with the seed they decide every random choice.
+    A sample is indexed by (epoch, index). Together with the seed they decide every random choice.
 
     Args:
         voc12_root: the VOC2012 folder.
         names: names of the pictures.
-        la_dir, ha_dir: folders of the maps <name>.npy that aff_prepare.py writes for the low and
-            the high α.
-        crop_size: side of the crops in pixels, a multiple of 8.
+        crop_size: side of the crops in pixels, a multiple of the refiner's stride.
         seed: seed of the random choices.
         normalisation: (mean, std) of the network's inputs.
+    """
+
+    def __init__(
+        self,
+        voc12_root: str,
+        names: list[str],
+        crop_size: int,
+        seed: int,
+        normalisation: Normalisation = IMAGENET,
+    ):
+        self.root = voc12_root
+        self.names = names
+        self.crop_size = crop_size
+        self.seed = seed
+        self.normalisation = normalisation
+        self.classes = class_set(voc12_root)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """'image' [3, crop, crop] and 'label' uint8 [crop/stride, crop/stride]."""
+        epoch, index = key
+        return self.sample(self.names[index], sample_rng(self.seed, epoch, index))
+
+    def sample(self, name: str, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """The sample of a picture, whose random choices come from `rng`."""
+        raise NotImplementedError
+
+
+class AffinityTrainSet(RefinerTrainSet):
+    """Training crops of AffinityNet (docs/method.md §4, affinity).
+
+    Colours are jittered, then the picture is cropped, normalised, and mirrored half the time. The
+    label of a sample is described at `affinity_label`.
+
+    Args:
+        la_dir, ha_dir: folders of the maps <name>.npy that aff_prepare.py writes for the low and
+            the high α.
+        All others are those of `RefinerTrainSet`.
     """
 
     def __init__(
@@ -73,23 +110,11 @@ class AffinityTrainSet(Dataset):
         seed: int,
         normalisation: Normalisation = IMAGENET,
     ):
-        self.root = voc12_root
-        self.names = names
+        super().__init__(voc12_root, names, crop_size, seed, normalisation)
         self.la_dir = la_dir
         self.ha_dir = ha_dir
-        self.crop_size = crop_size
-        self.seed = seed
-        self.normalisation = normalisation
-        self.classes = class_set(voc12_root)
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
-        """'image' [3, crop, crop] and 'label' uint8 [crop/8, crop/8] (see `affinity_label`)."""
-        epoch, index = key
-        rng = sample_rng(self.seed, epoch, index)
-        name = self.names[index]
+    def sample(self, name: str, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         pixels = np.asarray(color_jitter(read_image(image_path(self.root, name)), rng))
         size = pixels.shape[:2]
         la = read_maps(os.path.join(self.la_dir, name + '.npy'), self.classes, size)
@@ -121,20 +146,16 @@ class AffinityTrainSet(Dataset):
 SCALES = (0.5, 1.5)  # limits of the random scale of a crop of `BoundaryTrainSet`
 
 
-class BoundaryTrainSet(Dataset):
+class BoundaryTrainSet(RefinerTrainSet):
     """Training crops of IRN's boundary head (docs/method.md §10.13).
 
     The picture is scaled by a random factor in 0.5…1.5 (bicubic; its label map to the nearest
-    pixel), mirrored half the time, cropped and normalised. A sample is indexed by (epoch, index).
-    Together with the seed they decide every random choice.
+    pixel), mirrored half the time, cropped and normalised. The label of a sample is the class of
+    each cell, 255 where it is unsure.
 
     Args:
-        voc12_root: the VOC2012 folder.
-        names: names of the pictures.
         label_dir: folder of the label maps <name>.png that aff_prepare.py --irn writes.
-        crop_size: side of the crops in pixels, a multiple of 4.
-        seed: seed of the random choices.
-        normalisation: (mean, std) of the network's inputs.
+        All others are those of `RefinerTrainSet`.
     """
 
     def __init__(
@@ -146,22 +167,10 @@ class BoundaryTrainSet(Dataset):
         seed: int,
         normalisation: Normalisation = IMAGENET,
     ):
-        self.root = voc12_root
-        self.names = names
+        super().__init__(voc12_root, names, crop_size, seed, normalisation)
         self.label_dir = label_dir
-        self.crop_size = crop_size
-        self.seed = seed
-        self.normalisation = normalisation
-        self.classes = class_set(voc12_root)
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
-        """'image' [3, crop, crop] and 'label' uint8 [crop/4, crop/4], 255 where it is unsure."""
-        epoch, index = key
-        rng = sample_rng(self.seed, epoch, index)
-        name = self.names[index]
+    def sample(self, name: str, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         picture = read_image(image_path(self.root, name))
         label_map = read_mask(os.path.join(self.label_dir, name + '.png'), self.classes)
         scale = rng.uniform(*SCALES)
