@@ -269,20 +269,23 @@ def count_picture(inputs: Inputs, name: str) -> np.ndarray:
     truth_path = os.path.join(inputs.gt_dir, name + '.png')
     truth = read_mask(truth_path, inputs.classes, inputs.mask_colours)
     path = os.path.join(inputs.predict_dir, f'{name}.{inputs.kind}')
+    check_truth = functools.partial(
+        check_size,
+        path,
+        expected=truth.shape,
+        of=f'its ground truth {truth_path}',
+        fix='make the prediction at the size of the picture',
+    )
     if inputs.kind == 'npy':
-        cam = read_cam(path, inputs.classes, truth.shape)
+        cam = read_cam(path, inputs.classes)
+        for class_map in cam.values():
+            check_truth(class_map.shape, what='maps are')
         if inputs.curve:
             return curve_histogram(cam, truth, num_classes)
         prediction = cam_prediction(cam, truth.shape, inputs.threshold)
         return confusion(prediction, truth, num_classes)
     prediction = read_mask(path, inputs.classes, inputs.mask_colours)
-    check_size(
-        path,
-        prediction.shape,
-        truth.shape,
-        of=f'its ground truth {truth_path}',
-        fix='make the prediction at the size of the picture',
-    )
+    check_truth(prediction.shape)
     return confusion(prediction, truth, num_classes)
 
 

@@ -685,6 +685,21 @@ def test_eval_of_masks(data, run, tmp_path):
     assert 'perfect' in (tmp_path / 'log' / 'eval.txt').read_text()
 
 
+@pytest.mark.parametrize('kind', ['npy', 'png'])
+def test_a_prediction_of_another_size_is_not_of_its_ground_truth(data, tmp_path, refused, kind):
+    """The message names both files: which picture it is of, the ground truth alone tells."""
+    for name in names(data):
+        if kind == 'npy':
+            write_npy(str(tmp_path / f'{name}.npy'), {1: np.zeros((9, 6), np.float32)})
+        else:
+            Image.fromarray(np.zeros((9, 6), np.uint8)).save(tmp_path / f'{name}.png')
+    truth = data / 'SegmentationClass' / f'{names(data)[0]}.png'
+    verb = 'maps are' if kind == 'npy' else 'is'
+    parts = (f'.{kind}: {verb} 6x9, its ground truth {truth} is', 'make the prediction at the size')
+    flags = eval_flags(data, tmp_path, '--type', kind, *(['--curve'] if kind == 'npy' else []))
+    refused('eval', flags, *parts)
+
+
 def test_eval_of_some_classes(data, cams, run, tmp_path, refused):
     def means(*classes):
         code, out, _ = run(
