@@ -10,12 +10,12 @@ Reads  the pictures of --infer_list and their CAMs (--cam_dir/<name>.npy).
 Writes one or more of these. What is already there from the same weights and settings is skipped.
        <out_rw>/<name>.png: masks; with --crf after dense CRF
        <out_rw_crf>/<name>.png: masks after dense CRF, beside those without
-       <out_rw_prob>/<name>.npy: the walk's probabilities, dicts of background and present classes
+       <out_rw_prob>/<name>.npy: the walk's scores, dicts of background and present classes: of psa
+       probabilities, of irn scores whose largest of the classes is 1
 """
 
 import argparse
 import functools
-import os
 
 import torch
 
@@ -43,7 +43,7 @@ from voc12.layout import (
     check_images,
     class_set,
     image_path,
-    map_bytes,
+    maps_bytes,
     mask_bytes,
     picture_and_map,
 )
@@ -110,7 +110,9 @@ def add_method_flags(parser: command_line.Parser) -> None:
 def add_output_flags(parser: command_line.Parser) -> None:
     parser.output.add_argument('--out_rw', help='output folder of the masks')
     parser.output.add_argument(
-        '--out_rw_prob', help="output folder of the walk's probabilities, before any CRF"
+        '--out_rw_prob',
+        help="output folder of the walk's scores, before any CRF: of psa probabilities, of irn "
+        'scores whose largest of the classes is 1',
     )
     parser.output.add_argument(
         '--out_rw_crf',
@@ -148,7 +150,7 @@ def main(args: argparse.Namespace) -> None:
     plain, refined = mask_folders(args)
     crf_backend = args.crf_backend if refined else None
     made_of = functools.partial(picture_and_map, args.voc12_root, args.cam_dir)
-    stage.claim(wanted_outputs(args, plain, refined), made_of, crf_backend)
+    stage.claim(wanted_outputs(args, refiner, plain, refined), made_of, crf_backend)
 
     todo = list(stage.todo)
     walk_set = refiner.walk_set(args, todo)
@@ -218,32 +220,27 @@ def make_net(
 
 
 def wanted_outputs(
-    args: argparse.Namespace, plain: str | None, refined: str | None
+    args: argparse.Namespace, refiner: Refiner, plain: str | None, refined: str | None
 ) -> list[Output]:
     """The output folders that are asked for, with the settings that decide their files.
 
     Args:
         args: the command line.
+        refiner: what the walk is of.
         plain, refined: the folders of masks without and with dense CRF, see `mask_folders`.
     """
     settings = {
         'stage': 'aff_infer',
         'weights': fingerprint(args.weights),
         'cam_dir': fingerprint(args.cam_dir),
-        'beta': args.beta,
-        'logt': args.logt,
-        'bg_score': args.bg_score,
+        **{flag: getattr(args, flag) for flag in refiner.walk_flags},
     }
     if args.tf32 == 'off':
         settings['tf32'] = False
     with_crf = {**settings, 'crf': True, 'crf_backend': args.crf_backend}
     mask_size = functools.partial(mask_bytes, args.voc12_root)
 
-    def prob_size(name: str) -> int:
-        """The maps of the background and of the classes that have a CAM."""
-        cam = os.path.getsize(os.path.join(args.cam_dir, name + '.npy'))
-        return cam + map_bytes(args.voc12_root, name, 1)
-
+    prob_size = functools.partial(maps_bytes, args.voc12_root, args.cam_dir)
     outputs = [
         Output(plain, '.png', {**settings, 'crf': False}, mask_size),
         Output(refined, '.png', with_crf, mask_size),

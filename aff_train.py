@@ -99,6 +99,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     refiner = REFINERS[args.refiner]
     flags.settle(args, FLAGS, refiner.name)
+    refiner.check_flags(args)
     if args.crop_size % refiner.stride:
         raise UserError(f'--crop_size {args.crop_size}: must be a multiple of {refiner.stride}')
     device = set_up.start(args.device, args.seed)

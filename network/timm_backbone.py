@@ -142,12 +142,15 @@ class TimmBackbone(Backbone):
 
     @property
     def frozen_layers(self) -> str:
-        return {
-            'none': 'BatchNorm layers',
-            'low': 'BatchNorm and the first stages',
-            'half': 'BatchNorm and the first half of the layers',
-            'all': 'all layers of the backbone',
-        }[self.frozen]
+        if self.frozen == 'all':
+            return 'all layers of the backbone'
+        if not any(True for _ in self.early()):  # of some networks no stage is early
+            return 'BatchNorm layers'
+        if self.frozen == 'low':
+            return 'BatchNorm and the first stages'
+        if self._layers_are_numbered():
+            return 'BatchNorm and the first half of the layers'
+        return 'BatchNorm and the stages up to conv4'
 
     def early(self) -> Iterator[nn.Parameter]:
         if self.frozen == 'all':
@@ -174,13 +177,17 @@ class TimmBackbone(Backbone):
         """
         from timm.models import group_parameters
 
-        if not hasattr(self.model, 'group_matcher'):
+        if not self._layers_are_numbered():
             return self._up_to(self.source.stages[1])
         layers = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
         count = max(layers.values()) + 1
         half = math.ceil(count / 2)  # the stem is one layer, and each block another
         named = self.model.named_parameters()
         return [parameter for name, parameter in named if layers[name] < half]
+
+    def _layers_are_numbered(self) -> bool:
+        """True if timm tells the layer of each parameter."""
+        return hasattr(self.model, 'group_matcher')
 
     def checkpoint_gradients(self) -> None:
         """Let training keep the input of each block only, and compute a block twice.

@@ -338,17 +338,14 @@ def _tap_stages(strides: list[int]) -> tuple[int, int, int, int]:
 
 
 def short_reason(error: Exception) -> str:
-    """The first line of an error's message, at most 120 characters; its type if it has none."""
-    lines = str(error).splitlines()
-    if not lines:
-        return type(error).__name__
-    return lines[0][:120].rstrip('. ')
+    """The first line of an error's message, at most 120 characters; its type if that is empty."""
+    lines = str(error).splitlines() or ['']
+    return lines[0][:120].rstrip('. ') or type(error).__name__
 
 
 def _unfit(name: str, stride: int, error: Exception) -> UserError:
     """The error of a model that cannot be a backbone; `error` is the one that it raised."""
-    reason = short_reason(error) or type(error).__name__
     return UserError(
-        f'backbone {name}: cannot be used at output stride {stride} ({reason}); take another '
-        'stride or network, e.g. tf_efficientnet_lite0, resnet50, vit_small_patch14_dinov2'
+        f'backbone {name}: cannot be used at output stride {stride} ({short_reason(error)}); take '
+        'another stride or network, e.g. tf_efficientnet_lite0, resnet50, vit_small_patch14_dinov2'
     )

@@ -93,9 +93,7 @@ def timm_state(state: dict, weights: str, model: str | None = None) -> tuple[dic
         try:
             of_timm, found = from_wheel_keys(state)
         except (KeyError, IndexError, ValueError) as error:
-            raise UserError(
-                f'{weights}: is no EfficientNet-Lite0, 1 or 2 (its keys are others: {error})'
-            ) from None
+            raise UserError(f'{weights}: is none of {", ".join(LITES)} ({error})') from None
         state = _prefixed(of_timm) | lite_normalisation()
     elif found is None:
         state = _prefixed(state)

@@ -26,6 +26,8 @@ from voc12.transforms import (
     normalised_crop,
 )
 
+BOUNDARY_SCALES = (0.5, 1.5)  # limits of the random scale of a crop of `BoundaryTrainSet`
+
 
 def mean_pool(maps: np.ndarray, stride: int = FEATURE_STRIDE) -> np.ndarray:
     """Mean of every stride × stride cell.
@@ -143,9 +145,6 @@ class AffinityTrainSet(RefinerTrainSet):
         return {'image': image, 'label': torch.from_numpy(label)}
 
 
-SCALES = (0.5, 1.5)  # limits of the random scale of a crop of `BoundaryTrainSet`
-
-
 class BoundaryTrainSet(RefinerTrainSet):
     """Training crops of IRN's boundary head (docs/method.md §10.13).
 
@@ -173,7 +172,7 @@ class BoundaryTrainSet(RefinerTrainSet):
     def sample(self, name: str, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         picture = read_image(image_path(self.root, name))
         label_map = read_mask(os.path.join(self.label_dir, name + '.png'), self.classes)
-        scale = rng.uniform(*SCALES)
+        scale = rng.uniform(*BOUNDARY_SCALES)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         pixels = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
         labels = np.asarray(Image.fromarray(label_map).resize(size, Image.Resampling.NEAREST))
@@ -236,7 +235,7 @@ class WalkSet(Dataset):
         height, width = picture.shape[:2]
         cam = read_cam(os.path.join(self.cam_dir, name + '.npy'), self.classes, (height, width))
         foreground = sorted(cam)
-        every_map = [cam[index] for index in foreground]
+        every_map = [cam[class_id] for class_id in foreground]
         if self.bg_score is not None:
             background_map = np.full((height, width), self.bg_score, np.float32)
             every_map.insert(0, background_map)
@@ -247,7 +246,7 @@ class WalkSet(Dataset):
         return {
             'name': name,
             'size': (height, width),
-            'labels': [0] + [index + 1 for index in foreground],
+            'labels': [0] + [class_id + 1 for class_id in foreground],
             'picture': torch.from_numpy(picture),
             'cam': torch.from_numpy(mean_pool(padded_maps, self.stride)),
         }

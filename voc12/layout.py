@@ -127,6 +127,13 @@ def map_bytes(root: str, name: str, maps: float, bytes_per_pixel: int = 4) -> in
     return int(maps * height * width * bytes_per_pixel)
 
 
+def maps_bytes(root: str, cam_dir: str, name: str, value_bytes: int = 4) -> int:
+    """The size of a picture's .npy file with maps of the background and of the classes that have a
+    CAM in `cam_dir`; `value_bytes` is that of a value."""
+    cam = os.path.getsize(os.path.join(cam_dir, name + '.npy'))  # its values are float32
+    return cam * value_bytes // 4 + map_bytes(root, name, 1, value_bytes)
+
+
 def mask_bytes(root: str, name: str) -> int:
     """About the size of a picture's mask as a palette PNG.
 

@@ -32,7 +32,7 @@ FlagsOfRefiners = Mapping[str, Mapping[str, Any]]
 
 
 def set_defaults(parser: command_line.Parser, flags: FlagsOfRefiners) -> None:
-    """Give the flags of a parser, which it has without a default, those of the refiners."""
+    """Replace the defaults of flags of a parser by those of the refiners."""
     for flag in _all_flags(flags):
         of_refiner = {name: own[flag] for name, own in flags.items() if flag in own}
         if REQUIRED not in of_refiner.values():

@@ -15,13 +15,16 @@ from tool.files.atomic import need_folder
 from tool.files.stage_of_input import BOUNDARY_LABELS, need_stage
 from tool.method.affinity import affinity_loss, pair_counts, pair_labels
 from tool.method.boundary import (
+    BETA,
     BOUNDARY_STRIDE,
+    LOGT,
     TRAIN_RADIUS,
     boundary_affinity,
     boundary_walk,
     scores_with_background,
 )
 from tool.method.class_set import ClassSet
+from tool.run.errors import UserError
 from tool.train.inputs import Input, files_input
 from tool.train.optimiser import make_optimizer
 from voc12.aff_data import BoundaryTrainSet, WalkSet, padded
@@ -52,8 +55,17 @@ class Irn(Refiner):
         'lr_new_factor': 1.0,
         'wt_dec': 1e-4,
     }
-    walk_flags = {'beta': 10, 'logt': 8, 'bg_score': 0.25}
-    settings = {'refiner': name}
+    walk_flags = {'beta': BETA, 'logt': LOGT, 'bg_score': 0.25}
+
+    def check_flags(self, args: argparse.Namespace) -> None:
+        no_effect = {
+            '--freeze': args.freeze is not None,
+            '--layer_decay': args.layer_decay is not None,
+            '--grad_checkpointing': args.grad_checkpointing,
+        }
+        for flag, is_given in no_effect.items():
+            if is_given:
+                raise UserError(f'{flag}: the backbone of irn is frozen as a whole; leave it out')
 
     def backbone(self, args: argparse.Namespace) -> str | None:
         if args.backbone is None and args.weights == 'imagenet':

@@ -15,7 +15,7 @@ from tool.files.maps import read_cam
 from tool.files.picture_stage import Output
 from tool.files.pictures import read_image, write_mask
 from tool.files.stage_of_input import BOUNDARY_LABELS
-from tool.method.boundary_label import boundary_label
+from tool.method.boundary_label import BG_SCORE, FG_SCORE, boundary_label
 from tool.method.class_set import ClassSet
 from tool.run.errors import UserError
 from voc12.layout import mask_bytes
@@ -40,7 +40,7 @@ class LabelOptions:
 class SureRegions(Preparation):
     """Label maps <out_crf>/<name>.png: class ids, 0 for the background, 255 where unsure."""
 
-    flags = {'conf_fg_thres': 0.30, 'conf_bg_thres': 0.05}
+    flags = {'conf_fg_thres': FG_SCORE, 'conf_bg_thres': BG_SCORE}
 
     def outputs(self, args: argparse.Namespace) -> list[Output]:
         if args.conf_bg_thres > args.conf_fg_thres:

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from tool.files.places import same_place
 from tool.files.stage_of_input import AFFINITY_MAPS, need_stage
 from tool.method.affinity import FEATURE_STRIDE, affinity_loss, pair_counts, pair_labels
 from tool.method.class_set import ClassSet
-from tool.method.random_walk import random_walk
+from tool.method.random_walk import BETA, LOGT, random_walk
 from tool.run.errors import UserError
 from tool.train.inputs import Input, files_input
 from tool.train.optimiser import chosen_optimizer
@@ -45,7 +47,9 @@ class Psa(Refiner):
         'lr_new_factor': 10.0,
         'wt_dec': 5e-4,
     }
-    walk_flags = {'beta': 8, 'logt': 6, 'bg_score': 0.27}
+    walk_flags = {'beta': BETA, 'logt': LOGT, 'bg_score': 0.27}
+    # none, as in the states of the time when there was no other refiner
+    settings: Mapping[str, Any] = {}
 
     def read_inputs(
         self, args: argparse.Namespace, names: list[str], classes: ClassSet

@@ -4,21 +4,23 @@ This module does not import torch, so that the worker processes of aff_prepare.p
 """
 
 import argparse
+import functools
 import os
 from dataclasses import dataclass
 
 import numpy as np
 
-from network.refiners.preparation import Preparation, cam_path
+from network.refiners.preparation import Preparation
 from tool.files.manifest import fingerprint
 from tool.files.maps import read_cam
 from tool.files.npy import write_npy
 from tool.files.picture_stage import Output
 from tool.files.pictures import read_image
+from tool.files.stage_of_input import AFFINITY_MAPS
 from tool.method.class_set import ClassSet
 from tool.method.crf import affinity_maps
 from tool.run.errors import UserError
-from voc12.layout import map_bytes
+from voc12.layout import maps_bytes
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class AlphaMaps(Preparation):
 
     def outputs(self, args: argparse.Namespace) -> list[Output]:
         settings = {
-            'stage': 'aff_prepare',
+            'stage': AFFINITY_MAPS.stages[0],
             'cam_dir': fingerprint(args.cam_dir),
             'crf_iters': args.crf_iters,
             'unary': args.unary,
@@ -53,12 +55,7 @@ class AlphaMaps(Preparation):
         }
         value_bytes = np.dtype(args.dtype).itemsize
 
-        def size(name: str) -> int:
-            """The maps of the background and of the classes that have a CAM."""
-            cam = os.path.getsize(cam_path(args, name))
-            background = map_bytes(args.voc12_root, name, 1, value_bytes)
-            return cam * value_bytes // 4 + background
-
+        size = functools.partial(maps_bytes, args.voc12_root, args.cam_dir, value_bytes=value_bytes)
         return [
             Output(os.path.join(args.out_crf, folder), '.npy', {**settings, 'alpha': alpha}, size)
             for folder, alpha in folders_of(args.alpha).items()

@@ -32,8 +32,18 @@ class Refiner:
     # {flag: default} of aff_train.py and of aff_infer.py, of the flags that depend on the refiner
     training_flags: Mapping[str, Any]
     walk_flags: Mapping[str, Any]
-    # what it adds to the settings of a training
-    settings: Mapping[str, Any] = {}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What it adds to a training's settings, so that states of other refiners are refused."""
+        return {'refiner': self.name}
+
+    def check_flags(self, args: argparse.Namespace) -> None:
+        """Check the flags of aff_train.py that not every refiner can follow.
+
+        Raises:
+            UserError: a flag was given that has no effect.
+        """
 
     def backbone(self, args: argparse.Namespace) -> str | None:
         """The backbone to train over; None leaves it to the weights."""

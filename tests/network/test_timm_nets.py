@@ -400,7 +400,7 @@ def test_a_damaged_wheel_is_one_line(tmp_path):
     }
     for state, reason in ((other_layer, '_se_reduce'), (lacks_a_block, '15 blocks, the last of')):
         save_checkpoint(path, state)
-        with pytest.raises(UserError, match=f'is no EfficientNet-Lite0, 1 or 2.*{reason}'):
+        with pytest.raises(UserError, match=f'is none of tf_efficientnet_lite0, .*{reason}'):
             net_for_training(BOTH, path)
 
 

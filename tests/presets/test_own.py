@@ -46,6 +46,11 @@ def test_it_follows_the_pictures(tmp_path):
     assert stages['deeplab_test'].config['TEST_MULTISCALE'] == [0.25, 0.38]
     assert '1200 pictures' in preset.about
 
+    irn = [parse_override('preset.refiner=irn')]
+    run = RunSettings('/work', voc=str(tmp_path / 'many'), classes=CLASSES)
+    stages = load_preset('own', irn, run, CLASSES).stages
+    assert stages['aff_train'].flags['max_steps'] == 450  # three epochs, as published
+
     preset = load_preset('own', [], folder(tmp_path / 'few', 30, (500, 400)), CLASSES)
     assert preset.stages['warmup'].flags['max_steps'] == 500
     assert preset.stages['infer'].flags['scales'] == [0.5, 0.85]

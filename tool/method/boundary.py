@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from tool.method.affinity import RADIUS, pair_offsets, pair_radius, shifted
 from tool.method.random_walk import random_walk
 
 BOUNDARY_STRIDE = 4  # picture pixels per cell of a boundary map
 TRAIN_RADIUS = 10  # in training, pairs reach less than this many cells; in the walk RADIUS
+# The published constants of the walk.
+BETA = 10
+LOGT = 8
 
 
 def path(dy: int, dx: int) -> list[tuple[int, int]]:
@@ -44,8 +48,8 @@ class PathMaximum(torch.autograd.Function):
     """The highest boundary on the path of each pair, [N, h, w] → [N, offsets, rows, columns].
 
     Forward keeps a running maximum for each offset, of views of the map; backward gives the
-    gradient of a pair to the first cell of its path that holds the maximum. So no index is made or
-    kept, and a GPU adds in the same order every time.
+    gradient of a pair to the first cell that holds the maximum, in the order of `path`. So no index
+    is made or kept, and a GPU adds in the same order every time.
     """
 
     @staticmethod
@@ -66,6 +70,7 @@ class PathMaximum(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         boundary, maxima = ctx.saved_tensors
         radius = ctx.radius
@@ -100,8 +105,8 @@ def boundary_walk(
     cam: torch.Tensor,
     boundary: torch.Tensor,
     *,
-    beta: float = 10,
-    logt: int = 8,
+    beta: float = BETA,
+    logt: int = LOGT,
     radius: int = RADIUS,
 ) -> torch.Tensor:
     """The random walk of `tool.method.random_walk` from cam · (1 − B), over the affinities of B.

@@ -8,12 +8,16 @@ import numpy as np
 from tool.method.class_set import IGNORE
 from tool.method.crf import BACKENDS, SEED_CRF, crf_from_labels
 
+# The published background scores.
+FG_SCORE = 0.30
+BG_SCORE = 0.05
+
 
 def boundary_label(
     image: np.ndarray,
     cam: dict[int, np.ndarray],
-    fg_score: float = 0.30,
-    bg_score: float = 0.05,
+    fg_score: float = FG_SCORE,
+    bg_score: float = BG_SCORE,
     iterations: int | None = None,
     backend: str = BACKENDS[0],
 ) -> np.ndarray:

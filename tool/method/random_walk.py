@@ -6,9 +6,18 @@ import torch
 
 from tool.method.affinity import RADIUS, pair_indices
 
+# The published constants of AffinityNet's walk; those of IRN's are in tool/method/boundary.py.
+BETA = 8
+LOGT = 6
+
 
 def random_walk(
-    cam: torch.Tensor, pairs: torch.Tensor, *, beta: float = 8, logt: int = 6, radius: int = RADIUS
+    cam: torch.Tensor,
+    pairs: torch.Tensor,
+    *,
+    beta: float = BETA,
+    logt: int = LOGT,
+    radius: int = RADIUS,
 ) -> torch.Tensor:
     """cam · T^(2^logt), with T = A^β elementwise and columns divided by their sums.
 
@@ -17,8 +26,11 @@ def random_walk(
 
     Args:
         cam: scores [C, h, w]; all-zero channels stay zero, and cost nothing on the CPU.
-        pairs: affinities of AffinityNet for this map, [offsets, pixels] (34 × (h−4)(w−8) at radius
-            5).
+        pairs: affinities of the map's pairs of cells, [offsets, pixels] (34 × (h−4)(w−8) at radius
+            5): those of AffinityNet, or of boundaries.
+        beta: exponent of the affinities.
+        logt: the walk takes 2^logt steps.
+        radius: pairs reach less than this many cells.
     Returns:
         float32 [C, h, w] on the device of `cam`.
     Raises:

@@ -14,6 +14,15 @@ import torch.nn.functional as F
 from tool.method.crf import SMALLEST_PROB, CrfPreset, kernels_of
 
 
+class LatticeTensors(NamedTuple):
+    """The fields of a `tool.method.permutohedral.Lattice` as tensors."""
+
+    vertices: torch.Tensor
+    weights: torch.Tensor
+    order: torch.Tensor
+    neighbours: torch.Tensor
+
+
 class DeviceLattice(NamedTuple):
     """A lattice of `tool.method.permutohedral` as tensors on the device of the mean field.
 
@@ -34,50 +43,52 @@ class DeviceLattice(NamedTuple):
     pixel_weights: torch.Tensor
 
 
-def lattices_of(image: np.ndarray, preset: CrfPreset) -> list[list[torch.Tensor]]:
+def lattices_of(image: np.ndarray, preset: CrfPreset) -> list[LatticeTensors]:
     """The lattices of a picture's two kernels, for `crf_labels`: the work of a CPU.
 
     Args:
         image: uint8 [H, W, 3], RGB.
         preset: the kernels.
     Returns:
-        For each kernel the fields of its `Lattice` as tensors, which can go to a device.
+        The lattice of each kernel, as tensors that can go to a device.
     """
-    lattices = [kernel.lattice for kernel in kernels_of(image, preset)]
-    return [[torch.from_numpy(field) for field in lattice] for lattice in lattices]
+    lattices = []
+    for kernel in kernels_of(image, preset):
+        lattices.append(LatticeTensors(*map(torch.from_numpy, kernel.lattice)))
+    return lattices
 
 
 @torch.inference_mode()
 def crf_labels(
-    probs: torch.Tensor, lattices: list[list[torch.Tensor]], preset: CrfPreset
+    probs: torch.Tensor, lattices: list[LatticeTensors], preset: CrfPreset
 ) -> torch.Tensor:
     """The mask after dense CRF of a network's probabilities, over all labels.
 
     Args:
         probs: float32 [C, H, W], the network's probabilities.
         lattices: what `lattices_of` gives for the picture and this preset, on any device.
-        preset: the kernels and the number of steps.
+        preset: the weights of the kernels and the number of steps.
     Returns:
         uint8 [H, W], the most probable label of each pixel, on the device of `probs`.
     """
     kernels = []
-    for fields in lattices:
-        on_device = [field.to(probs.device, non_blocking=True) for field in fields]
-        kernels.append(device_lattice(on_device))
+    for lattice in lattices:
+        on_device = [field.to(probs.device, non_blocking=True) for field in lattice]
+        kernels.append(device_lattice(LatticeTensors(*on_device)))
     unary = -torch.log(probs.clamp(SMALLEST_PROB, 1)).flatten(1).T
     weights = [preset.gaussian_compat, preset.bilateral_compat]
     after = mean_field(unary, kernels, weights, preset.iterations)
     return after.argmax(1).byte().view(probs.shape[1:])
 
 
-def device_lattice(fields: list[torch.Tensor]) -> DeviceLattice:
+def device_lattice(lattice: LatticeTensors) -> DeviceLattice:
     """Prepare a lattice: number the neighbours as the vertices are, and sort the entries of the
     splat by vertex.
 
     Args:
-        fields: those of a `tool.method.permutohedral.Lattice`, on the device.
+        lattice: on the device.
     """
-    vertices, weights, order, neighbours = fields
+    vertices, weights, order, neighbours = lattice
     if len(order):
         numbered = torch.empty_like(neighbours)
         numbered[:, order] = order[neighbours]

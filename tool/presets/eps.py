@@ -12,7 +12,7 @@ can be downloaded (docs/data.md). What is not changed here is as in the preset s
 
 from tool.presets import seam
 from tool.presets.folders import with_folders
-from tool.presets.stages import BY_MASKS, IRN, Preset, RunSettings, Stage, Stages
+from tool.presets.stages import BY_MASKS, PSA, Preset, RunSettings, Stage, Stages
 from tool.run.errors import UserError
 
 EXPERIMENT = 'segmentation/experiment/EPS_deeplabv2_resnet101'
@@ -40,10 +40,10 @@ def change_to_eps(stages: Stages, run: RunSettings, saliency: str) -> None:
         saliency: folder of the saliency maps.
     """
     work = run.work
-    if run.refiner == IRN:
+    if run.refiner != PSA:
         raise UserError(
-            f'preset.refiner={IRN}: the pseudo masks of EPS are its maps after the CRF, without a '
-            'refiner; leave it out'
+            f'preset.refiner={run.refiner}: the pseudo masks of EPS are its maps after the CRF, '
+            'without a refiner; leave it out'
         )
     stages.set_flags('train', baseline='eps', saliency_root=saliency)
     # These are SEAM's alone: EPS compares its maps at feature size and its seeds need no PCM.

@@ -18,7 +18,7 @@ from tool.files.picture_files import find_pictures
 from tool.files.pictures import image_size
 from tool.presets import laptop
 from tool.presets.folders import with_folders
-from tool.presets.stages import BY_LABELS, Preset, RunSettings
+from tool.presets.stages import BY_LABELS, IRN, PSA, Preset, RunSettings
 from tool.run.errors import UserError
 
 BATCH = 8  # pictures in a step of every training
@@ -26,7 +26,7 @@ BATCH = 8  # pictures in a step of every training
 # suffice.
 WARMUP = (5, 500)
 CONTRAST = (2, 160)
-AFFINITY = (1, 120)
+REFINER = {PSA: (1, 120), IRN: (3, 160)}
 DEEPLAB = (4, 400)
 # The scales below are for pictures with this long side, in pixels. Two scales of inference take 0.6
 # of the time that the three of the preset laptop take.
@@ -58,9 +58,8 @@ def preset(
     images = training_pictures(run)
     stages.set_flags('warmup', weights=weights, backbone=backbone, max_steps=steps(images, *WARMUP))
     stages.set_flags('train', max_steps=steps(images, *CONTRAST))
-    stages.set_flags(
-        'aff_train', weights=weights, backbone=backbone, max_steps=steps(images, *AFFINITY)
-    )
+    refiner_steps = steps(images, *REFINER[run.refiner])
+    stages.set_flags('aff_train', weights=weights, backbone=backbone, max_steps=refiner_steps)
     factor = LONG_SIDE / usual_long_side(run)
     stages.set_flags('infer', scales=scaled(INFER_SCALES, factor))
     stages.set_config(

@@ -17,10 +17,7 @@ def learning_stages(run: RunSettings, imagenet: str) -> list[Stage]:
         run: the settings of the run with its folders.
         imagenet: ImageNet weights of ResNet-38, for AffinityNet.
     """
-    if run.refiner == PSA:
-        return affinity_stages(run, imagenet)
-    assert run.refiner == IRN  # no other is one of REFINERS
-    return boundary_stages(run)
+    return {PSA: affinity_stages, IRN: boundary_stages}[run.refiner](run, imagenet)
 
 
 def affinity_stages(run: RunSettings, imagenet: str) -> list[Stage]:
@@ -36,7 +33,7 @@ def affinity_stages(run: RunSettings, imagenet: str) -> list[Stage]:
     ]
 
 
-def boundary_stages(run: RunSettings) -> list[Stage]:
+def boundary_stages(run: RunSettings, imagenet: str) -> list[Stage]:
     """The stages of IRN's boundary head over timm's ResNet-50, whose weights timm downloads."""
     labels = f'{run.work}/irn_label'
     return [

