@@ -29,7 +29,7 @@ FREEZE = ('none', 'half', 'all')
 
 @dataclass(frozen=True)
 class TimmTraining:
-    """What the flags of training say about a backbone of timm.
+    """The flags of training that are about a backbone of timm.
 
     Attributes:
         freeze: what fine-tuning freezes besides BatchNorm, one of `FREEZE`; None: what suits the

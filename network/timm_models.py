@@ -27,7 +27,7 @@ ANY_SIZE: tuple[dict[str, bool], ...] = ({'dynamic_img_size': True}, {'strict_im
 
 @dataclass(frozen=True)
 class Source:
-    """How the feature maps of one of timm's networks are read.
+    """The way the feature maps of one of timm's networks are read.
 
     Attributes:
         multiple: height and width of a picture have to be multiples of this many pixels.

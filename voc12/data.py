@@ -104,7 +104,7 @@ def check_saliency(saliency_root: str, voc12_root: str, names: list[str]) -> Non
 
 @dataclass(frozen=True)
 class Crops:
-    """How training crops are drawn from the pictures."""
+    """The way training crops are drawn from the pictures."""
 
     # side of the crops in pixels
     size: int

@@ -474,7 +474,7 @@ def outputs_of(pictures: list[Picture], lists: Lists) -> list[str]:
 
 
 def rule_of(args: argparse.Namespace) -> dict:
-    """What masks.json says: the flags, and the rule in words."""
+    """The entries of masks.json: the flags, and the rule in words."""
     words = [RULES[args.list], RULES[args.overlap], RULES[args.crowd]]
     sources = [os.path.basename(args.annotations)]
     if args.val_annotations:

@@ -33,7 +33,7 @@ CHANNELS = ((0, 2, 1), (1, 2, 0), (1, 0, 2), (2, 0, 1), (2, 1, 0), (0, 1, 2))
 
 
 class _Tables(NamedTuple):
-    """What the conversions look up.
+    """The tables that the conversions look up.
 
     Attributes:
         hues: h, uint8 [order of the channels, c, v − middle channel].

@@ -117,7 +117,7 @@ def image_path(root: str, name: str) -> str:
 
 
 def picture_and_map(root: str, map_dir: str, name: str) -> Inputs:
-    """What a stage reads of a picture: the picture of a data folder, and its map file."""
+    """The files that a stage reads of a picture: that of a data folder, and its map file."""
     return Inputs((image_path(root, name), os.path.join(map_dir, name + '.npy')))
 
 

@@ -134,12 +134,12 @@ def make_of_masks(args: argparse.Namespace, names: list[str]) -> None:
 
 
 def picture_input(root: str, name: str) -> Inputs:
-    """What the map of a picture is made from."""
+    """The inputs that the map of a picture is made from."""
     return Inputs((image_path(root, name),))
 
 
 def mask_input(mask_dir: str, name: str) -> Inputs:
-    """What the map of a mask is made from."""
+    """The inputs that the map of a mask is made from."""
     return Inputs((os.path.join(mask_dir, name + '.png'),))
 
 

@@ -1,4 +1,4 @@
-"""How well saliency maps find the objects of ground-truth masks, whatever their classes.
+"""Scores of saliency maps against the objects of ground-truth masks, whatever their classes.
 
     python -m voc12.score_saliency --saliency_dir SALImages --list voc12/train.txt \\
         --gt_dir VOC2012/SegmentationClass

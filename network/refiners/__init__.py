@@ -17,12 +17,12 @@ NAMES = ('psa', 'irn')
 
 
 def find_preparation(name: str) -> Preparation:
-    """What makes the inputs of a refiner's training."""
+    """The part of a refiner that makes the inputs of its training."""
     return import_module(f'network.refiners.{name}_labels').PREPARATION
 
 
 def find_refiner(name: str) -> 'Refiner':
-    """What trains a refiner's network and walks."""
+    """The part of a refiner that trains its network and walks."""
     return import_module(f'network.refiners.{name}').REFINER
 
 

@@ -1,4 +1,4 @@
-"""What IRN's boundary head learns from: maps of the regions that are sure (docs/method.md §10.13).
+"""Maps of the regions that are sure: IRN's boundary head learns from them (docs/method.md §10.13).
 
 This module does not import torch, so that the worker processes of aff_prepare.py start quickly.
 """

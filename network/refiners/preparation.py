@@ -1,4 +1,4 @@
-"""What makes the files that a refiner's network learns from, out of pictures and CAMs."""
+"""The interface of what makes, of pictures and CAMs, the files that a refiner learns from."""
 
 import argparse
 import os
@@ -51,7 +51,7 @@ class Preparation:
         raise NotImplementedError
 
     def about(self, args: argparse.Namespace) -> str:
-        """What is made, in words for the report."""
+        """The files that are made, in words for the report."""
         raise NotImplementedError
 
 

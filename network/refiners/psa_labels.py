@@ -1,4 +1,4 @@
-"""What AffinityNet learns from: CRF maps at a low and a high α (docs/method.md §4, §6).
+"""CRF maps at a low and a high α: AffinityNet learns from them (docs/method.md §4, §6).
 
 This module does not import torch, so that the worker processes of aff_prepare.py start quickly.
 """

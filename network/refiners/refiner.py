@@ -1,4 +1,4 @@
-"""What differs between the refiners when their network is trained and when it is walked with."""
+"""The interface of the refiners: how their networks are trained, and how they walk."""
 
 import argparse
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Refiner:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What it adds to a training's settings, so that states of other refiners are refused."""
+        """The additions to a training's settings, so that states of other refiners are refused."""
         return {'refiner': self.name}
 
     def check_flags(self, args: argparse.Namespace) -> None:

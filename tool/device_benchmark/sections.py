@@ -127,7 +127,7 @@ def steps(setting: Setting) -> list[Row]:
 
 @section
 def waits(setting: Setting) -> list[Row]:
-    """How often the host waits for the GPU in a training step; PyTorch itself watches.
+    """The number of waits of the host for the GPU in a training step; PyTorch itself watches.
 
     With fp16 the gradient scaler has to wait once, to learn whether the step is to be skipped.
     """
@@ -335,7 +335,7 @@ def crf(setting: Setting) -> list[Row]:
 
 
 def _timed(what: str, run: Callable[[], Any], core_seconds: dict[str, list[float]]) -> Any:
-    """What run() returns; the core-seconds that it takes are noted under `what`."""
+    """The result of run(); the core-seconds that it takes are noted under `what`."""
     start = time.process_time()
     result = run()
     core_seconds[what].append(time.process_time() - start)

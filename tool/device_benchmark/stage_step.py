@@ -26,7 +26,7 @@ REFINED = {'affinity': 'psa', 'boundary': 'irn'}
 
 @dataclass(frozen=True)
 class Setting:
-    """How large everything is that is measured."""
+    """The size of everything that is measured."""
 
     # where it runs
     device: torch.device

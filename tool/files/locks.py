@@ -38,5 +38,5 @@ def take(lock: FileLock, what: str, patience: float = 0) -> bool:
 
 
 def _note(what: str) -> str:
-    """What is said where a file system has no locks."""
+    """The error message where a file system has no locks."""
     return f'{what}: its file system has no locks; take care that no other run writes there'

@@ -114,7 +114,7 @@ def _first(elements: Iterator[tuple[int, bytes]]) -> tuple[int, bytes]:
 
 
 def _unpacked(data: bytes, limit: int) -> bytes:
-    """What a compressed element holds.
+    """The content of a compressed element.
 
     Raises:
         ValueError: it is damaged, or larger than the limit.

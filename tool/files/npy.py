@@ -156,7 +156,7 @@ def _text(data: bytes | str, dtype: _Dtype) -> str:
 
 
 class _Budget:
-    """How many bytes may still be made from a pickle.
+    """The number of bytes that may still be made from a pickle.
 
     One bytes object of the pickle, used for a thousand arrays, would make a thousand copies.
     """

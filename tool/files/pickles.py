@@ -1,4 +1,4 @@
-"""What a pickle asks of its loader, found out without loading it.
+"""A look at what a pickle asks of its loader, without loading it.
 
 A pickle is a program for a small stack machine. `scan` runs it on a stack that holds numbers,
 texts and tuples, and a placeholder for everything else, so that nothing is built. What a loader
@@ -52,7 +52,7 @@ class Tuple:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a pickle refers to."""
+    """The names that a pickle refers to."""
 
     # its classes and functions
     names: set[str]

@@ -61,7 +61,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker process gives back for a picture."""
+    """The result of a worker process for a picture."""
 
     name: str
     # the record for the file in each output

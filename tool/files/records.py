@@ -39,7 +39,7 @@ _SUFFIX = '.jsonl'
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the files of one picture are made from."""
+    """The inputs that the files of one picture are made from."""
 
     # paths of the files: the picture, its CAMs, …, always in the same order
     files: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a file of torch.save asks of torch.load, found out before it is loaded.
+"""A look at what a file of torch.save asks of torch.load, before it is loaded.
 
 `torch.load(weights_only=True)` runs no code of the file, but it believes the sizes in it: a few
 hundred bytes could allocate gigabytes, make a process crash by reading behind the data, or keep it

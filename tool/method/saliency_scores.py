@@ -1,4 +1,4 @@
-"""How well saliency maps find the objects of ground-truth masks, whatever their classes.
+"""Scores of saliency maps against the objects of ground-truth masks, whatever their classes.
 
 The paper scores no saliency maps. They decide what EPS can learn, so it is good to know how right
 they are.
@@ -17,7 +17,7 @@ HALF = 127.5
 
 @dataclass(frozen=True)
 class SaliencyScore:
-    """What the map of one picture has in common with its ground truth, pixels to ignore left out.
+    """Counts of the map of one picture and its ground truth, pixels to ignore left out.
 
     An object is any class but the background.
     """

@@ -1,4 +1,4 @@
-"""What the files and folders of a stage's command were when the stage completed.
+"""The states of the files and folders of a stage's command when the stage completed.
 
 The pipeline compares them with what they are now. So it notices a list, labels, pictures or masks
 that were changed or removed since, and runs the stage again; the stage then makes what is stale.

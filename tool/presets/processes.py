@@ -15,7 +15,7 @@ def process_count(stage: Stage, device: str | None) -> int:
 
 @functools.lru_cache
 def most_processes(device: str | None) -> int:
-    """How many processes there is room for: the GPUs, or the cores of the processor.
+    """The number of processes that there is room for: the GPUs, or the cores of the processor.
 
     Args:
         device: the value of --device; None if it was not given.

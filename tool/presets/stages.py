@@ -1,4 +1,4 @@
-"""What a preset is made of: stages, which are commands, and the settings of the run they are for.
+"""The parts of a preset: stages, which are commands, and the settings of the run they are for.
 
 A preset is a function in a Python file:
 

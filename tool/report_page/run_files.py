@@ -1,4 +1,4 @@
-"""What the work folder of a pipeline holds for its report: ladder, scores, losses and commands."""
+"""Files of a work folder that the report reads: ladder, scores, losses and commands."""
 
 import glob
 import math

@@ -1,4 +1,4 @@
-"""What the runs of a table take: steps, pictures, disk, and hours from a few timed steps."""
+"""The cost of the runs of a table: steps, pictures, disk, and hours from a few timed steps."""
 
 import dataclasses
 import os
@@ -52,7 +52,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What one run takes.
+    """The cost of one run.
 
     Attributes:
         stages: how many stages it has.
@@ -153,7 +153,7 @@ def summary(
 
 
 def about_the_time(campaign: Campaign, problem: str) -> list[str]:
-    """What the column of times means, or why it is empty."""
+    """The meaning of the column of times, or why it is empty."""
     if problem:
         return [f'time: not known, {problem}']
     device = command_line.pick_device(campaign.device)
@@ -199,7 +199,7 @@ def average_picture(campaign: Campaign) -> Picture:
 
 
 def plan_of(preset: Preset, picture: Picture) -> RunPlan:
-    """What a run of a preset takes, on pictures like the given one."""
+    """The cost of a run of a preset, on pictures like the given one."""
     flags = preset.stages['train'].flags
     trained_on = len(read_list(str(flags['train_list'])))
     batch = _number(flags.get('batch_size')) or DEFAULT_BATCH
@@ -337,7 +337,7 @@ class Timer:
 
 
 def _describe(kind: tuple) -> str:
-    """What is timed, for the user."""
+    """A line on what is timed, for the user."""
     _, baseline, *more = kind
     if not more:
         return baseline

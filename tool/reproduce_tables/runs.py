@@ -42,7 +42,7 @@ LOG = 'reproduce.log'
 
 @dataclass(frozen=True)
 class Campaign:
-    """What the command line asks for.
+    """The choices of the command line.
 
     Attributes:
         table: name of the table, one of rows.TABLES.
@@ -236,7 +236,7 @@ def warmup_file(campaign: Campaign, method: str, seed: int) -> str | None:
 
 
 def data_jobs(campaign: Campaign, methods: set[str]) -> list[Job]:
-    """What makes the data that all runs read, in its order, where there are none yet."""
+    """The commands that make the data that all runs read, in their order, where it is not there yet."""
     log_folder = os.path.join(campaign.work, 'runs', 'data')
     root = campaign.root
     lists = campaign.lists

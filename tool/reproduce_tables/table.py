@@ -103,7 +103,7 @@ def write_table(campaign: Campaign, command: str, failures: Sequence[Failure] = 
 
 
 def notes(campaign: Campaign) -> list[str]:
-    """What a reader of the table has to know about its figures."""
+    """Notes that a reader of the table has to know about its figures."""
     found = [NOTES[campaign.scale]]
     if campaign.saliency == os.path.join(campaign.work, 'SALImages'):
         if any(row.method == 'eps' for row in campaign.rows):
@@ -142,7 +142,7 @@ def complete_runs(campaign: Campaign, row: Row) -> dict[int, Job]:
 
 
 def measure(figure: Figure, runs: Mapping[int, Job]) -> Measured:
-    """What the complete runs of a row, {seed: run}, say about a figure."""
+    """A figure from the complete runs of a row, {seed: run}."""
     values = {}
     core = {}
     thresholds = {}

@@ -1,4 +1,4 @@
-"""How a command runs: errors, command lines, worker pools, sharding, signals, progress.
+"""The running of commands: errors, command lines, worker pools, sharding, signals, progress.
 
 Importing these modules does not load torch, so that commands that need none start quickly.
 """

@@ -1,4 +1,4 @@
-"""What all command lines share: argument types, common flags, errors on one line, the device."""
+"""Common parts of all command lines: argument types, flags, errors on one line, the device."""
 
 import argparse
 import contextlib
@@ -225,7 +225,7 @@ def _say(line: str) -> None:
 
 
 def _system_reason(error: Exception) -> str | None:
-    """What is wrong with the machine or with a file, and the fix; None where it is neither."""
+    """The fault of the machine or of a file, and the fix; None where it is neither."""
     is_torchs = type(error).__name__ == 'OutOfMemoryError'
     # what PyTorch raises on CPUs is a plain RuntimeError
     on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -463,7 +463,7 @@ def add_tf32_flag(parser: Parser) -> None:
 
 
 def precision_settings(args: argparse.Namespace) -> dict:
-    """What the flags of `add_amp_flag` decide about the bytes of a stage, for its manifests.
+    """The flags of `add_amp_flag` that decide the bytes of a stage, for its manifests.
 
     The defaults are left out.
 

@@ -13,7 +13,7 @@ WAITING = 8
 
 
 def group_size(asked_for: int | None, device: Any) -> int:
-    """How many pictures of VOC's size form a group.
+    """The number of pictures of VOC's size that form a group.
 
     Args:
         asked_for: the value of --batch_size; None: ON_GPU on a GPU, otherwise 1.

@@ -1,4 +1,4 @@
-"""How long a call takes and how much memory it needs."""
+"""Time and memory that a call takes."""
 
 import multiprocessing
 import os

@@ -92,7 +92,7 @@ class Pool:
 
 
 def _apply(function: Callable, *arguments: Any) -> Any:
-    """What the workers do."""
+    """The jobs of the workers."""
     return function(*arguments)
 
 

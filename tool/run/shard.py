@@ -1,4 +1,4 @@
-"""How several processes share out the pictures of a stage.
+"""Sharing out the pictures of a stage among several processes.
 
 Pictures are independent, so inference and the CPU stages need no process group. Each process finds
 its number in RANK and the number of processes in WORLD_SIZE, and takes every WORLD_SIZE-th name.

@@ -67,7 +67,7 @@ def timeout() -> float:
 
 
 def server_context() -> BaseContext:
-    """How to start workers that share nothing with this process, not even its threads and GPUs.
+    """A way to start workers that share nothing with this process, not even its threads and GPUs.
 
     They are forked from a server process that has read the script once. Where the server's socket
     can have no name, because TMPDIR is too long or missing, each worker reads the script itself.
@@ -79,7 +79,7 @@ def server_context() -> BaseContext:
 
 
 def fork_context() -> BaseContext:
-    """How to start workers that inherit a data set; only Linux forks a process with threads well.
+    """A way to start workers that inherit a data set; only Linux forks a process with threads well.
 
     Elsewhere the data set is sent to them.
     """
@@ -117,7 +117,7 @@ class Call:
         self._error = error
 
     def result(self) -> Any:
-        """What the call returned.
+        """The result of the call.
 
         Raises:
             The exception that the call raised in the worker.
@@ -155,7 +155,7 @@ class _Worker:
                 raise
 
     def why_ended(self) -> str:
-        """How the process has ended, for a message."""
+        """The way the process has ended, for a message."""
         self.process.join(GONE)
         code = self.process.exitcode
         if code is None or code >= 0:
@@ -169,7 +169,7 @@ class _Worker:
 
 
 def _serve(channel: socket.socket, task: Callable, prepare: Callable[[], None] | None) -> None:
-    """What a worker process does: answer calls until there are no more."""
+    """Answer calls until there are no more: all that a worker process does."""
     interrupts.ignore()
     interrupts.deliver()
     end_with_parent()

@@ -87,7 +87,7 @@ def per_process(batch_size: int, accumulate: int = 1, name: str = '--batch_size'
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the command line or a config decides about a training run, whatever the network."""
+    """The choices of a command line or a config about a training run, whatever the network."""
 
     # path prefix of the checkpoint, the logs and the training states
     session: str

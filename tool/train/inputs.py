@@ -1,4 +1,4 @@
-"""What a training learns from: the list, the labels, the pictures and their maps.
+"""The inputs of a training: the list, the labels, the pictures and their maps.
 
 A training state and a checkpoint record a fingerprint of each kind. A training continues from a
 state only where all of them are what they were.

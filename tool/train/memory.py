@@ -1,4 +1,4 @@
-"""What the C library does with freed memory.
+"""The use that the C library makes of freed memory.
 
 This concerns Linux with glibc. On other systems the functions do nothing.
 """

@@ -1,4 +1,4 @@
-"""How a network computes: mixed precision, channels-last tensors, torch.compile, determinism."""
+"""Ways for a network to compute: mixed precision, channels last, torch.compile, determinism."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""How every training run starts and ends. What differs between the stages is a `TrainingRun`.
+"""Start and end of every training run. What differs between the stages is a `TrainingRun`.
 
 A training script takes these steps: `start` (device, processes, seed), then it reads its inputs and
 makes its network, then `place` (the network on the device, at the precision asked for), `train`.
@@ -241,7 +241,7 @@ def _is_kept(run: TrainingRun, done: int) -> bool:
 
 
 def _own_training(path: str, settings: dict) -> dict:
-    """What a checkpoint says of its training: 'settings' and 'inputs'.
+    """The entries of a checkpoint about its training: 'settings' and 'inputs'.
 
     Raises:
         UserError: it says nothing, or its training had other settings.

@@ -227,7 +227,7 @@ class States:
         return state['step']
 
     def how_to_go_on(self) -> str:
-        """What the same command will do, for a run that has to end now."""
+        """A line on what the same command will do, for a run that has to end now."""
         files = self._files()
         if not files:
             return 'there is no training state, so the same command starts from the beginning'
