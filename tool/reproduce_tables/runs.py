@@ -236,7 +236,7 @@ def warmup_file(campaign: Campaign, method: str, seed: int) -> str | None:
 
 
 def data_jobs(campaign: Campaign, methods: set[str]) -> list[Job]:
-    """The commands that make the data that all runs read, in their order, where it is not there yet."""
+    """The commands, in their order, that make the data of all runs, where it is not there yet."""
     log_folder = os.path.join(campaign.work, 'runs', 'data')
     root = campaign.root
     lists = campaign.lists
