@@ -10,8 +10,7 @@ Reads  the pictures of --infer_list and their CAMs (--cam_dir/<name>.npy).
 Writes one or more of these. What is already there from the same weights and settings is skipped.
        <out_rw>/<name>.png: masks; with --crf after dense CRF
        <out_rw_crf>/<name>.png: masks after dense CRF, beside those without
-       <out_rw_prob>/<name>.npy: the walk's scores, dicts of background and present classes: of psa
-       probabilities, of irn scores whose largest of the classes is 1
+       <out_rw_prob>/<name>.npy: the walk's probabilities, dicts of background and present classes
 """
 
 import argparse
@@ -111,8 +110,8 @@ def add_output_flags(parser: command_line.Parser) -> None:
     parser.output.add_argument('--out_rw', help='output folder of the masks')
     parser.output.add_argument(
         '--out_rw_prob',
-        help="output folder of the walk's scores, before any CRF: of psa probabilities, of irn "
-        'scores whose largest of the classes is 1',
+        help="output folder of the walk's probabilities, before any CRF: its scores, divided by "
+        'their sum over the labels of the picture',
     )
     parser.output.add_argument(
         '--out_rw_crf',
