@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 
 import pytest
@@ -11,6 +12,11 @@ from tool.run import command_line
 
 # an unexpected error of a command fails its test with a traceback
 os.environ.setdefault(command_line.TRACEBACK, '1')
+
+# A shell that starts the tests in the background lets them, and so all commands that they start,
+# ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Examples of hypothesis. By default they are the same in every run, so that no run fails by chance;
 # `--hypothesis-profile=search` tries many others and remembers those that failed.
