@@ -90,7 +90,6 @@ test_python() {
         return 1
     fi
     echo "Python $1: passed in $((SECONDS - start)) s (installation $installed s)"
-    rm -rf "$place"
 }
 
 passed=0 failed=0 running= count=0
@@ -106,6 +105,7 @@ finish() {
             failed=$((failed + 1))
         fi
         cat "$work/$version.out"
+        rm -rf "${work:?}/$version"
     done
     running= count=0
 }
