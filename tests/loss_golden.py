@@ -6,8 +6,10 @@ import torch
 
 from mini import GOLDEN
 from recipe import normal
+from tool.method.maps import ViewMaps
 
 CLOSE = {'rtol': 1e-4, 'atol': 1e-5}
+NOTHING = torch.empty(0)  # in place of maps that a loss does not use
 
 
 def leaves(tag, n=4):
@@ -18,6 +20,21 @@ def leaves(tag, n=4):
         made[f'cam_rv{view}'] = normal(f'{tag}.cam_rv{view}', n, 21, side, side).abs()
         made[f'f_proj{view}'] = normal(f'{tag}.f_proj{view}', n, 128, side, side).abs()
     return {name: value.requires_grad_() for name, value in made.items()}
+
+
+def views(x):
+    """Both views of `leaves`."""
+    return [ViewMaps(x[f'cam{v}'], x[f'cam_rv{v}'], x[f'f_proj{v}']) for v in (1, 2)]
+
+
+def contrast_view(f_proj, cam_rv):
+    """A view with what the contrast uses."""
+    return ViewMaps(NOTHING, cam_rv, f_proj)
+
+
+def seam_view(cam, cam_rv):
+    """A view with what SEAM's losses use."""
+    return ViewMaps(cam, cam_rv, NOTHING)
 
 
 def golden(name):

@@ -44,6 +44,7 @@ from tool.method import boundary as boundaries
 from tool.method import contrast, crf, plain, seam_losses
 from tool.method import random_walk as walk
 from tool.method.affinity import RADIUS
+from tool.method.maps import ViewMaps
 from tool.method.metrics import THRESHOLDS, confusion, curve_confusions, curve_histogram, iou
 from tool.run import command_line
 from tool.run.loader import load
@@ -119,16 +120,21 @@ def contrast_loss() -> list[dict]:
     def maps(channels: int, side: int) -> torch.Tensor:
         return torch.rand(8, channels, side, side, generator=generator, requires_grad=True)
 
-    f_proj1 = maps(128, 56)
-    cam_rv1 = maps(NUM_CLASSES, 56)
-    f_proj2 = maps(128, 16)
-    cam_rv2 = maps(NUM_CLASSES, 16)
+    def view(side: int) -> ViewMaps:
+        f_proj = maps(128, side)
+        cam_rv = maps(NUM_CLASSES, side)
+        no_class_maps = torch.empty(0)  # the contrast uses the refined ones
+        return ViewMaps(no_class_maps, cam_rv, f_proj)
+
+    view1 = view(56)
+    view2 = view(16)
 
     def run_plain() -> None:
-        plain.contrast_loss(f_proj1, cam_rv1, f_proj2, cam_rv2, label).backward()
+        loss = plain.contrast_loss(view1.f_proj, view1.cam_rv, view2.f_proj, view2.cam_rv, label)
+        loss.backward()
 
     def run_ours() -> None:
-        terms = contrast.contrast_loss(f_proj1, cam_rv1, f_proj2, cam_rv2, label)
+        terms = contrast.contrast_loss(view1, view2, label)
         terms['loss_nce'].backward()
 
     theirs = seconds(run_plain, 9)
@@ -145,18 +151,22 @@ def seam_loss() -> list[dict]:
     def maps(side: int) -> torch.Tensor:
         return torch.randn(8, NUM_CLASSES, side, side, generator=generator, requires_grad=True)
 
-    cam1 = maps(56)
-    cam_rv1 = maps(56)
-    cam2 = maps(16)
-    cam_rv2 = maps(16)
-    inputs = (cam1, cam_rv1, cam2, cam_rv2, label)
+    def view(side: int) -> ViewMaps:
+        cam = maps(side)
+        cam_rv = maps(side)
+        no_features = torch.empty(0)  # SEAM's losses use none
+        return ViewMaps(cam, cam_rv, no_features)
+
+    view1 = view(56)
+    view2 = view(16)
+    inputs = (view1.cam, view1.cam_rv, view2.cam, view2.cam_rv, label)
     sizes = {'size1': (448, 448), 'size2': (128, 128)}
 
     def run_plain() -> None:
         sum(plain.seam_loss(*inputs, **sizes).values()).backward()
 
     def run_ours() -> None:
-        sum(seam_losses.seam_loss(*inputs, **sizes, max_classes=4).values()).backward()
+        sum(seam_losses.seam_loss(view1, view2, label, **sizes, max_classes=4).values()).backward()
 
     theirs = seconds(run_plain, 3)
     ours = seconds(run_ours, 3)

@@ -11,7 +11,7 @@ from network import views
 from network.pcm_additions import ChangeMaps
 from tool.method.contrast import ContrastOptions, contrast_loss
 from tool.method.label_aware import LabelAwareOptions, label_aware_contrast_loss
-from tool.method.maps import resize
+from tool.method.maps import ViewMaps, resize
 from tool.train import processes
 
 
@@ -33,20 +33,6 @@ class LossOptions:
     # SEAM: side in pixels of the square at which its losses compare the maps of the two views;
     # None compares them at the views' own sizes
     loss_size: int | None = None
-
-
-@dataclass(frozen=True)
-class ViewMaps:
-    """The output of the network for one view, at feature size."""
-
-    # m: class maps [N, C, h, w]
-    cam: torch.Tensor
-    # m̂: class maps refined by the PCM, at least 0, [N, C, h, w]
-    cam_rv: torch.Tensor
-    # f: projected features, at least 0, [N, D, h, w]
-    f_proj: torch.Tensor
-    # class scores [N, C], if the network gives them (EPS)
-    pred: torch.Tensor | None = None
 
 
 class Baseline:
@@ -279,14 +265,13 @@ def two_view_contrast(
     It is the paper's contrast (docs/method.md §3.3), or the one with label-aware prototypes (§10.1)
     if `options` are LabelAwareOptions.
     """
-    maps = (view1.f_proj, view1.cam_rv, view2.f_proj, view2.cam_rv)
     label = batch['label']
     gather = processes.gather
     if not isinstance(options, LabelAwareOptions):
-        return contrast_loss(*maps, label, options, generator=generator, gather=gather)
+        return contrast_loss(view1, view2, label, options, generator=generator, gather=gather)
     image = batch['image']
     # 1 inside the picture and 0 in the padding of the crop, whose pixels are zeros
     inside = (image != 0).any(1, keepdim=True).to(image.dtype)
     return label_aware_contrast_loss(
-        *maps, label, options, inside=inside, generator=generator, gather=gather
+        view1, view2, label, options, inside=inside, generator=generator, gather=gather
     )

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from network.baselines.baseline import Baseline, LossOptions, ViewMaps
+from network.baselines.baseline import Baseline, LossOptions
 from network.pcm_additions import ChangeMaps
 from tool.method.eps_losses import eps_loss
-from tool.method.maps import resize
+from tool.method.maps import ViewMaps, resize
 from tool.method.seam_losses import classification_loss, consistency_losses, rvmin_loss
 
 
@@ -82,13 +82,7 @@ class Eps(Baseline):
         terms = {'loss_cls': image_loss, 'loss_sal': saliency_loss}
         if options.consistency:
             terms['loss_er'], terms['loss_ecr'] = consistency_losses(
-                view1.cam,
-                view1.cam_rv,
-                view2.cam,
-                view2.cam_rv,
-                label,
-                bg_index=bg_index,
-                max_classes=max_classes,
+                view1, view2, label, bg_index=bg_index, max_classes=max_classes
             )
         return terms
 

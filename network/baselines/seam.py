@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from network.baselines.baseline import Baseline, LossOptions, ViewMaps
+from network.baselines.baseline import Baseline, LossOptions
 from network.pcm_additions import ChangeMaps
-from tool.method.maps import scale_scores, spatial_size
+from tool.method.maps import ViewMaps, scale_scores, spatial_size
 from tool.method.seam_losses import classification_loss, seam_loss
 
 
@@ -50,10 +50,8 @@ class Seam(Baseline):
             size1 = (options.loss_size, options.loss_size)
             size2 = size1
         terms = seam_loss(
-            view1.cam,
-            view1.cam_rv,
-            view2.cam,
-            view2.cam_rv,
+            view1,
+            view2,
             batch['label'],
             size1=size1,
             size2=size2,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from loss_golden import CLOSE, first_half, golden, leaves
+from loss_golden import CLOSE, contrast_view, first_half, golden, leaves, views
 from recipe import normal, uniform
 from tool.method import contrast, plain
 from tool.method.contrast import ContrastOptions
@@ -47,10 +47,8 @@ def test_contrast_equals_the_plain_formulation(n):
             f_proj1, cam_rv1, f_proj2, cam_rv2, label, **options, draw=lambda own, k: own[:k]
         )
         ours = contrast.contrast_loss(
-            f_proj1,
-            cam_rv1,
-            f_proj2,
-            cam_rv2,
+            contrast_view(f_proj1, cam_rv1),
+            contrast_view(f_proj2, cam_rv2),
             label,
             ContrastOptions(**options),
             random_keys=first_half(n * 64),
@@ -113,28 +111,23 @@ def test_semi_hard_negatives_of_few_classes_are_the_ranks_that_there_are(classes
 
 def test_contrast_of_two_classes():
     """A class set of background and one class: every shape follows from the tensors."""
-    x = {
-        name: normal(f'two.{name}', 2, channels, 8, 8).abs().requires_grad_()
-        for name, channels in (('cam_rv1', 2), ('cam_rv2', 2), ('f_proj1', 16), ('f_proj2', 16))
-    }
-    for loss_of in (contrast.contrast_loss, label_aware_contrast_loss):
-        loss = loss_of(
-            x['f_proj1'],
-            x['cam_rv1'],
-            x['f_proj2'],
-            x['cam_rv2'],
-            torch.ones(2, 1),
-            random_keys=first_half(128),
+    view1, view2 = (
+        contrast_view(
+            normal(f'two.f_proj{v}', 2, 16, 8, 8).abs().requires_grad_(),
+            normal(f'two.cam_rv{v}', 2, 2, 8, 8).abs().requires_grad_(),
         )
+        for v in (1, 2)
+    )
+    for loss_of in (contrast.contrast_loss, label_aware_contrast_loss):
+        loss = loss_of(view1, view2, torch.ones(2, 1), random_keys=first_half(128))
         assert loss['loss_intra_view'] == 0 < loss['loss_nce']
-        assert torch.autograd.grad(loss['loss_nce'], x['f_proj1'])[0].isfinite().all()
+        assert torch.autograd.grad(loss['loss_nce'], view1.f_proj)[0].isfinite().all()
 
 
 @pytest.mark.parametrize('off', ['cross_prototype', 'cross_cam', 'intra_view'])
 def test_a_term_that_is_off_is_zero_and_the_others_stay(off):
     _, label = golden('seam')
-    x = leaves('seam.a')
-    arguments = (x['f_proj1'], x['cam_rv1'], x['f_proj2'], x['cam_rv2'], label)
+    arguments = (*views(leaves('seam.a')), label)
     whole = contrast.contrast_loss(*arguments, random_keys=first_half(1024))
     options = ContrastOptions(**{off: False})
     part = contrast.contrast_loss(*arguments, options, random_keys=first_half(1024))
@@ -145,17 +138,12 @@ def test_a_term_that_is_off_is_zero_and_the_others_stay(off):
 
 def test_drawn_keys_come_from_the_generator():
     _, label = golden('seam')
-    x = leaves('seam.a')
+    view1, view2 = views(leaves('seam.a'))
 
     def draw(seed):
-        return contrast.contrast_loss(
-            x['f_proj1'],
-            x['cam_rv1'],
-            x['f_proj2'],
-            x['cam_rv2'],
-            label,
-            generator=torch.Generator().manual_seed(seed),
-        )['loss_intra_view'].item()
+        generator = torch.Generator().manual_seed(seed)
+        terms = contrast.contrast_loss(view1, view2, label, generator=generator)
+        return terms['loss_intra_view'].item()
 
     assert draw(1) == draw(1) != draw(2)
 
@@ -164,20 +152,15 @@ def test_nothing_waits_for_the_device():
     """Fake tensors have no values: any host synchronisation (item, nonzero, a value-dependent
     shape) raises."""
     with FakeTensorMode():
-        x = {
-            name: torch.rand(2, channels, side, side)
-            for name, channels, side in (
-                ('cam_rv1', 21, 12),
-                ('cam_rv2', 21, 16),
-                ('f1', 128, 12),
-                ('f2', 128, 16),
-            )
-        }
+        view1, view2 = (
+            contrast_view(torch.rand(2, 128, side, side), torch.rand(2, 21, side, side))
+            for side in (12, 16)
+        )
         label = torch.rand(2, 20)
-        maps = (x['f1'], x['cam_rv1'], x['f2'], x['cam_rv2'])
-        contrast.contrast_loss(*maps, label)
+        contrast.contrast_loss(view1, view2, label)
         label_aware_contrast_loss(
-            *maps,
+            view1,
+            view2,
             label,
             LabelAwareOptions(bg_certain=0.1, common=torch.ones(20, dtype=torch.bool)),
             inside=torch.ones(2, 1, 96, 96),

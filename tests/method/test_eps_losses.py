@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from loss_golden import check, check_gradients, first_half, golden, leaves
+from loss_golden import check, check_gradients, first_half, golden, leaves, views
 from recipe import uniform
 from tool.method import plain
 from tool.method.contrast import ContrastOptions, contrast_loss
@@ -28,7 +28,8 @@ def test_eps_total_and_gradients_are_the_published_ones(known):
         'loss_sal_rv2': eps_loss(x['cam_rv2'], saliency2, label),
     }
     check(sal, data)
-    er, ecr = consistency_losses(x['cam1'], x['cam_rv1'], x['cam2'], x['cam_rv2'], label, **options)
+    view1, view2 = views(x)
+    er, ecr = consistency_losses(view1, view2, label, **options)
     cls = sum(classification_loss(x[f'cam{v}'].mean((2, 3))[:, :20], label) for v in (1, 2)) / 2
     rvmin = sum(rvmin_loss(x[f'cam_rv{v}'], label, **options) for v in (1, 2)) / 2
     terms = {
@@ -38,10 +39,8 @@ def test_eps_total_and_gradients_are_the_published_ones(known):
         'loss_ecr': ecr,
     }
     terms['loss_nce'] = contrast_loss(
-        x['f_proj1'],
-        x['cam_rv1'],
-        x['f_proj2'],
-        x['cam_rv2'],
+        view1,
+        view2,
         label,
         ContrastOptions(bg_index=20, bg_threshold=0.1, top_fraction=1 / 16),
         random_keys=first_half(1024),

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from loss_golden import contrast_view
 from recipe import normal, uniform
 from tool.method.label_aware import LabelAwareOptions, label_aware_contrast_loss
 
@@ -133,10 +134,8 @@ def test_label_aware_contrast_by_hand(bg_index, semi_hard, padded, certain, rare
         common=taking_part,
     )
     loss = label_aware_contrast_loss(
-        x['f_proj1'],
-        x['cam_rv1'],
-        x['f_proj2'],
-        x['cam_rv2'],
+        contrast_view(x['f_proj1'], x['cam_rv1']),
+        contrast_view(x['f_proj2'], x['cam_rv2']),
         label,
         options,
         random_keys=keys,
@@ -162,13 +161,14 @@ def test_label_aware_contrast_of_one_class_and_of_empty_maps():
     label = F.one_hot(torch.tensor([2, 2]), 20).float()
     feature = normal('aware.f', 2, 128, 8, 8).abs().requires_grad_()
     for maps in (normal('aware.m', 2, 21, 8, 8).abs(), torch.zeros(2, 21, 8, 8)):
-        loss = label_aware_contrast_loss(feature, maps, feature, maps, label)
+        view = contrast_view(feature, maps)
+        loss = label_aware_contrast_loss(view, view, label)
         assert loss['loss_intra_view'] == 0 and loss['loss_nce'].isfinite()
         assert torch.autograd.grad(loss['loss_nce'], feature)[0].isfinite().all()
     nothing = torch.zeros(2, 1, 64, 64)
-    padding = label_aware_contrast_loss(feature, maps, feature, maps, label, inside=nothing)
+    padding = label_aware_contrast_loss(view, view, label, inside=nothing)
     assert padding['loss_nce'] == 0
     no_class = LabelAwareOptions(common=torch.zeros(20) > 0)
-    alone = label_aware_contrast_loss(feature, maps, feature, maps, label, no_class)
+    alone = label_aware_contrast_loss(view, view, label, no_class)
     assert alone['loss_nce'] == 0
     assert torch.autograd.grad(alone['loss_nce'], feature)[0].isfinite().all()

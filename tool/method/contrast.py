@@ -23,7 +23,7 @@ from typing import Generic, TypeVar
 import torch
 import torch.nn.functional as F
 
-from tool.method.maps import resize, scale_scores, spatial_size, with_background
+from tool.method.maps import ViewMaps, resize, scale_scores, spatial_size, with_background
 
 # The type of a view's pseudo labels: a tensor [M] here. Label-aware prototypes have another.
 Labels = TypeVar('Labels')
@@ -57,8 +57,8 @@ class ContrastOptions:
 
 
 @dataclass(frozen=True)
-class View(Generic[Labels]):
-    """One view v as the contrast sees it."""
+class ComparedView(Generic[Labels]):
+    """One view v as the contrast compares it with the other one."""
 
     # q: projected features of length 1, [M, D]
     pixels: torch.Tensor
@@ -299,8 +299,7 @@ def intra_view_loss(
 
 
 def features_and_scores(
-    f_proj: torch.Tensor,
-    cam_rv: torch.Tensor,
+    view: ViewMaps,
     size: tuple[int, int],
     options: ContrastOptions,
     gather: Callable[[torch.Tensor], torch.Tensor],
@@ -309,23 +308,22 @@ def features_and_scores(
     (docs/method.md §3.3).
 
     Args:
-        f_proj: projected features [n, D, any, any] of this process's part of the batch.
-        cam_rv: m̂, refined maps [n, C, any, any] of the same part.
+        view: f and m̂ of this process's part of the batch.
         size: (h, w), to which both are resized.
         options: b and β_bg.
         gather: see `contrast_loss`.
     """
-    feature_maps = gather(resize(f_proj, size))
+    feature_maps = gather(resize(view.f_proj, size))
     feature = feature_maps.permute(0, 2, 3, 1).flatten(0, 2)
     part_scores = contrast_scores(
-        resize(cam_rv.detach(), size), options.bg_index, options.bg_threshold
+        resize(view.cam_rv.detach(), size), options.bg_index, options.bg_threshold
     )
     return feature, gather(part_scores)
 
 
 def contrast_terms(
-    view1: View[Labels],
-    view2: View[Labels],
+    compared1: ComparedView[Labels],
+    compared2: ComparedView[Labels],
     random_keys: torch.Tensor,
     options: ContrastOptions,
     nce_of: Callable[[torch.Tensor, Labels], torch.Tensor],
@@ -338,7 +336,7 @@ def contrast_terms(
         L_iv = α/2 [ L_intra¹ + L_intra² ]
 
     Args:
-        view1, view2: q, ŷ and P of the views.
+        compared1, compared2: q, ŷ and P of the views.
         random_keys: [2, M]; see `mean_of_sampled_pixels`.
         options: α, τ and which terms are on; a term that is off is 0.
         nce_of, intra_view_loss_of: `nce` and `intra_view_loss`, or others that take the labels of
@@ -346,27 +344,28 @@ def contrast_terms(
     Returns:
         'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view', and 'loss_nce', their sum.
     """
-    logits_11 = view1.pixels @ view1.prototypes.T / options.temperature  # q¹·P¹ᵀ / τ, [M, C]
-    logits_22 = view2.pixels @ view2.prototypes.T / options.temperature
+    # q¹·P¹ᵀ / τ, [M, C]
+    logits_11 = compared1.pixels @ compared1.prototypes.T / options.temperature
+    logits_22 = compared2.pixels @ compared2.prototypes.T / options.temperature
     half_weight = options.weight / 2
     off = logits_11.new_zeros(())
     cross_prototype = off
     cross_cam = off
     intra_view = off
     if options.cross_prototype:
-        logits_12 = view1.pixels @ view2.prototypes.T / options.temperature
-        logits_21 = view2.pixels @ view1.prototypes.T / options.temperature
+        logits_12 = compared1.pixels @ compared2.prototypes.T / options.temperature
+        logits_21 = compared2.pixels @ compared1.prototypes.T / options.temperature
         cross_prototype = half_weight * (
-            nce_of(logits_12, view1.labels) + nce_of(logits_21, view2.labels)
+            nce_of(logits_12, compared1.labels) + nce_of(logits_21, compared2.labels)
         )
     if options.cross_cam:
         cross_cam = half_weight * (
-            nce_of(logits_11, view2.labels) + nce_of(logits_22, view1.labels)
+            nce_of(logits_11, compared2.labels) + nce_of(logits_22, compared1.labels)
         )
     if options.intra_view:
         mining = {'semi_hard': options.semi_hard, 'hard_pixels': options.hard_pixels}
-        intra1 = intra_view_loss_of(logits_11, view1.labels, random_keys[0], **mining)
-        intra2 = intra_view_loss_of(logits_22, view2.labels, random_keys[1], **mining)
+        intra1 = intra_view_loss_of(logits_11, compared1.labels, random_keys[0], **mining)
+        intra2 = intra_view_loss_of(logits_22, compared2.labels, random_keys[1], **mining)
         intra_view = half_weight * (intra1 + intra2)
     return {
         'loss_cross_prototype': cross_prototype,
@@ -377,10 +376,8 @@ def contrast_terms(
 
 
 def contrast_loss(
-    f_proj1: torch.Tensor,
-    cam_rv_down1: torch.Tensor,
-    f_proj2: torch.Tensor,
-    cam_rv_down2: torch.Tensor,
+    view1: ViewMaps,
+    view2: ViewMaps,
     label: torch.Tensor,
     options: ContrastOptions = ContrastOptions(),
     *,
@@ -392,9 +389,8 @@ def contrast_loss(
     §3.2–3.3).
 
     Args:
-        f_proj1, f_proj2: f, projected features [N, D, h, w] of the views; view 1 is resized to view
-            2's size (16×16).
-        cam_rv_down1, cam_rv_down2: m̂, refined maps [N, C, h, w] of the views, resized likewise.
+        view1, view2: f and m̂ of the views, `f_proj` and `cam_rv`; m is not used. Those of view 1
+            are resized to view 2's size (16×16).
         label: y, [N, K].
         options: the constants.
         random_keys: [2, M], see `mean_of_sampled_pixels`; drawn from `generator` when None.
@@ -404,22 +400,22 @@ def contrast_loss(
     Returns:
         'loss_cross_prototype', 'loss_cross_cam', 'loss_intra_view', and 'loss_nce', their sum.
     """
-    size = spatial_size(f_proj2)
+    size = spatial_size(view2.f_proj)
     label = gather(label)
 
-    def view_of(f_proj: torch.Tensor, cam_rv: torch.Tensor) -> View[torch.Tensor]:
-        feature, scores = features_and_scores(f_proj, cam_rv, size, options, gather)
-        return View(
+    def compared(view: ViewMaps) -> ComparedView[torch.Tensor]:
+        feature, scores = features_and_scores(view, size, options, gather)
+        return ComparedView(
             pixels=F.normalize(feature, dim=1),
             labels=pseudo_labels(scores, label, options.bg_index),
             prototypes=class_prototypes(feature, scores, options.top_fraction),
         )
 
-    view1 = view_of(f_proj1, cam_rv_down1)
-    view2 = view_of(f_proj2, cam_rv_down2)
+    compared1 = compared(view1)
+    compared2 = compared(view2)
     if random_keys is None:
-        random_keys = draw_random_keys(view1.pixels, generator)
-    return contrast_terms(view1, view2, random_keys, options, nce, intra_view_loss)
+        random_keys = draw_random_keys(compared1.pixels, generator)
+    return contrast_terms(compared1, compared2, random_keys, options, nce, intra_view_loss)
 
 
 def draw_random_keys(pixels: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 
 from tool.method.contrast import (
+    ComparedView,
     ContrastOptions,
-    View,
     class_prototypes,
     contrast_terms,
     draw_random_keys,
@@ -28,7 +28,7 @@ from tool.method.contrast import (
     mean_over_classes,
     pixel_losses,
 )
-from tool.method.maps import resize, spatial_size, split, with_background
+from tool.method.maps import ViewMaps, resize, spatial_size, split, with_background
 
 PROTOTYPES = ('published', 'label_aware')  # values of --prototypes
 
@@ -213,10 +213,8 @@ def counted_intra_view_loss(
 
 
 def label_aware_contrast_loss(
-    f_proj1: torch.Tensor,
-    cam_rv_down1: torch.Tensor,
-    f_proj2: torch.Tensor,
-    cam_rv_down2: torch.Tensor,
+    view1: ViewMaps,
+    view2: ViewMaps,
     label: torch.Tensor,
     options: LabelAwareOptions = LabelAwareOptions(),
     *,
@@ -233,7 +231,7 @@ def label_aware_contrast_loss(
         options: the constants.
         inside: [N, 1, H, W] of any size, 0 where the crops are padding; None: nowhere.
     """
-    size = spatial_size(f_proj2)
+    size = spatial_size(view2.f_proj)
     bg_index = options.bg_index
     label = gather(label)
     present = channels_that_take_part(label, options.common, bg_index)
@@ -242,21 +240,23 @@ def label_aware_contrast_loss(
     else:
         inside = gather((resize(inside, size) > 0.5).to(label.dtype))
 
-    def view_of(f_proj: torch.Tensor, cam_rv: torch.Tensor) -> View[CountedLabels]:
-        feature, scores = features_and_scores(f_proj, cam_rv, size, options, gather)
+    def compared(view: ViewMaps) -> ComparedView[CountedLabels]:
+        feature, scores = features_and_scores(view, size, options, gather)
         weights = label_aware_scores(scores, label, bg_index) * inside
         counted = inside.flatten()
         if options.bg_certain is not None:
             counted = counted * certain_pixels(weights, options.bg_certain, options)
         classes = own_pseudo_labels(scores, label, bg_index)
-        return View(
+        return ComparedView(
             pixels=F.normalize(feature, dim=1),
             labels=counted_labels(classes, counted, label, present, bg_index),
             prototypes=class_prototypes(feature, weights, options.top_fraction),
         )
 
-    view1 = view_of(f_proj1, cam_rv_down1)
-    view2 = view_of(f_proj2, cam_rv_down2)
+    compared1 = compared(view1)
+    compared2 = compared(view2)
     if random_keys is None:
-        random_keys = draw_random_keys(view1.pixels, generator)
-    return contrast_terms(view1, view2, random_keys, options, counted_nce, counted_intra_view_loss)
+        random_keys = draw_random_keys(compared1.pixels, generator)
+    return contrast_terms(
+        compared1, compared2, random_keys, options, counted_nce, counted_intra_view_loss
+    )

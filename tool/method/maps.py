@@ -1,7 +1,23 @@
 """Stacks of maps [N, C, h, w]: K foreground classes, and the background in any channel."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class ViewMaps:
+    """The output of the network for one view, at feature size."""
+
+    # m: class maps [N, C, h, w]
+    cam: torch.Tensor
+    # m̂: class maps refined by the PCM, at least 0, [N, C, h, w]
+    cam_rv: torch.Tensor
+    # f: projected features, at least 0, [N, D, h, w]
+    f_proj: torch.Tensor
+    # class scores [N, C], if the network gives them (EPS)
+    pred: torch.Tensor | None = None
 
 
 def split(maps: torch.Tensor, bg_index: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,9 +12,12 @@ compared. The values are the same, and nothing waits for the device.
 import torch
 import torch.nn.functional as F
 
-from tool.method.maps import resize, scale_maps, split, with_background
+from tool.method.maps import ViewMaps, resize, scale_maps, spatial_size, split, with_background
 
 Size = tuple[int, int]  # (height, width)
+
+# the share of a picture's differences, over all channels, that ecr counts: the largest ones
+ECR_SHARE = 0.2
 
 
 def classification_loss(pred: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -99,17 +102,14 @@ def rvmin_loss(
 
 
 def consistency_losses(
-    cam1: torch.Tensor,
-    cam_rv1: torch.Tensor,
-    cam2: torch.Tensor,
-    cam_rv2: torch.Tensor,
+    view1: ViewMaps,
+    view2: ViewMaps,
     label: torch.Tensor,
     *,
     bg_index: int = 0,
     size1: Size | None = None,
     size2: Size | None = None,
     max_classes: int | None = None,
-    top_share: float = 0.2,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """SEAM's equivariance losses er and ecr between two views (docs/method.md §3.2).
 
@@ -117,23 +117,23 @@ def consistency_losses(
     er  = mean |a_1 − a_2| over the K foreground channels,
     ecr = top(|onehot(a_2) − b_1|) + top(|onehot(a_1) − b_2|),
     where onehot keeps the strongest foreground class of each pixel and sets the background to
-    1 − max a, without gradient, and top is the mean of the `top_share` largest differences of a
-    picture over all C channels.
+    1 − max a, without gradient, and top is the mean of the largest differences of a picture
+    over all C channels, `ECR_SHARE` of them.
 
     Q1: the published EPS code takes this maximum over channels 1…K although its background is
     channel K. Here it is over the foreground channels, whichever the background is.
 
     Args:
-        cam1, cam_rv1: maps of view 1 [N, C, h, w]. cam2, cam_rv2: of view 2.
+        view1, view2: m and m̂ of the views, `cam` and `cam_rv`; f is not used.
         label: y [N, K].
         size1, size2: the maps are first resized to these (H, W); None takes them as they are.
         max_classes: see `own_classes`.
     Returns:
         (er, ecr), scalars.
     """
-    target = size2 or (cam2.shape[2], cam2.shape[3])
+    target = size2 or spatial_size(view2.cam)
     height, width = target
-    channels = cam1.shape[1]
+    channels = view1.cam.shape[1]
     index, own = own_classes(label, max_classes)
 
     def at_target(maps: torch.Tensor, size: Size | None) -> torch.Tensor:
@@ -154,26 +154,24 @@ def consistency_losses(
         return with_background(kept, 1 - strongest, bg_index)
 
     def top_mean(difference: torch.Tensor) -> torch.Tensor:
-        count = int(channels * height * width * top_share)
+        count = int(channels * height * width * ECR_SHARE)
         largest = difference.abs().flatten(1)
         if largest.shape[1] > count:
             largest = largest.topk(count, sorted=False).values
         # where fewer channels were taken than `count` reaches into, the rest would be zeros
         return largest.sum() / (len(largest) * count)
 
-    foreground1 = own_foreground(cam1, size1)
-    foreground2 = own_foreground(cam2, size2)
+    foreground1 = own_foreground(view1.cam, size1)
+    foreground2 = own_foreground(view2.cam, size2)
     er = (foreground1 - foreground2).abs().sum() / (label.numel() * height * width)
-    ecr1 = top_mean(one_hot(foreground2) - own_channels(cam_rv1, size1))
-    ecr2 = top_mean(one_hot(foreground1) - own_channels(cam_rv2, size2))
+    ecr1 = top_mean(one_hot(foreground2) - own_channels(view1.cam_rv, size1))
+    ecr2 = top_mean(one_hot(foreground1) - own_channels(view2.cam_rv, size2))
     return er, ecr1 + ecr2
 
 
 def seam_loss(
-    cam1: torch.Tensor,
-    cam_rv1: torch.Tensor,
-    cam2: torch.Tensor,
-    cam_rv2: torch.Tensor,
+    view1: ViewMaps,
+    view2: ViewMaps,
     label: torch.Tensor,
     *,
     size1: Size | None = None,
@@ -185,20 +183,21 @@ def seam_loss(
     loss_cls = (cls_1 + cls_2) / 2 + (rvmin_1 + rvmin_2) / 2; er and ecr: `consistency_losses`.
 
     Args:
-        cam1, cam_rv1: maps of view 1 [N, C, h, w]. cam2, cam_rv2: of view 2. Either already at the
-            views' own size, or at feature size with the views' sizes in `size1` and `size2`, which
-            gives the same values and is much faster.
+        view1, view2: m and m̂ of the views, `cam` and `cam_rv`; f is not used.
         label: y [N, K].
+        size1, size2: (H, W) of the views, at which the maps are compared. Maps at feature size and
+            these sizes give the values of maps that were resized before, much faster. None takes
+            the maps as they are.
         max_classes: no picture has more classes than this; None: not known.
     Returns:
         Scalars 'loss_cls', 'loss_er', 'loss_ecr'.
     """
-    cls1 = classification_loss(mean_of_resized(cam1[:, 1:], size1), label)
-    cls2 = classification_loss(mean_of_resized(cam2[:, 1:], size2), label)
-    rvmin1 = rvmin_loss(cam_rv1, label, size=size1, max_classes=max_classes)
-    rvmin2 = rvmin_loss(cam_rv2, label, size=size2, max_classes=max_classes)
+    cls1 = classification_loss(mean_of_resized(view1.cam[:, 1:], size1), label)
+    cls2 = classification_loss(mean_of_resized(view2.cam[:, 1:], size2), label)
+    rvmin1 = rvmin_loss(view1.cam_rv, label, size=size1, max_classes=max_classes)
+    rvmin2 = rvmin_loss(view2.cam_rv, label, size=size2, max_classes=max_classes)
     er, ecr = consistency_losses(
-        cam1, cam_rv1, cam2, cam_rv2, label, size1=size1, size2=size2, max_classes=max_classes
+        view1, view2, label, size1=size1, size2=size2, max_classes=max_classes
     )
     return {
         'loss_cls': (cls1 + cls2) / 2 + (rvmin1 + rvmin2) / 2,
