@@ -19,12 +19,11 @@ import functools
 
 from network import refiners
 from network.refiners import flags
-from network.refiners.preparation import cam_path
 from tool.files.lists import read_list
 from tool.files.picture_stage import PictureStage
 from tool.files.stage_of_input import CAMS, need_stage
 from tool.run import command_line
-from voc12.layout import check_cams, check_images, class_set, image_path, picture_and_map
+from voc12.layout import check_cams, check_images, class_set, picture_and_map
 
 PREPARATIONS = {name: refiners.find_preparation(name) for name in refiners.NAMES}
 # The flags that depend on the refiner.
@@ -112,9 +111,8 @@ def main(args: argparse.Namespace) -> None:
     classes = class_set(args.voc12_root)
     tasks = []
     for name, missing_outputs in stage.todo.items():
-        files = (image_path(args.voc12_root, name), cam_path(args, name))
         arguments = preparation.arguments(args, classes, name, missing_outputs)
-        tasks.append((name, (*files, *arguments)))
+        tasks.append((name, (*made_of(name).files, *arguments)))
     stage.map(preparation.prepare, tasks, args.jobs)
     stage.report(f' ({args.infer_list}), {about}', where=args.out_crf)
 

@@ -1,7 +1,6 @@
 """The interface of what makes, of pictures and CAMs, the files that a refiner learns from."""
 
 import argparse
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,8 +52,3 @@ class Preparation:
     def about(self, args: argparse.Namespace) -> str:
         """The files that are made, in words for the report."""
         raise NotImplementedError
-
-
-def cam_path(args: argparse.Namespace, name: str) -> str:
-    """The file of a picture's CAMs."""
-    return os.path.join(args.cam_dir, name + '.npy')
