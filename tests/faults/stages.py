@@ -1,11 +1,13 @@
 """The stages that are broken on purpose, on toy data: what is started, and what it writes."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mini import ROOT, make_voc
+from tool.files.pictures import image_size
 
 EXPERIMENT = ROOT / 'segmentation' / 'experiment' / 'SEAM_deeplabv1_resnet38'
 PICTURES = 5
@@ -52,6 +54,7 @@ class World:
             path.write_text('\n'.join(names) + '\n')
         table = [f'{name}.jpg,box' for name in names]
         (folder / 'labels.csv').write_text('\n'.join(['file,labels', *table]) + '\n')
+        (folder / 'boxes.json').write_text(json.dumps(boxes_in_coco_format(self.data, names)))
 
     def out(self, name: str) -> Path:
         """The folder with the undisturbed output of a stage, which is made on the first call."""
@@ -62,6 +65,27 @@ class World:
             assert ended.code == 0, ended.text
             self.seconds[name] = time.monotonic() - begin
         return folder
+
+
+def boxes_in_coco_format(data: Path, names: list[str]) -> dict:
+    """Annotations in COCO's format: one box in each of the pictures of a data folder."""
+    images = []
+    annotations = []
+    for number, name in enumerate(names, 1):
+        height, width = image_size(str(data / 'JPEGImages' / f'{name}.jpg'))
+        image = {'id': number, 'file_name': f'{name}.jpg', 'height': height, 'width': width}
+        images.append(image)
+        box = {
+            'id': number,
+            'image_id': number,
+            'category_id': 1,
+            'segmentation': [[10, 20, 40, 20, 40, 50, 10, 50]],
+            'area': 900,
+            'iscrowd': 0,
+        }
+        annotations.append(box)
+    categories = [{'id': 1, 'name': 'box'}]
+    return {'images': images, 'annotations': annotations, 'categories': categories}
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -136,6 +160,25 @@ def aff_infer(world: World, out: Path) -> list:
     return ['aff_infer.py', *flags, '--device', 'cpu', *outputs]
 
 
+def aff_prepare_irn(world: World, out: Path) -> list:
+    return [*aff_prepare(world, out), '--irn']
+
+
+def aff_train_irn(world: World, out: Path) -> list:
+    flags = [*_training(out / 'irn'), *_pictures(world, '--train_list')]
+    flags += ['--weights', world.out('contrast_train') / 'seam.pth']  # not from scratch
+    flags += ['--label_dir', world.out('aff_prepare_irn')]
+    return ['aff_train.py', '--refiner', 'irn', *flags]
+
+
+def other_aff_train_irn(world: World, out: Path) -> list:
+    return [*aff_train_irn(world, out), '--seed', 5]
+
+
+def aff_infer_irn(world: World, out: Path) -> list:
+    return [*aff_infer(world, out), '--weights', world.out('aff_train_irn') / 'irn.pth']
+
+
 def seed_masks(world: World, out: Path) -> list:
     flags = ['--cam_dir', world.out('contrast_infer') / 'cam', *_pictures(world, '--list')]
     flags += ['--t', 0.3, '--jobs', 1, '--out_png', out / 'png', '--out_crf', out / 'crf']
@@ -182,6 +225,13 @@ def segmentation_test(world: World, out: Path) -> list:
     return ['test.py', *flags, *_config(world, out)]
 
 
+def predict(world: World, out: Path) -> list:
+    weights = world.out('segmentation_train') / 'toy.pth'
+    flags = ['--weights', weights, '--out', out / 'masks', '--overlay', '--crf']
+    flags += ['--num_workers', 1, '--jobs', 1, '--device', 'cpu']
+    return ['-m', 'tool.predict', world.data / 'JPEGImages', *flags]
+
+
 def synth(world: World, out: Path) -> list:
     return ['-m', 'voc12.synth', '--out', out, '--images', 5, '--val', 2, '--jobs', 2]
 
@@ -190,6 +240,12 @@ def from_folder(world: World, out: Path) -> list:
     flags = ['--images', world.data / 'JPEGImages', '--labels', world.folder / 'labels.csv']
     flags += ['--out', out, '--jobs', 2, '--copy']
     return ['-m', 'voc12.from_folder', *flags]
+
+
+def from_coco(world: World, out: Path) -> list:
+    flags = ['--annotations', world.folder / 'boxes.json', '--images', world.data / 'JPEGImages']
+    flags += ['--list', 'annotated', '--overlap', 'last', '--out', out, '--jobs', 2, '--copy']
+    return ['-m', 'voc12.from_coco', *flags]
 
 
 def make_saliency(world: World, out: Path) -> list:
@@ -239,6 +295,9 @@ STAGES = {
         Stage('aff_prepare', aff_prepare),
         Stage('aff_train', aff_train, other=other_aff_train, trains=True),
         Stage('aff_infer', aff_infer),
+        Stage('aff_prepare_irn', aff_prepare_irn),
+        Stage('aff_train_irn', aff_train_irn, other=other_aff_train_irn, trains=True),
+        Stage('aff_infer_irn', aff_infer_irn),
         Stage('seed_masks', seed_masks),
         Stage('make_pseudo_masks', make_pseudo_masks),
         Stage(
@@ -249,8 +308,10 @@ STAGES = {
             trains=True,
         ),
         Stage('segmentation_test', segmentation_test, cwd=EXPERIMENT),
+        Stage('predict', predict),
         Stage('synth', synth),
         Stage('from_folder', from_folder),
+        Stage('from_coco', from_coco),
         Stage('make_saliency', make_saliency),
         Stage('pipeline', pipeline),
     )

@@ -14,7 +14,7 @@ from tool.files.folder_locks import FolderLocks
 from tool.files.manifest import MANIFEST
 from tool.files.picture_stage import CatchesProblems, Output, PictureStage
 from tool.files.records import Inputs, record_files
-from tool.run.errors import UserError
+from tool.run.errors import OutputError, UserError
 
 NAMES = ['a', 'b', 'c']
 
@@ -52,6 +52,8 @@ def write(source, *paths):
         text = file.read()
     if text == 'damaged':
         raise UserError(f'{source}: damaged')
+    if text == 'too large':
+        raise OutputError(f'{paths[0]}: cannot be written')
     for path in paths:
         with open(path, 'w', encoding='utf-8') as file:
             file.write(f'made of {text}')
@@ -268,6 +270,18 @@ def test_pictures_that_cannot_be_made_stop_the_stage_or_are_left_out(
     (sources / 'b.jpg').write_text('picture b')
     stage = start(inputs, outputs(tmp_path), on_error='skip')
     assert list(stage.todo) == ['b']
+
+
+@pytest.mark.parametrize('jobs', [0, 2])
+def test_a_file_that_cannot_be_written_stops_the_stage_whatever_is_skipped(
+    tmp_path, sources, inputs, jobs
+):
+    """It is no fault of the picture: with a full disk all that follow would be computed in vain."""
+    (sources / 'a.jpg').write_text('too large')
+    stage = start(inputs, outputs(tmp_path), on_error='skip')
+    with pytest.raises(OutputError, match=r'a\.npy: cannot be written'):
+        work(stage, inputs, jobs)
+    assert stage.left_out == {}
 
 
 def test_a_complete_folder_on_a_read_only_disk_is_complete(tmp_path, inputs, monkeypatch, capsys):

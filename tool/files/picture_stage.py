@@ -454,9 +454,16 @@ def make_files(
         paths: its files in all outputs.
         inputs: what they are made from.
         states: the state of each input file before any of them was read.
+    Returns:
+        The problem with the inputs, if there is one.
+    Raises:
+        OutputError: a file cannot be written. That is no fault of the picture, and the next one
+            would meet it too: the stage ends, also with on_error 'skip'.
     """
     try:
         function(*arguments)
+    except OutputError:
+        raise
     except UserError as error:
         return Outcome(name, problem=str(error))
     return Outcome(name, made_from(inputs, states, paths))

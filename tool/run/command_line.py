@@ -564,7 +564,7 @@ def add_on_error_flag(parser: Parser, default: str = 'stop') -> None:
         choices=('stop', 'skip'),
         default=default,
         help='at a picture that cannot be read or made: stop there and exit with 2; or skip it, '
-        'name it at the end and exit with 1',
+        'name it at the end and exit with 1. A file that cannot be written always ends the run',
     )
 
 
