@@ -250,6 +250,7 @@ def test_processes_share_a_stage(toy, monkeypatch):
     code, out, _, ran = toy('--set', 'walk.processes=5')  # more than there is room for
     assert code == 0 and ran == ['one', 'seeds', 'crf', 'walk', 'walk', 'last']
     assert toy('--set', 'walk.processes=5')[3] == []
+    assert toy()[3] == []  # as on a machine with room for one process
     code, _, err, _ = toy('--set', 'walk.processes=5', 'walk.do=fail')
     assert (
         code == 2 and 'stage walk failed: stage.py: error: bad input\n' in err

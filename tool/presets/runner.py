@@ -28,7 +28,7 @@ from tool.presets.choices import (
 )
 from tool.presets.ladder import clock, ladder_row, ladder_table, read_scores, write_ladder
 from tool.presets.path_states import PathStates, possible_paths
-from tool.presets.processes import launched, process_count
+from tool.presets.processes import deciding_words, launched, process_count
 from tool.presets.stages import BEST_MASKS, BEST_THRESHOLD, ROOT, FromScores, Preset, Stage
 from tool.run import command_line
 from tool.run.errors import Interrupted, UserError
@@ -104,10 +104,11 @@ class Runner:
     def run_stage(self, index: int) -> None:
         """Skip, continue or do one stage.
 
-        A stage of another command than before is done anew, and so are all after it. A stage that
-        was not complete is continued, and one whose inputs or outputs have changed since it was
-        complete is run again; it makes what is stale. A training is then done anew, and so are all
-        stages after it, because they use its weights.
+        A stage of another command than before is done anew, and so are all after it; numbers of
+        processes and workers do not count (`deciding_words`). A stage that was not complete is
+        continued, and one whose inputs or outputs have changed since it was complete is run again;
+        it makes what is stale. A training is then done anew, and so are all stages after it,
+        because they use its weights.
 
         Raises:
             SystemExit: the stage failed; its last line has been printed, its exit code is passed
@@ -119,7 +120,7 @@ class Runner:
         command = launched(stage.command(self.known_from_scores(index)), count)
         before = self.records.get(stage.name, {})
         was_done = self._is_done(stage)
-        same = before.get('command') == command
+        same = deciding_words(before.get('command', [])) == deciding_words(command)
         if was_done and not self.is_there(stage):  # somebody has removed what it made
             same = False
         label = f'[{index + 1:2}/{len(self.stages)}] {stage.name:20}'
