@@ -109,6 +109,8 @@ def small_training(run: RunSettings) -> Stages:
     )
     stages.set_fields('aff_train', processes=2)
     if run.refiner == IRN:
+        # bg_score stays the published one: the seeds' best score is no score of IRN's walk
+        # (docs/options.md)
         stages.set_flags('walk', logt=6)  # 64 steps of the walk: maps are 44 × 44 cells
     else:
         stages.set_flags('aff_prepare', dtype='float16')
