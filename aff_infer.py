@@ -74,7 +74,7 @@ def add_data_flags(parser: command_line.Parser) -> None:
 
 def add_model_flags(parser: command_line.Parser) -> None:
     parser.model.add_argument(
-        '--weights', required=True, help='checkpoint of aff_train.py, of either refiner'
+        '--weights', required=True, help='checkpoint of aff_train.py, of any refiner'
     )
     parser.model.add_argument(
         '--network',

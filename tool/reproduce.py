@@ -94,8 +94,8 @@ def parse_args() -> argparse.Namespace:
         '--gpus',
         type=command_line.number(int, 1),
         default=1,
-        help='number of runs at a time, each on a GPU of its own; with 1, a run sees all GPUs, and '
-        '--set train.processes=4 spreads a stage over them',
+        help='number of runs at a time, each on a GPU of its own and with its share of the cores; '
+        'with 1, a run sees all GPUs, and --set train.processes=4 spreads a stage over them',
     )
     parser.run.add_argument(
         '--on_error',
@@ -168,7 +168,8 @@ def campaign_of(args: argparse.Namespace) -> Campaign:
 
 
 def gpu_slots(count: int) -> list[dict[str, str]]:
-    """The environment variables of each of the runs that run at a time.
+    """The environment variables of each of the runs that run at a time: its GPU, and the number of
+    cores that are its share.
 
     Raises:
         UserError: this machine has fewer GPUs.
@@ -184,7 +185,11 @@ def gpu_slots(count: int) -> list[dict[str, str]]:
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     if visible:
         names = visible.split(',')
-    return [{'CUDA_VISIBLE_DEVICES': name} for name in names[:count]]
+    cores = str(max(1, command_line.default_jobs() // count))
+    slots = []
+    for name in names[:count]:
+        slots.append({'CUDA_VISIBLE_DEVICES': name, command_line.CORES: cores})
+    return slots
 
 
 def run_campaign(

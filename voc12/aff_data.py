@@ -50,7 +50,7 @@ def padded(images: torch.Tensor, stride: int = FEATURE_STRIDE) -> torch.Tensor:
 
 
 class RefinerTrainSet(Dataset):
-    """Training crops of a refiner: what the sets of both refiners have in common.
+    """Training crops of a refiner: what the sets of all refiners have in common.
 
     A sample is indexed by (epoch, index). Together with the seed they decide every random choice.
 

@@ -337,6 +337,21 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
     assert command_line.default_jobs() == 1
 
 
+def test_a_command_uses_no_more_cores_than_it_may(monkeypatch):
+    monkeypatch.setattr(command_line.os, 'sched_getaffinity', lambda _: range(16), raising=False)
+    monkeypatch.delenv('LOCAL_WORLD_SIZE', raising=False)
+    for text, cores in (('', 16), ('6', 6), ('600', 16)):
+        monkeypatch.setenv('PPC_CORES', text)
+        assert command_line.default_jobs() == cores
+    monkeypatch.setenv('PPC_CORES', '6')
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    assert command_line.default_jobs() == 3
+    for text in ('0', '-1', 'all', '2.5'):
+        monkeypatch.setenv('PPC_CORES', text)
+        with pytest.raises(UserError, match=f'PPC_CORES={text}: must be a whole number'):
+            command_line.default_jobs()
+
+
 def test_devices():
     assert command_line.pick_device('cpu') == torch.device('cpu')
     for name in ('tpu9', 'cuda:99', 'meta', ''):

@@ -1,5 +1,6 @@
-"""--on_error of every stage over pictures: one picture or one map file that is damaged is skipped
-and named, with exit code 1, or ends the stage."""
+"""--on_error of every stage over pictures but tool.predict, whose tests are with its others: one
+picture, map file or mask that is damaged is skipped and named, with exit code 1, or ends the
+stage."""
 
 import os
 from argparse import Namespace
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from mini import make_voc
-from network import resnet38_aff, resnet38_contrast
+from network import resnet38_aff, resnet38_boundary, resnet38_contrast
 from recipe import fill
 from segmentation_toy import config_of
 from tool.files.checkpoints import save_checkpoint
@@ -39,6 +40,7 @@ def weights(tmp_path_factory):
     nets = {
         'cam': fill(resnet38_contrast.Net(1 / 16)),
         'aff': fill(resnet38_aff.Net(1 / 16)),
+        'irn': fill(resnet38_boundary.Net(1 / 16)),
         'deeplab': generate_net(config_of('SEAM_deeplabv1_resnet38', **DEEPLAB)),
     }
     for kind, net in nets.items():
@@ -104,11 +106,16 @@ def command(stage, data, weights, out):
     labels = ('--cls_labels', data / 'cls_labels.npy', '--scales', 1)
     cam_net = ('--weights', weights / 'cam.pth', *network)
     aff_net = ('--weights', weights / 'aff.pth', *network)
+    irn_net = ('--weights', weights / 'irn.pth', *network)
+    masks = ('--mask_dir', data / 'SegmentationClass', '--list', data / 'list.txt', '--jobs', 0)
     crf_maps = ('--crf_dir', data / 'crf', '--list', data / 'list.txt', '--jobs', 0)
     commands = {
         'contrast_infer': ('contrast_infer', *infer, *labels, *cam_net, '--out_cam', out),
         'aff_prepare': ('aff_prepare', *infer, *cams, '--out_crf', out, '--alpha', 4),
         'aff_infer': ('aff_infer', *infer, *cams, *aff_net, '--out_rw', out),
+        'aff_prepare_irn': ('aff_prepare', *infer, *cams, '--irn', '--out_crf', out),
+        'aff_infer_irn': ('aff_infer', *infer, *cams, *irn_net, '--out_rw', out),
+        'make_saliency': ('voc12.make_saliency', *masks, '--out_dir', out),
         'seed_masks': (
             'tool.seed_masks',
             *('--list', data / 'list.txt', *voc, *cams, '--t', 0.3, '--out_png', out),
@@ -135,8 +142,11 @@ def made(out):
     return sorted(path.stem for path in out.rglob('*.[np][pn][yg]'))
 
 
+REFINING = ['aff_prepare', 'aff_infer', 'aff_prepare_irn', 'aff_infer_irn']
+
+
 @pytest.mark.parametrize('kind', DAMAGES)
-@pytest.mark.parametrize('stage', ['aff_prepare', 'aff_infer', 'seed_masks', 'make_pseudo_masks'])
+@pytest.mark.parametrize('stage', [*REFINING, 'seed_masks', 'make_pseudo_masks'])
 def test_a_damaged_map_file(data, weights, tmp_path, run, capfd, stage, kind):
     folder = 'crf' if stage == 'make_pseudo_masks' else 'cam'
     damage(data / folder / f'{BAD}.npy', kind)
@@ -144,7 +154,7 @@ def test_a_damaged_map_file(data, weights, tmp_path, run, capfd, stage, kind):
 
 
 @pytest.mark.parametrize('kind', ['cut', 'other'])
-@pytest.mark.parametrize('stage', ['contrast_infer', 'aff_prepare', 'aff_infer', 'test'])
+@pytest.mark.parametrize('stage', ['contrast_infer', *REFINING, 'test'])
 def test_a_damaged_picture(data, weights, tmp_path, run, capfd, stage, kind):
     damage(data / 'JPEGImages' / f'{BAD}.jpg', kind)
     if kind != 'cut':  # the sizes of pictures, which a dry run reads, say so already
@@ -152,6 +162,12 @@ def test_a_damaged_picture(data, weights, tmp_path, run, capfd, stage, kind):
         _, printed, _ = call(stage, run, capfd, data, weights, tmp_path / 'out', *dry_run)
         assert f'1 would be left out, e.g. {data}/JPEGImages/{BAD}.jpg: ' in printed
     check(data, weights, tmp_path, run, capfd, stage, f'JPEGImages/{BAD}.jpg')
+
+
+@pytest.mark.parametrize('kind', ['empty', 'cut', 'other'])
+def test_a_damaged_mask(data, weights, tmp_path, run, capfd, kind):
+    damage(data / 'SegmentationClass' / f'{BAD}.png', kind)
+    check(data, weights, tmp_path, run, capfd, 'make_saliency', f'SegmentationClass/{BAD}.png')
 
 
 def check(data, weights, tmp_path, run, capfd, stage, bad_file):

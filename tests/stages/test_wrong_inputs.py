@@ -184,3 +184,8 @@ def test_affinity_says_what_maps_of_another_tool_are_taken_for(data, tmp_path, r
     flags = train_flags(data, data / 'la', data / 'foreign', tmp_path / 'aff')
     code, out, _ = run('aff_train', *flags)
     assert code == 0 and f'no manifest in {data / "foreign"}: taken for maps of one α' in out
+
+
+def test_a_wrong_number_of_cores_is_one_line(refused, monkeypatch):
+    monkeypatch.setenv('PPC_CORES', 'many')
+    refused('tool.seed_masks', (), 'PPC_CORES=many: must be a whole number of cores above 0')

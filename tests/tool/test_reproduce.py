@@ -40,7 +40,8 @@ name = f'{work.parent.name}/{work.name}'
 todo = json.loads((base / 'do.json').read_text()).get(name, '')
 tables = [json.loads(path.read_text()) for path in work.parents[2].glob('*/table.json')]
 complete = sum(run['complete'] for table in tables for row in table['rows'] for run in row['runs'])
-note = {'name': name, 'words': sys.argv[1:], 'gpu': os.environ.get('CUDA_VISIBLE_DEVICES')}
+note = {'name': name, 'words': sys.argv[1:], 'gpu': os.environ.get('CUDA_VISIBLE_DEVICES'),
+        'cores': os.environ.get('PPC_CORES')}
 def write(**more):
     with open(base / 'ran', 'a') as file:
         file.write(json.dumps({**note, 'in_table': complete, **more}) + '\\n')
@@ -330,6 +331,7 @@ def test_more_gpus_than_there_are(fake, refused, monkeypatch):
 def test_two_runs_at_a_time_each_on_a_gpu_of_its_own(fake, monkeypatch, visible, expected):
     monkeypatch.setattr('torch.cuda.device_count', lambda: 3)
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+    monkeypatch.setattr('tool.run.command_line.default_jobs', lambda: 9)
     # each waits for the other: one after the other they would not end
     fake.do(**{'seam_alone/seed0': 'meet', 'seam_contrast/seed0': 'meet'})
     code, _, _, _ = fake('seam', '--seeds', 0, '--gpus', 2)
@@ -338,6 +340,7 @@ def test_two_runs_at_a_time_each_on_a_gpu_of_its_own(fake, monkeypatch, visible,
         'seam_alone/seed0': expected[0],
         'seam_contrast/seed0': expected[1],
     }
+    assert {note['cores'] for note in fake.ran()} == {'4'}
 
 
 def test_saliency_maps_are_made_of_masks_where_a_small_scale_has_none(fake, monkeypatch):

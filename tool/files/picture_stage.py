@@ -455,7 +455,7 @@ def make_files(
         inputs: what they are made from.
         states: the state of each input file before any of them was read.
     Returns:
-        The problem with the inputs, if there is one.
+        The records of the files, or what is wrong with the inputs.
     Raises:
         OutputError: a file cannot be written. That is no fault of the picture, and the next one
             would meet it too: the stage ends, also with on_error 'skip'.

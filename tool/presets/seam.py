@@ -1,4 +1,4 @@
-"""The paper's settings with the SEAM baseline: full VOC 2012, a GPU, a day or two.
+"""The paper's settings with the SEAM baseline: full VOC 2012, on GPUs.
 
     python -m tool.pipeline --preset seam --voc12_root VOC2012 \
         --set preset.imagenet=ilsvrc-cls_rna-a1_cls1000_ep-0001.params

@@ -23,6 +23,8 @@ from tool.run.shard import under_torchrun
 
 # The environment variable that makes an unexpected error show its traceback.
 TRACEBACK = 'PPC_TRACEBACK'
+# The environment variable that says how many cores a command may use.
+CORES = 'PPC_CORES'
 # The end of the line about an unexpected error.
 _BUG = f'this is a bug: {TRACEBACK}=1 before the same command shows the traceback, please report it'
 # The folder of the repository.
@@ -533,14 +535,22 @@ def add_mask_colours_flag(parser: Parser) -> None:
 
 
 def default_jobs() -> int:
-    """Number of processor cores that this process may use.
+    """Number of processor cores that this process may use: at most PPC_CORES.
 
-    Under torchrun the processes of a machine (LOCAL_WORLD_SIZE) share its cores.
+    Under torchrun the processes of a machine (LOCAL_WORLD_SIZE) share them.
+
+    Raises:
+        UserError: PPC_CORES is not a whole number above 0.
     """
     if hasattr(os, 'sched_getaffinity'):  # Linux
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
+    most = os.environ.get(CORES, '')
+    if most:
+        if not most.isdecimal() or int(most) == 0:
+            raise UserError(f'{CORES}={most}: must be a whole number of cores above 0')
+        cores = min(cores, int(most))
     sharing = os.environ.get('LOCAL_WORLD_SIZE', '1')
     if not sharing.isdecimal():
         return cores
