@@ -29,7 +29,7 @@ from tool.files.lists import read_list
 from tool.files.manifest import fingerprint
 from tool.files.picture_stage import CatchesProblems, Output, PictureStage
 from tool.files.stage_of_input import CAMS, need_stage
-from tool.files.stage_outputs import write_walk
+from tool.files.stage_outputs import WalkOutputs, write_walk
 from tool.method.class_set import ClassSet
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -146,10 +146,10 @@ def main(args: argparse.Namespace) -> None:
     refiner, net = make_net(args, classes, device)
     flags.settle(args, FLAGS, refiner.name)
     tell_unused(args)
-    plain, refined = mask_folders(args)
-    crf_backend = args.crf_backend if refined else None
+    outputs = walk_outputs(args, classes)
+    crf_backend = args.crf_backend if outputs.crf else None
     made_of = functools.partial(picture_and_map, args.voc12_root, args.cam_dir)
-    stage.claim(wanted_outputs(args, refiner, plain, refined), made_of, crf_backend)
+    stage.claim(wanted_outputs(args, refiner, outputs), made_of, crf_backend)
 
     todo = list(stage.todo)
     walk_set = refiner.walk_set(args, todo)
@@ -164,19 +164,9 @@ def main(args: argparse.Namespace) -> None:
         for group in groups_of_equal_size(stage.usable(samples), count):
             walked = refiner.walk(net, group, device, args)
             for sample, scores in zip(group, walked):
-                submit(
-                    sample['name'],
-                    write_walk,
-                    sample['name'],
-                    scores,
-                    sample['labels'],
-                    classes.num_classes,
-                    plain,
-                    args.out_rw_prob,
-                    refined,
-                    image_path(args.voc12_root, sample['name']),
-                    args.crf_backend,
-                )
+                name = sample['name']
+                picture = image_path(args.voc12_root, name)
+                submit(name, write_walk, name, scores, sample['labels'], picture, outputs)
     stage.report(f' ({args.infer_list})')
 
 
@@ -200,11 +190,13 @@ def tell_unused(args: argparse.Namespace) -> None:
         )
 
 
-def mask_folders(args: argparse.Namespace) -> tuple[str | None, str | None]:
-    """The folders of the masks without and with dense CRF; None for masks not asked for."""
-    if args.crf:
-        return None, args.out_rw
-    return args.out_rw, args.out_rw_crf
+def walk_outputs(args: argparse.Namespace, classes: ClassSet) -> WalkOutputs:
+    """The folders that are asked for."""
+    if args.crf:  # the masks of --out_rw are those after dense CRF
+        masks, crf = None, args.out_rw
+    else:
+        masks, crf = args.out_rw, args.out_rw_crf
+    return WalkOutputs(masks, crf, args.out_rw_prob, args.crf_backend, classes.num_classes)
 
 
 def make_net(
@@ -219,14 +211,14 @@ def make_net(
 
 
 def wanted_outputs(
-    args: argparse.Namespace, refiner: Refiner, plain: str | None, refined: str | None
+    args: argparse.Namespace, refiner: Refiner, outputs: WalkOutputs
 ) -> list[Output]:
     """The output folders that are asked for, with the settings that decide their files.
 
     Args:
         args: the command line.
         refiner: what the walk is of.
-        plain, refined: the folders of masks without and with dense CRF, see `mask_folders`.
+        outputs: the folders.
     """
     settings = {
         'stage': 'aff_infer',
@@ -236,16 +228,9 @@ def wanted_outputs(
     }
     if args.tf32 == 'off':
         settings['tf32'] = False
-    with_crf = {**settings, 'crf': True, 'crf_backend': args.crf_backend}
     mask_size = functools.partial(mask_bytes, args.voc12_root)
-
     prob_size = functools.partial(maps_bytes, args.voc12_root, args.cam_dir)
-    outputs = [
-        Output(plain, '.png', {**settings, 'crf': False}, mask_size),
-        Output(refined, '.png', with_crf, mask_size),
-        Output(args.out_rw_prob, '.npy', settings, prob_size),
-    ]
-    return [output for output in outputs if output.folder]
+    return outputs.wanted(settings, mask_size, prob_size)
 
 
 if __name__ == '__main__':

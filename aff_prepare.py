@@ -54,12 +54,12 @@ def parse_args() -> argparse.Namespace:
     parser.additions.add_argument(
         '--conf_fg_thres',
         type=command_line.number(float, 0, 1),
-        help='with --irn: background score above which a class is sure',
+        help='with --irn: a class is sure where its CAM wins against this background score',
     )
     parser.additions.add_argument(
         '--conf_bg_thres',
         type=command_line.number(float, 0, 1),
-        help='with --irn: background score below which the background is sure',
+        help='with --irn: the background is sure where no CAM wins against this background score',
     )
     parser.method.add_argument(
         '--alpha',

@@ -21,7 +21,7 @@ KEY = 'timm_model'
 LONGEST_DESCRIPTION = 200
 # A model that a checkpoint names has at most this many times the weights that the checkpoint holds.
 # It would be 1 if timm's models had no layers of their classifier that are not used here.
-LARGEST_PART = 2
+MOST_TIMES_THE_WEIGHTS = 2
 
 # The choices of --freeze.
 FREEZE = ('none', 'half', 'all')
@@ -268,7 +268,7 @@ def read_description(state: dict, path: str) -> tuple[str, int] | None:
         ) from None
     there = sum(value.numel() for value in state.values() if torch.is_tensor(value))
     needed = model_size(name)
-    if needed > LARGEST_PART * there:
+    if needed > MOST_TIMES_THE_WEIGHTS * there:
         raise UserError(
             f'{path}: damaged: names the backbone {name} of {needed:,} weights, and holds {there:,}'
         )

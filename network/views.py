@@ -11,7 +11,7 @@ import torch
 from voc12.normalisation import Normalisation
 from voc12.transforms import normalise_pixels
 
-# Pixels of the images that one pass of a network takes on a GPU, as many as those of the largest
+# Pixels of the images that one pass of a network takes, as many as those of the largest
 # picture of VOC with its mirror image at twice its size. So a group of pictures takes as much
 # memory as one picture, and small scales keep a GPU as busy as large ones.
 PASS_PIXELS = 2 * 1000 * 1000
@@ -56,11 +56,12 @@ def add_mirrored_back(maps: torch.Tensor) -> torch.Tensor:
 
 
 def passes(images: torch.Tensor, least: int = 1) -> list[torch.Tensor]:
-    """The parts of a batch [N, 3, H, W] that a GPU computes one after the other.
+    """The parts of a batch [N, 3, H, W] that a network computes one after the other, of at most
+    PASS_PIXELS pixels each.
 
     Args:
         images: the batch.
-        least: number of images that a part has at least, however large they are.
+        least: number of images that a part has however large they are.
     """
     height, width = images.shape[2:]
     count = max(least, PASS_PIXELS // (height * width))

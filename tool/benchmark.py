@@ -124,7 +124,7 @@ def contrast_loss() -> list[dict]:
         f_proj = maps(128, side)
         cam_rv = maps(NUM_CLASSES, side)
         no_class_maps = torch.empty(0)  # the contrast uses the refined ones
-        return ViewMaps(no_class_maps, cam_rv, f_proj)
+        return ViewMaps(cam=no_class_maps, cam_rv=cam_rv, f_proj=f_proj)
 
     view1 = view(56)
     view2 = view(16)
@@ -155,7 +155,7 @@ def seam_loss() -> list[dict]:
         cam = maps(side)
         cam_rv = maps(side)
         no_features = torch.empty(0)  # SEAM's losses use none
-        return ViewMaps(cam, cam_rv, no_features)
+        return ViewMaps(cam=cam, cam_rv=cam_rv, f_proj=no_features)
 
     view1 = view(56)
     view2 = view(16)

@@ -177,7 +177,7 @@ class Baseline:
         """
         channels = self.channels(classes, view.device)
         maps_of_passes = []
-        for part in passes(view):
+        for part in cam_passes(view):
             maps_of_passes.append(self.pass_maps(net, part, channels, change_maps).float())
         maps = torch.cat(maps_of_passes)  # [2N, K', h', w']
         maps = F.interpolate(maps, size, mode='bilinear', align_corners=False)
@@ -220,7 +220,7 @@ class Baseline:
                 [2N, 3, h, w].
         """
         scores_of_passes = []
-        for part in passes(view):
+        for part in cam_passes(view):
             scores_of_passes.append(self.pass_scores(net, part).float())
         scores = torch.cat(scores_of_passes)  # [2N, K]
         pictures_and_mirror_images = scores.unflatten(0, (2, -1))  # [2, N, K]
@@ -236,7 +236,7 @@ class Baseline:
         raise NotImplementedError
 
 
-def passes(view: torch.Tensor) -> list[torch.Tensor]:
+def cam_passes(view: torch.Tensor) -> list[torch.Tensor]:
     """The parts of a view, [2N, 3, h, w], that inference gives the network one after the other."""
     if view.device.type == 'cpu':
         # two passes are as fast as a batch of two, whose peak memory was half as high again

@@ -35,7 +35,7 @@ class Eps(Baseline):
 
     def view_maps(self, net: Callable, view: torch.Tensor) -> ViewMaps:
         pred, cam, _, cam_rv, f_proj = net(view)
-        return ViewMaps(cam, cam_rv, f_proj, pred)
+        return ViewMaps(cam=cam, cam_rv=cam_rv, f_proj=f_proj, pred=pred)
 
     def foreground_scores(self, view: ViewMaps) -> torch.Tensor:
         """Class scores [N, K] of the foreground classes."""

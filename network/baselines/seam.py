@@ -28,7 +28,7 @@ class Seam(Baseline):
 
     def view_maps(self, net: Callable, view: torch.Tensor) -> ViewMaps:
         cam, cam_rv, f_proj, _ = net(view, upsample=False)
-        return ViewMaps(cam, cam_rv, f_proj)
+        return ViewMaps(cam=cam, cam_rv=cam_rv, f_proj=f_proj)
 
     def one_view_losses(
         self, net: Callable, batch: dict[str, torch.Tensor], options: LossOptions

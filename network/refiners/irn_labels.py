@@ -25,9 +25,9 @@ from voc12.layout import mask_bytes
 class LabelOptions:
     """Settings that the label map of a picture is made with, the same for all pictures."""
 
-    # background score above which a class is sure
+    # a class is sure where its CAM wins against this background score
     fg_score: float
-    # background score below which the background is sure
+    # the background is sure where no CAM wins against this background score
     bg_score: float
     # mean-field iterations of the CRF
     crf_iters: int

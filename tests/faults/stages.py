@@ -12,7 +12,7 @@ from tool.files.pictures import image_size
 EXPERIMENT = ROOT / 'segmentation' / 'experiment' / 'SEAM_deeplabv1_resnet38'
 PICTURES = 5
 STEPS = 7
-# what a stage writes besides its results: locks, records, manifests, logs
+# what a stage writes besides its results, whose bytes differ from run to run
 NO_RESULTS = ('.lock', '.records-', '.manifest.json')
 RESULTS = ('.npy', '.png', '.jpg', '.pth', '.txt', '.jsonl')
 
@@ -26,8 +26,10 @@ class Stage:
     command: Callable[['World', Path], list]
     # the folder in which it is started
     cwd: Path = ROOT
-    # command(world, out) of a run with other settings; None: there is none
+    # command(world, out) of a run with other settings, which is refused while the first one runs;
+    # None: the same command is
     other: Callable[['World', Path], list] | None = None
+    # whether it is a training, which leaves states behind when it is stopped
     trains: bool = False
 
 
@@ -112,8 +114,8 @@ def _pictures(world: World, flag: str = '--infer_list') -> list:
     return [flag, world.data / 'list.txt', '--voc12_root', world.data]
 
 
-def _training(session: Path) -> list:
-    flags = ['--weights', 'scratch', '--width', 1 / 16, '--session_name', session]
+def _training(session: Path, weights: Path | str = 'scratch') -> list:
+    flags = ['--weights', weights, '--width', 1 / 16, '--session_name', session]
     flags += ['--batch_size', 2, '--crop_size', 64, '--max_steps', STEPS, '--save_every', 2]
     return [*flags, '--num_workers', 1, '--device', 'cpu', '--tblog_dir', '']
 
@@ -165,8 +167,8 @@ def aff_prepare_irn(world: World, out: Path) -> list:
 
 
 def aff_train_irn(world: World, out: Path) -> list:
-    flags = [*_training(out / 'irn'), *_pictures(world, '--train_list')]
-    flags += ['--weights', world.out('contrast_train') / 'seam.pth']  # not from scratch
+    weights = world.out('contrast_train') / 'seam.pth'
+    flags = [*_training(out / 'irn', weights), *_pictures(world, '--train_list')]
     flags += ['--label_dir', world.out('aff_prepare_irn')]
     return ['aff_train.py', '--refiner', 'irn', *flags]
 

@@ -41,7 +41,7 @@ def some_items():
 
 def passes_of_a_gpu(monkeypatch):
     """Let the network take images together, as on a GPU."""
-    monkeypatch.setattr(baseline, 'passes', lambda view: views.passes(view, least=2))
+    monkeypatch.setattr(baseline, 'cam_passes', lambda view: views.passes(view, least=2))
 
 
 @torch.inference_mode()

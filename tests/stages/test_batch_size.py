@@ -84,7 +84,7 @@ def files(folder):
 def test_a_batch_makes_the_files_of_its_pictures(
     command, data, weights, tmp_path, run, monkeypatch
 ):
-    monkeypatch.setattr(baseline, 'passes', lambda view: views.passes(view, least=2))
+    monkeypatch.setattr(baseline, 'cam_passes', lambda view: views.passes(view, least=2))
     sizes = []
     for folder, batch in (('one', 1), ('three', 3)):
         taken = []

@@ -13,7 +13,7 @@ import numpy as np
 from tool.files.npy import write_npy
 from tool.files.picture_stage import Output
 from tool.files.pictures import read_image, write_mask
-from tool.method.crf import BACKENDS, refine_mask
+from tool.method.crf import refine_mask
 from tool.method.metrics import cam_prediction
 
 
@@ -101,16 +101,53 @@ def write_seed(
         write_mask(os.path.join(outputs.crf, name + '.png'), refined)
 
 
+@dataclass(frozen=True)
+class WalkOutputs:
+    """The folders that the files of pictures after the random walk are written to, and how."""
+
+    # folder of the masks, .png; None: not wanted
+    masks: str | None
+    # folder of these masks after dense CRF, .png; None: not wanted
+    crf: str | None
+    # folder of the probabilities, .npy; None: not wanted
+    probabilities: str | None
+    # one of tool.method.crf.BACKENDS
+    crf_backend: str
+    # C, the labels of the CRF: all classes, the background included
+    num_classes: int
+
+    def wanted(
+        self,
+        settings: dict,
+        mask_bytes: Callable[[str], int],
+        maps_bytes: Callable[[str], int],
+    ) -> list[Output]:
+        """The outputs to claim.
+
+        Args:
+            settings: what decides the scores after the walk. For the masks, those of the CRF are
+                added.
+            mask_bytes, maps_bytes: estimated bytes of the mask and of the probabilities of a
+                picture, by its name.
+        """
+        without_crf = {**settings, 'crf': False}
+        with_crf = {**settings, 'crf': True, 'crf_backend': self.crf_backend}
+        outputs = []
+        if self.masks:
+            outputs.append(Output(self.masks, '.png', without_crf, mask_bytes))
+        if self.crf:
+            outputs.append(Output(self.crf, '.png', with_crf, mask_bytes))
+        if self.probabilities:
+            outputs.append(Output(self.probabilities, '.npy', settings, maps_bytes))
+        return outputs
+
+
 def write_walk(
     name: str,
     scores: np.ndarray,
     labels: list[int],
-    num_classes: int,
-    mask_dir: str | None = None,
-    prob_dir: str | None = None,
-    crf_dir: str | None = None,
-    image_path: str | None = None,
-    crf_backend: str = BACKENDS[0],
+    image_path: str,
+    outputs: WalkOutputs,
 ) -> None:
     """Write the files of one picture after the random walk.
 
@@ -122,27 +159,23 @@ def write_walk(
         name: the picture.
         scores: float32 [L, H, W] after the walk, one map for each of the picture's L labels.
         labels: the class id of each map, the background (0) first.
-        num_classes: C, the labels of the CRF: all classes, the background included.
-        mask_dir: folder of the masks, .png; None: not wanted.
-        prob_dir: folder of the probabilities, .npy; None: not wanted.
-        crf_dir: folder of the masks after dense CRF, .png; None: not wanted.
         image_path: file of the picture, for the CRF.
-        crf_backend: one of tool.method.crf.BACKENDS.
+        outputs: the folders, and the settings of the CRF.
     """
     ids = np.asarray(labels, np.uint8)
     mask = ids[scores.argmax(0)]
-    if prob_dir:
+    if outputs.probabilities:
         probs = np.maximum(scores, 0)
         probs /= np.maximum(probs.sum(0), 1e-12)
-        write_npy(os.path.join(prob_dir, name + '.npy'), dict(zip(labels, probs)))
-    if mask_dir:
-        write_mask(os.path.join(mask_dir, name + '.png'), mask)
-    if crf_dir and image_path:
+        write_npy(os.path.join(outputs.probabilities, name + '.npy'), dict(zip(labels, probs)))
+    if outputs.masks:
+        write_mask(os.path.join(outputs.masks, name + '.png'), mask)
+    if outputs.crf:
         refined = refine_mask(
             np.asarray(read_image(image_path)),
             mask,
             np.unique(mask),
-            backend=crf_backend,
-            num_labels=num_classes,
+            backend=outputs.crf_backend,
+            num_labels=outputs.num_classes,
         )
-        write_mask(os.path.join(crf_dir, name + '.png'), refined)
+        write_mask(os.path.join(outputs.crf, name + '.png'), refined)

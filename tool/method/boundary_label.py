@@ -29,8 +29,8 @@ def boundary_label(
     Args:
         image: uint8 [H, W, 3], RGB.
         cam: seeds in [0, 1], {foreground class 0…K−1: float32 [H, W]}.
-        fg_score: background score above which a class is sure.
-        bg_score: background score below which the background is sure.
+        fg_score: a class is sure where its CAM wins against this background score.
+        bg_score: the background is sure where no CAM wins against this background score.
         iterations: mean-field steps; None takes those of the CRF of the seeds.
         backend: one of tool.method.crf.BACKENDS.
     Returns:

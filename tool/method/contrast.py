@@ -28,10 +28,17 @@ from tool.method.maps import ViewMaps, resize, scale_scores, spatial_size, with_
 # The type of a view's pseudo labels: a tensor [M] here. Label-aware prototypes have another.
 Labels = TypeVar('Labels')
 
+# the ranks, from 1, of a pixel's semi-hard negatives among the prototypes
+FIRST_NEGATIVE = 4
+LAST_NEGATIVE = 13
+# how many of ten pixels of a class count as least similar, of which the last are the hard half
+LEAST_SIMILAR_OF_TEN = 6
+
 
 @dataclass(frozen=True)
 class ContrastOptions:
-    """The constants of docs/method.md §3.3; the defaults are the paper's, on SEAM."""
+    """The constants of docs/method.md §3.3 that a run may change; the defaults are the paper's, on
+    SEAM."""
 
     # b: the background's channel
     bg_index: int = 0
@@ -93,6 +100,11 @@ def contrast_scores(cam_rv: torch.Tensor, bg_index: int, bg_threshold: float) ->
     return scores
 
 
+def label_with_background(label: torch.Tensor, bg_index: int) -> torch.Tensor:
+    """ỹ, [N, C]: y, [N, K], with a 1 for the background (docs/method.md §3.3)."""
+    return with_background(label, torch.ones_like(label[:, :1]), bg_index)
+
+
 @torch.no_grad()
 def pseudo_labels(scores: torch.Tensor, label: torch.Tensor, bg_index: int) -> torch.Tensor:
     """Pseudo labels ŷ, [M] (docs/method.md §3.3).
@@ -101,11 +113,11 @@ def pseudo_labels(scores: torch.Tensor, label: torch.Tensor, bg_index: int) -> t
 
     Args:
         scores: s, [N, C, h, w].
-        label: y, [N, K]; ỹ, [N, C], is y with a 1 for the background.
+        label: y, [N, K].
         bg_index: b.
     """
-    label_with_background = with_background(label, torch.ones_like(label[:, :1]), bg_index)
-    own_scores = scores * label_with_background[..., None, None]
+    own = label_with_background(label, bg_index)[..., None, None]  # ỹ
+    own_scores = scores * own
     return own_scores.softmax(1).argmax(1).flatten()
 
 
@@ -158,8 +170,8 @@ def semi_hard_negatives(logits: torch.Tensor) -> torch.Tensor:
         logits: q·Pᵀ / τ, [M, C].
     """
     channels = logits.shape[1]
-    ranked = logits.topk(min(13, channels), dim=1).values
-    return ranked[:, 3:]
+    ranked = logits.topk(min(LAST_NEGATIVE, channels), dim=1).values
+    return ranked[:, FIRST_NEGATIVE - 1 :]
 
 
 def pixel_losses(
@@ -206,7 +218,7 @@ def rank_in_class(key: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor)
     return ranks
 
 
-def mean_of_all_pixels(
+def mean_of_class_means(
     values: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor
 ) -> torch.Tensor:
     """L_intra without hard pixel sampling: mean over classes of the mean over their pixels
@@ -246,7 +258,7 @@ def mean_of_sampled_pixels(
     """
     classes = (counts > 0).sum()
     half = counts // 2  # h_c
-    least_similar = counts * 6 // 10  # ⌊0.6 n_c⌋
+    least_similar = counts * LEAST_SIMILAR_OF_TEN // 10  # ⌊0.6 n_c⌋
     half_of_pixel = half[labels]  # h_c of each pixel's class, [M]
     random_rank = rank_in_class(random_key, labels, counts)
     similarity_rank = rank_in_class(similarity.detach(), labels, counts)
@@ -259,7 +271,7 @@ def mean_of_sampled_pixels(
     return shares.sum() / classes
 
 
-def mean_over_classes(
+def intra_view_mean(
     values: torch.Tensor,
     logits: torch.Tensor,
     labels: torch.Tensor,
@@ -267,10 +279,18 @@ def mean_over_classes(
     hard_pixels: bool,
 ) -> torch.Tensor:
     """L_intra of the pixels' values ℓ, [M], with or without hard pixel sampling
-    (docs/method.md §3.3)."""
+    (docs/method.md §3.3).
+
+    Args:
+        values: ℓ, [M].
+        logits: q·Pᵀ / τ, [M, C].
+        labels: ŷ, [M].
+        random_key: [M]; see `mean_of_sampled_pixels`.
+        hard_pixels: with hard pixel sampling.
+    """
     counts = class_sizes(labels, logits.shape[1])
     if not hard_pixels:
-        return mean_of_all_pixels(values, labels, counts)
+        return mean_of_class_means(values, labels, counts)
     similarity = logits.gather(1, labels[:, None])[:, 0]
     return mean_of_sampled_pixels(values, similarity, labels, counts, random_key)
 
@@ -295,7 +315,7 @@ def intra_view_loss(
     """
     negatives = semi_hard_negatives(logits) if semi_hard else None
     values = pixel_losses(logits, labels, negatives)
-    return mean_over_classes(values, logits, labels, random_key, hard_pixels)
+    return intra_view_mean(values, logits, labels, random_key, hard_pixels)
 
 
 def features_and_scores(
@@ -375,6 +395,11 @@ def contrast_terms(
     }
 
 
+def draw_random_keys(pixels: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """A uniform random number in [0, 1) for every pixel of both views, [2, M]; `pixels` [M, D]."""
+    return torch.rand(2, len(pixels), device=pixels.device, generator=generator)
+
+
 def contrast_loss(
     view1: ViewMaps,
     view2: ViewMaps,
@@ -416,8 +441,3 @@ def contrast_loss(
     if random_keys is None:
         random_keys = draw_random_keys(compared1.pixels, generator)
     return contrast_terms(compared1, compared2, random_keys, options, nce, intra_view_loss)
-
-
-def draw_random_keys(pixels: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """A uniform random number in [0, 1) for every pixel of both views, [2, M]; `pixels` [M, D]."""
-    return torch.rand(2, len(pixels), device=pixels.device, generator=generator)

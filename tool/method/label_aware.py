@@ -24,13 +24,17 @@ from tool.method.contrast import (
     contrast_terms,
     draw_random_keys,
     features_and_scores,
+    intra_view_mean,
     itself,
-    mean_over_classes,
+    label_with_background,
     pixel_losses,
 )
 from tool.method.maps import ViewMaps, resize, spatial_size, split, with_background
 
 PROTOTYPES = ('published', 'label_aware')  # values of --prototypes
+
+# how many of ten other prototypes are a pixel's negatives, the most similar ones
+NEGATIVES_OF_TEN = 6
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def own_pseudo_labels(scores: torch.Tensor, label: torch.Tensor, bg_index: int) 
         label: y, [N, K].
         bg_index: b.
     """
-    own = with_background(label, torch.ones_like(label[:, :1]), bg_index)[..., None, None]
+    own = label_with_background(label, bg_index)[..., None, None]  # ỹ
     own_scores = (scores * own).masked_fill(own == 0, -torch.inf)
     return own_scores.softmax(1).argmax(1).flatten()
 
@@ -106,7 +110,7 @@ def label_aware_scores(scores: torch.Tensor, label: torch.Tensor, bg_index: int)
 
 @torch.no_grad()
 def certain_pixels(
-    scores: torch.Tensor, bg_certain: float, options: ContrastOptions
+    scores: torch.Tensor, bg_certain: float, bg_threshold: float, bg_index: int
 ) -> torch.Tensor:
     """True, [M], where the highest class score says clearly background or clearly a class
     (docs/method.md §10.2).
@@ -116,11 +120,12 @@ def certain_pixels(
     Args:
         scores: s', [N, C, h, w].
         bg_certain: LOW.
-        options: b and β_bg.
+        bg_threshold: β_bg.
+        bg_index: b.
     """
-    _, foreground = split(scores, options.bg_index)
+    _, foreground = split(scores, bg_index)
     highest = foreground.amax(1).flatten()
-    return (highest <= bg_certain) | (highest > options.bg_threshold)
+    return (highest <= bg_certain) | (highest > bg_threshold)
 
 
 @torch.no_grad()
@@ -182,7 +187,7 @@ def most_similar_others(
     """
     others = logits.scatter(1, classes[:, None], -torch.inf)
     ranked = others.sort(1, descending=True).values
-    count = (present.sum() - 1) * 6 // 10
+    count = (present.sum() - 1) * NEGATIVES_OF_TEN // 10
     rank = torch.arange(logits.shape[1], device=logits.device)
     return ranked.masked_fill(rank >= count, -torch.inf)
 
@@ -209,7 +214,7 @@ def counted_intra_view_loss(
     if semi_hard:
         negatives = most_similar_others(logits, labels.classes, labels.present)
     values = pixel_losses(logits, labels.classes, negatives) * labels.counted
-    return mean_over_classes(values, logits, labels.classes, random_key, hard_pixels)
+    return intra_view_mean(values, logits, labels.classes, random_key, hard_pixels)
 
 
 def label_aware_contrast_loss(
@@ -245,7 +250,8 @@ def label_aware_contrast_loss(
         weights = label_aware_scores(scores, label, bg_index) * inside
         counted = inside.flatten()
         if options.bg_certain is not None:
-            counted = counted * certain_pixels(weights, options.bg_certain, options)
+            certain = certain_pixels(weights, options.bg_certain, options.bg_threshold, bg_index)
+            counted = counted * certain
         classes = own_pseudo_labels(scores, label, bg_index)
         return ComparedView(
             pixels=F.normalize(feature, dim=1),

@@ -3,10 +3,10 @@
 EPS takes over the classification, rvmin and consistency losses; its own saliency loss is in
 eps_losses.py.
 
-Symbols: m are maps [N, C, h, w] (C = K + 1 channels, the background in channel `bg_index`), y are
-image labels [N, K], multi-hot. After m · y only a picture's own classes are non-zero. So where
-`max_classes` tells how many classes a picture has at most, only these channels are resized and
-compared. The values are the same, and nothing waits for the device.
+Symbols: m and m̂ are class maps and refined maps [N, C, h, w] (C = K + 1 channels, the background in
+channel `bg_index`), y are image labels [N, K], multi-hot. After m · y only a picture's own classes
+are non-zero. So where `max_classes` tells how many classes a picture has at most, only these
+channels are resized and compared. The values are the same, and nothing waits for the device.
 """
 
 import torch
@@ -55,17 +55,17 @@ def own_classes(label: torch.Tensor, max_classes: int | None) -> tuple[torch.Ten
 
     Args:
         label: y [N, K].
-        max_classes: no picture has more classes than this; None takes all K.
+        max_classes: L, no picture has more classes than this; None takes all K.
     Returns:
-        Channel numbers [N, M, 1, 1], and the label of these channels [N, M, 1, 1]. A picture with
-        fewer classes than M gets channels with label 0 besides.
+        Channel numbers [N, L, 1, 1], and the label of these channels [N, L, 1, 1]. A picture with
+        fewer classes than L gets channels with label 0 besides.
     """
     value, index = label.topk(max_classes or label.shape[1], dim=1)
     return index[..., None, None], value[..., None, None]
 
 
 def take_channels(foreground: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """The channels [N, M, h, w] that `own_classes` names, of foreground maps [N, K, h, w]."""
+    """The channels [N, L, h, w] that `own_classes` names, of foreground maps [N, K, h, w]."""
     return foreground.gather(1, index.expand(-1, -1, *foreground.shape[2:]))
 
 
@@ -79,25 +79,26 @@ def rvmin_loss(
 ) -> torch.Tensor:
     """SEAM's rvmin: refined maps should be low somewhere in every picture (docs/method.md §3.2).
 
-    x[p] = max_k y_k · m_k[p] over the foreground; the loss is the mean of ReLU(x) over the quarter
-    of the pixels with the smallest x.
+        z = max_k m̂_k y_k over the foreground classes k
+
+    The loss is the mean of ReLU(z) over B, the quarter of the pixels with the smallest z.
 
     Args:
-        cam_rv: m, refined maps [N, C, h, w].
+        cam_rv: m̂, refined maps [N, C, h, w].
         label: y [N, K].
         size: the maps are first resized to this (H, W); None takes them as they are.
         max_classes: see `own_classes`.
     """
     _, foreground = split(cam_rv, bg_index)
-    index, own = own_classes(label, max_classes)
-    maps = resize(take_channels(foreground, index) * own, size)
-    strongest = maps.amax(1)
+    index, label_of_channel = own_classes(label, max_classes)
+    maps = resize(take_channels(foreground, index) * label_of_channel, size)
+    strongest = maps.amax(1)  # z, [N, H, W]
     if maps.shape[1] < label.shape[1]:
         # the channels that were not taken are zeros, and would be in this maximum
         strongest = strongest.clamp(min=0)
     strongest = strongest.flatten(1)
     quarter = strongest.shape[1] // 4
-    weakest = strongest.topk(quarter, largest=False, sorted=False).values
+    weakest = strongest.topk(quarter, largest=False, sorted=False).values  # of the pixels B
     return F.relu(weakest).mean()
 
 
@@ -113,12 +114,13 @@ def consistency_losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """SEAM's equivariance losses er and ecr between two views (docs/method.md §3.2).
 
-    With a_v = norm(cam_v) · y and b_v = norm(cam_rv_v) · y, all at view 2's size:
-    er  = mean |a_1 − a_2| over the K foreground channels,
-    ecr = top(|onehot(a_2) − b_1|) + top(|onehot(a_1) − b_2|),
-    where onehot keeps the strongest foreground class of each pixel and sets the background to
-    1 − max a, without gradient, and top is the mean of the largest differences of a picture
-    over all C channels, `ECR_SHARE` of them.
+        eᵛ = norm(mᵛ) · ỹ        êᵛ = norm(m̂ᵛ) · ỹ        both at view 2's size
+        L_er = mean |e¹ − e²| over the K foreground channels
+        L_ecr = topmean |onehot(e²) − ê¹| + topmean |onehot(e¹) − ê²|
+
+    onehot(e) keeps the strongest foreground class of each pixel, and its background is 1 − max e;
+    it has no gradient. topmean is the mean of a picture's largest differences over all C channels,
+    of the share `ECR_SHARE` of them.
 
     Q1: the published EPS code takes this maximum over channels 1…K although its background is
     channel K. Here it is over the foreground channels, whichever the background is.
@@ -129,23 +131,23 @@ def consistency_losses(
         size1, size2: the maps are first resized to these (H, W); None takes them as they are.
         max_classes: see `own_classes`.
     Returns:
-        (er, ecr), scalars.
+        (L_er, L_ecr), scalars.
     """
     target = size2 or spatial_size(view2.cam)
     height, width = target
     channels = view1.cam.shape[1]
-    index, own = own_classes(label, max_classes)
+    index, label_of_channel = own_classes(label, max_classes)
 
-    def at_target(maps: torch.Tensor, size: Size | None) -> torch.Tensor:
+    def scaled(maps: torch.Tensor, size: Size | None) -> torch.Tensor:
         return resize(scale_maps(resize(maps, size)), target)
 
-    def own_foreground(maps: torch.Tensor, size: Size | None) -> torch.Tensor:
+    def scaled_foreground(maps: torch.Tensor, size: Size | None) -> torch.Tensor:
         _, foreground = split(maps, bg_index)
-        return at_target(take_channels(foreground, index), size) * own
+        return scaled(take_channels(foreground, index), size) * label_of_channel
 
-    def own_channels(maps: torch.Tensor, size: Size | None) -> torch.Tensor:
+    def scaled_stack(maps: torch.Tensor, size: Size | None) -> torch.Tensor:
         background, _ = split(maps, bg_index)
-        return with_background(own_foreground(maps, size), at_target(background, size), bg_index)
+        return with_background(scaled_foreground(maps, size), scaled(background, size), bg_index)
 
     def one_hot(foreground: torch.Tensor) -> torch.Tensor:
         foreground = foreground.detach()
@@ -154,18 +156,19 @@ def consistency_losses(
         return with_background(kept, 1 - strongest, bg_index)
 
     def top_mean(difference: torch.Tensor) -> torch.Tensor:
-        count = int(channels * height * width * ECR_SHARE)
-        largest = difference.abs().flatten(1)
-        if largest.shape[1] > count:
-            largest = largest.topk(count, sorted=False).values
-        # where fewer channels were taken than `count` reaches into, the rest would be zeros
-        return largest.sum() / (len(largest) * count)
+        count = int(channels * height * width * ECR_SHARE)  # r
+        counted = difference.abs().flatten(1)  # of a picture a row
+        if counted.shape[1] > count:
+            counted = counted.topk(count, sorted=False).values
+        # A row may be shorter than `count`, because only L channels were taken. The differences of
+        # the other channels are 0: they add nothing to the sum, but count in the mean.
+        return counted.sum() / (len(counted) * count)
 
-    foreground1 = own_foreground(view1.cam, size1)
-    foreground2 = own_foreground(view2.cam, size2)
-    er = (foreground1 - foreground2).abs().sum() / (label.numel() * height * width)
-    ecr1 = top_mean(one_hot(foreground2) - own_channels(view1.cam_rv, size1))
-    ecr2 = top_mean(one_hot(foreground1) - own_channels(view2.cam_rv, size2))
+    e1 = scaled_foreground(view1.cam, size1)
+    e2 = scaled_foreground(view2.cam, size2)
+    er = (e1 - e2).abs().sum() / (label.numel() * height * width)
+    ecr1 = top_mean(one_hot(e2) - scaled_stack(view1.cam_rv, size1))
+    ecr2 = top_mean(one_hot(e1) - scaled_stack(view2.cam_rv, size2))
     return er, ecr1 + ecr2
 
 
@@ -185,9 +188,9 @@ def seam_loss(
     Args:
         view1, view2: m and m̂ of the views, `cam` and `cam_rv`; f is not used.
         label: y [N, K].
-        size1, size2: (H, W) of the views, at which the maps are compared. Maps at feature size and
-            these sizes give the values of maps that were resized before, much faster. None takes
-            the maps as they are.
+        size1, size2: (H, W) of the views. Give the maps at feature size and these sizes: that has
+            the values of maps that were resized to the views before, and is much faster. None: the
+            maps have the views' sizes already.
         max_classes: no picture has more classes than this; None: not known.
     Returns:
         Scalars 'loss_cls', 'loss_er', 'loss_ecr'.

@@ -354,7 +354,7 @@ def add_train_flags(parser: Parser, width: str) -> None:
         type=number(float, 0),
         default=10.0,
         help='learning rate of new layers as a multiple of --lr; the rate of biases is twice that '
-        'of weights',
+        "of weights, but with --layer_decay and in IRN's head",
     )
     parser.additions.add_argument(
         '--optimizer',
