@@ -1,5 +1,6 @@
 """A network of timm as a backbone at output stride 8, 16 or 32."""
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from network.backbone import Backbone
+from network.statistics_once import StatisticsOnce
 from network.timm_models import find_source, model_size
 from tool.method.maps import on_grid
 from tool.run.errors import UserError
@@ -83,6 +85,7 @@ class TimmBackbone(Backbone):
         self.register_buffer('mean', torch.tensor(self.model.pretrained_cfg['mean']))
         self.register_buffer('std', torch.tensor(self.model.pretrained_cfg['std']))
         self.frozen = 'half' if self._is_transformer() else 'low'
+        self._statistics: StatisticsOnce | None = None  # see `checkpoint_gradients`
         self.train()
         self.freeze(True)
 
@@ -120,7 +123,9 @@ class TimmBackbone(Backbone):
         columns = -(-x.shape[3] // stride)
         factor = stride // 4
         taps = {}
-        for name, maps in self.source.maps(self.model, x).items():
+        with self._statistics.forward_pass() if self._statistics else contextlib.nullcontext():
+            maps_of_taps = self.source.maps(self.model, x)
+        for name, maps in maps_of_taps.items():
             own = self.source.strides[name]
             if name == 'conv3':
                 taps[name] = at_stride(maps, own, 4, (rows * factor, columns * factor))
@@ -201,6 +206,7 @@ class TimmBackbone(Backbone):
             raise UserError(
                 f'backbone {self.name}: timm has no gradient checkpointing for it; leave it out'
             ) from None
+        self._statistics = StatisticsOnce(self.model)
 
     def layer_groups(self, layer_decay: float, weight_decay: float) -> list[dict]:
         """The trainable parameters of timm's network in groups of a layer each, as timm makes them.

@@ -273,6 +273,29 @@ def test_gradient_checkpointing_changes_nothing_but_memory():
         torch.testing.assert_close(gradient, gradients[False][key])
 
 
+@pytest.mark.parametrize('name', ['mobilenetv3_small_050', 'regnetx_002'])
+def test_gradient_checkpointing_updates_the_statistics_of_batchnorm_once(name):
+    states = []
+    for is_used in (False, True):
+        net = filled(Net(name))
+        net.train_from_scratch()
+        net.train()
+        net.dropout7.p = 0.0
+        if is_used:
+            net.checkpoint_gradients()
+        views = [normal(f'{name}.{view}', 2, 3, 64, 64) for view in (1, 2)]
+        outputs = [output for view in views for output in net(view)]
+        sum(output.square().mean() for output in outputs).backward()
+        states.append(net.state_dict())
+        net.eval()
+        with torch.no_grad():  # inference takes the statistics
+            states[-1]['seeds'] = net(views[0])[0]
+    plain, checkpointed = states
+    assert plain.keys() == checkpointed.keys()
+    for key, value in plain.items():
+        torch.testing.assert_close(checkpointed[key], value, rtol=0, atol=0, msg=key)
+
+
 def test_flags_of_training_reach_the_network(tmp_path):
     path = str(tmp_path / 'cam.pth')
     save_checkpoint(path, Net('test_vit').state_dict())
