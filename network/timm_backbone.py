@@ -15,6 +15,7 @@ from network.statistics_once import StatisticsOnce
 from network.timm_models import find_source, model_size
 from tool.method.maps import on_grid
 from tool.run.errors import UserError
+from tool.train.layer_types import BATCH_NORMS
 
 # A checkpoint holds 'name/output stride' of its backbone under this key, as ASCII bytes. So no flag
 # has to name the backbone again.
@@ -67,7 +68,7 @@ class TimmBackbone(Backbone):
         frozen: the part of the network that fine-tuning freezes besides BatchNorm: 'low', the
             layers up to conv3, or one of `FREEZE`.
     Raises:
-        UserError: timm has no such model, or it gives no maps.
+        BackboneError: timm has no such model, or it gives no maps.
     """
 
     strides: tuple[int, ...] = (16, 8, 32)
@@ -149,13 +150,18 @@ class TimmBackbone(Backbone):
     def frozen_layers(self) -> str:
         if self.frozen == 'all':
             return 'all layers of the backbone'
+        parts = []
+        if any(isinstance(module, BATCH_NORMS) for module in self.model.modules()):
+            parts.append('BatchNorm')
         if not any(True for _ in self.early()):  # of some networks no stage is early
-            return 'BatchNorm layers'
-        if self.frozen == 'low':
-            return 'BatchNorm and the first stages'
-        if self._layers_are_numbered():
-            return 'BatchNorm and the first half of the layers'
-        return 'BatchNorm and the stages up to conv4'
+            pass
+        elif self.frozen == 'low':
+            parts.append('the first stages')
+        elif self._layers_are_numbered():
+            parts.append('the first half of the layers')
+        else:
+            parts.append('the stages up to conv4')
+        return ' and '.join(parts) or 'no layers'
 
     def early(self) -> Iterator[nn.Parameter]:
         if self.frozen == 'all':

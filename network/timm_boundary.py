@@ -5,8 +5,8 @@ import torch.nn.functional as F
 
 from network.boundary_net import COARSEST_STRIDE, BoundaryHead
 from network.timm_backbone import TimmBackbone
+from network.timm_models import BackboneError
 from tool.method.boundary import BOUNDARY_STRIDE
-from tool.run.errors import UserError
 
 
 class Net(BoundaryHead, TimmBackbone):
@@ -18,7 +18,7 @@ class Net(BoundaryHead, TimmBackbone):
         model: the backbone's name in timm, see TimmBackbone.
         output_stride: of the deepest stages, in image pixels; no other than 16 is used.
     Raises:
-        UserError: the network cannot be dilated, or timm has no such model.
+        BackboneError: the network cannot be dilated, or timm has no such model.
     """
 
     strides = (COARSEST_STRIDE,)
@@ -26,9 +26,10 @@ class Net(BoundaryHead, TimmBackbone):
     def __init__(self, model: str, output_stride: int = COARSEST_STRIDE):
         super().__init__(model, output_stride)
         if not self.source.is_dilated:
-            raise UserError(
-                f'backbone {model}: the boundary head takes networks that can be dilated, e.g. '
-                'resnet50, convnext_tiny; AffinityNet takes any'
+            raise BackboneError(
+                model,
+                'the boundary head takes networks that can be dilated, e.g. resnet50, '
+                'convnext_tiny; AffinityNet takes any',
             )
         self.eval()
         with torch.no_grad():

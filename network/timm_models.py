@@ -25,6 +25,32 @@ STRIDES = (8, 16, 32)  # the output strides that can be asked for
 ANY_SIZE: tuple[dict[str, bool], ...] = ({'dynamic_img_size': True}, {'strict_img_size': False}, {})
 
 
+class BackboneError(UserError):
+    """A model of timm that cannot be a backbone.
+
+    Args:
+        name: the model.
+        problem: why not, and what to take in its place.
+    """
+
+    def __init__(self, name: str, problem: str):
+        super().__init__(f'backbone {name[:80]}: {problem}')
+        self.problem = problem
+
+
+@contextlib.contextmanager
+def asked_for_by(origin: str) -> Iterator[None]:
+    """Let the error of a model say who asks for it: a flag, a key of a config, or a checkpoint.
+
+    Raises:
+        UserError: in place of a BackboneError; it begins with `origin`.
+    """
+    try:
+        yield
+    except BackboneError as error:
+        raise UserError(f'{origin[:120]}: {error.problem}') from None
+
+
 @dataclass(frozen=True)
 class Source:
     """The way the feature maps of one of timm's networks are read.
@@ -163,15 +189,18 @@ def find_source(name: str, output_stride: int) -> tuple[Any, Source, dict[str, i
     Returns:
         timm's network in evaluation mode; how its maps are read; and the channels of each tap.
     Raises:
-        UserError: timm has no such model, or it gives no maps.
+        BackboneError: timm has no such model, or it gives no maps.
     """
     timm = import_timm()
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), 3)
-        message = f'backbone {name[:80]}: timm has no such model'
-        if close:
-            message += f'; did you mean {", ".join(close)}?'
-        raise UserError(message)
+        raise BackboneError(name, f'timm has no such model; {_near_misses(name)}')
+    model_name, _, tag = name.partition('.')
+    if tag and not timm.list_models(name, include_tags=True):
+        tagged = timm.list_models(f'{model_name}.*', include_tags=True)
+        tags = ', '.join(known.partition('.')[2] for known in tagged) or 'none'
+        raise BackboneError(
+            name, f'timm has no weights {tag} of {model_name} (it has: {tags}); leave .{tag} out'
+        )
     if output_stride not in STRIDES:
         raise _unfit(name, output_stride, ValueError('the output strides are 8, 16 and 32'))
     try:
@@ -197,6 +226,22 @@ def find_source(name: str, output_stride: int) -> tuple[Any, Source, dict[str, i
                 reason = error
     assert reason is not None  # each way has raised something
     raise _unfit(name, output_stride, reason)
+
+
+def _near_misses(name: str) -> str:
+    """What a user may have meant by the name of a model, in words.
+
+    They are names that are spelt alike, or else names with a long part of it, because other
+    libraries call the same models otherwise (dinov2_vits14).
+    """
+    models = import_timm().list_models()
+    close = difflib.get_close_matches(name, models, 3)
+    if not close:
+        parts = [part for part in name.split('_') if len(part) > 3]
+        close = [model for model in models if any(part in model for part in parts)][:3]
+    if not close:
+        return 'timm.list_models() has their names'
+    return f'did you mean {", ".join(close)}?'
 
 
 def _built(name: str, **keywords: Any) -> Any:
@@ -343,9 +388,10 @@ def short_reason(error: Exception) -> str:
     return lines[0][:120].rstrip('. ') or type(error).__name__
 
 
-def _unfit(name: str, stride: int, error: Exception) -> UserError:
+def _unfit(name: str, stride: int, error: Exception) -> BackboneError:
     """The error of a model that cannot be a backbone; `error` is the one that it raised."""
-    return UserError(
-        f'backbone {name}: cannot be used at output stride {stride} ({short_reason(error)}); take '
-        'another stride or network, e.g. tf_efficientnet_lite0, resnet50, vit_small_patch14_dinov2'
+    return BackboneError(
+        name,
+        f'cannot be used at output stride {stride} ({short_reason(error)}); take another stride or '
+        'network, e.g. tf_efficientnet_lite0, resnet50, vit_small_patch14_dinov2',
     )

@@ -17,8 +17,10 @@ from network.backbone import Backbone
 from network.cam_net import CamHeads
 from network.class_check import check_classes, without_other_classes
 from network.resnet38d import ResNet38, width_of
+from network.setting_names import FLAGS
 from network.timm_backbone import KEY as TIMM_KEY
 from network.timm_backbone import TimmBackbone, TimmTraining, read_description
+from network.timm_models import asked_for_by
 from network.timm_weights import (
     is_of_timm,
     load_backbone,
@@ -208,11 +210,15 @@ def _timm_for_training(
         )
     if backbone is None:
         why = 'the weights are of timm'
+        asked = f'{weights}: its backbone'
     else:
         why = f'--backbone {backbone} is of timm'
+        asked = FLAGS.backbone_is(backbone)
     net_type = _find(network, True, why)
     if 'bn7.weight' in state:
-        raise UserError(f'{weights}: holds a ResNet-38, not the backbone {backbone}')
+        raise UserError(
+            f'{weights}: holds a ResNet-38, not the backbone {backbone}; leave --backbone out'
+        )
     if weights != 'scratch':
         state, backbone, found = timm_state(state, weights, backbone)
         # the stride of the weights is not taken by a network that has one only, or not this one
@@ -225,7 +231,8 @@ def _timm_for_training(
             )
         output_stride = output_stride or found
     make_net = _of_classes(net_type, classes)
-    net = make_net(backbone, output_stride or net_type.strides[0])
+    with asked_for_by(asked):
+        net = make_net(backbone, output_stride or net_type.strides[0])
     if weights == 'scratch':
         net.train_from_scratch()
         say(f'weights: {net.description}, from scratch; BatchNorm trains and nothing is frozen')
@@ -317,7 +324,8 @@ def net_from_checkpoint(
     make_net = _of_classes(net_type, classes)
     if timm is not None:
         model, output_stride = timm
-        net = make_net(model, output_stride)
+        with asked_for_by(f'{weights}: its backbone {model}'):
+            net = make_net(model, output_stride)
     else:
         # The network takes the checkpoint's own tensors. On this device it has none of its own, so
         # nothing is initialised and nothing is in memory twice.

@@ -54,7 +54,7 @@ def baseline_of(state: dict, path: str, name: str | None = None) -> tuple[Baseli
         heads = [f'{baseline.projection} ({baseline.name})' for baseline in baselines]
         raise UserError(
             f'{path}: of no known baseline (a projection head {" or ".join(heads)} is expected); '
-            'it is of another network'
+            'give a checkpoint of contrast_train.py'
         )
     baseline = found[0]
     if name is not None and name != baseline.name:

@@ -1,6 +1,7 @@
 """Backbones of timm: taps, sizes, what is frozen, weights from everywhere, checkpoints that
 describe themselves, the scripts."""
 
+import logging
 import resource
 import sys
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import pytest
 import timm
 import torch
 from PIL import Image, ImageOps
+from safetensors.torch import save_file
 
 from mini import SHARED, make_voc
 from net import generate_net, load_net, own_normalisation
@@ -19,10 +21,10 @@ from network import resnet38_contrast
 from network.baselines import BASELINES
 from network.lite_wheels import LITE0, LITES, from_wheel_keys, wheel_file
 from network.timm_aff import Net as AffNet
-from network.timm_backbone import TimmBackbone
+from network.timm_backbone import KEY, TimmBackbone
 from network.timm_contrast import Net
 from network.timm_contrast_eps import Net as EpsNet
-from network.timm_weights import weights_fingerprint
+from network.timm_weights import timm_state, weights_fingerprint
 from network.weights import AFFINITY, net_for_training, net_from_checkpoint
 from recipe import fill, normal
 from segmentation_toy import config_of
@@ -194,7 +196,13 @@ def test_synchronised_norms_keep_their_activation():
             16,
             'backbone inception_v3: cannot be used at output stride 16 .*resnet50',
         ),
-        ('resnet18.nothing', 16, 'Invalid pretrained tag'),
+        (
+            'resnet18.nothing',
+            16,
+            'no weights nothing of resnet18 .it has: .*a1_in1k.*; leave .nothing',
+        ),
+        ('dinov2_vits14', 16, 'did you mean .*_dinov2, '),
+        ('no such', 16, 'timm.list_models.. has their names'),
         (TINY, 12, 'cannot be used at output stride 12'),
     ],
 )
@@ -351,6 +359,45 @@ def test_contradictions_are_one_line(tmp_path):
     save_checkpoint(cam, {**state, 'timm_model': state['timm_model'].flip(0)})
     with pytest.raises(UserError, match='cam.pth: damaged: its timm_model'):
         net_from_checkpoint(BOTH, cam)
+
+
+def test_a_checkpoint_that_names_an_unknown_backbone_is_named(tmp_path):
+    """As one of a newer timm would."""
+    path = str(tmp_path / 'cam.pth')
+    for text, problem in (
+        ('no_such_net/16', 'its backbone no_such_net: timm has no such model'),
+        (f'{TINY}/7', f'its backbone {TINY}: cannot be used at output stride 7'),
+        (f'{TINY}.tag/16', f'its backbone {TINY}.tag: timm has no weights tag of'),
+    ):
+        state = Net(TINY).state_dict()
+        state[KEY] = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        save_checkpoint(path, state)
+        with pytest.raises(UserError, match=f'^{path}: {problem}'):
+            net_from_checkpoint(BOTH, path)
+
+
+@pytest.mark.parametrize('size', [0, 100, 2000])
+def test_a_safetensors_file_that_is_cut_is_one_line(tmp_path, size):
+    path = tmp_path / 'weights.safetensors'
+    save_file(timm.create_model(TINY).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(UserError, match=f'^{path}: not a safetensors file, or cut off .*again$'):
+        net_for_training(BOTH, str(path), backbone=TINY)
+
+
+def test_what_the_hub_prints_of_its_tries_is_not_shown(monkeypatch, caplog):
+    """The error says the reason; without internet there are 22 lines before."""
+
+    def broken(name, pretrained=False, **options):
+        logging.getLogger('huggingface_hub.utils._http').warning('Retrying in 8s [Retry 5/5].')
+        raise OSError('no route')
+
+    monkeypatch.setattr(timm, 'create_model', broken)
+    with pytest.raises(UserError, match='no route'):
+        timm_state({}, 'imagenet', TINY)
+    assert caplog.text == ''
+    logging.getLogger('huggingface_hub.utils._http').warning('of another command')
+    assert 'of another command' in caplog.text
 
 
 def test_imagenet_weights_are_timms_download(monkeypatch):
@@ -723,7 +770,7 @@ def test_the_scripts_refuse_what_contradicts_itself(data, tmp_path, refused):
         assert not (tmp_path / 'run.pth').exists()
 
     check(
-        'backbone resnet_18: timm has no such model',
+        '--backbone resnet_18: timm has no such model; did you mean',
         flags=['--weights', 'scratch', '--backbone', 'resnet_18'],
     )
     check(

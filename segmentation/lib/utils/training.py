@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from datasets import generate_dataset
 from net import generate_net, own_normalisation
 from network.device import to_device
+from network.setting_names import CONFIG_KEYS
 from network.timm_weights import weights_fingerprint
 from tool.run import command_line
 from tool.run.errors import UserError
@@ -241,7 +242,9 @@ def settings_of(config: dict) -> dict:
     pretrain = config['MODEL_BACKBONE_PRETRAIN']
     settings['backbone weights'] = ''
     if pretrain:
-        settings['backbone weights'] = weights_fingerprint(pretrain, config['MODEL_BACKBONE'])
+        settings['backbone weights'] = weights_fingerprint(
+            pretrain, config['MODEL_BACKBONE'], CONFIG_KEYS
+        )
     return settings
 
 
