@@ -34,7 +34,7 @@ class BackboneError(UserError):
     """
 
     def __init__(self, name: str, problem: str):
-        super().__init__(f'backbone {name[:80]}: {problem}')
+        super().__init__(f'backbone {name or repr(name)}: {problem}')
         self.problem = problem
 
 
@@ -48,7 +48,7 @@ def asked_for_by(origin: str) -> Iterator[None]:
     try:
         yield
     except BackboneError as error:
-        raise UserError(f'{origin[:120]}: {error.problem}') from None
+        raise UserError(f'{origin}: {error.problem}') from None
 
 
 @dataclass(frozen=True)
