@@ -10,6 +10,23 @@ def commands(stages):
     return {stage.name: stage.command({}) for stage in stages.resolved()}
 
 
+def test_numbers_of_workers_decide_nothing():
+    plain = Stage('test', 'test.py', flags={'t': 3}, config={'TRAIN_LR': 0.1})
+    for flags, config in (
+        ({'jobs': 3}, {}),
+        ({'num_workers': 0}, {'DATA_WORKERS': 2}),
+        ({'jobs': None}, {}),
+    ):
+        with_workers = Stage(
+            'test', 'test.py', {**flags, **plain.flags}, {**plain.config, **config}
+        )
+        assert with_workers.deciding_words({}) == plain.command({})
+    only_workers = Stage('test', 'test.py', config={'DATA_WORKERS': 2})
+    assert only_workers.deciding_words({}) == ['test.py']
+    named = Stage('test', 'test.py', flags={'session_name': '--jobs', 'lr': 1})
+    assert named.deciding_words({}) == named.command({})
+
+
 @pytest.fixture
 def stages():
     """A training stage, one that is like it, and a scoring stage."""

@@ -143,6 +143,7 @@ def test_what_the_results_fill(toy):
         None,
         {'done': True},
         {'command': 'eval.py', 'seconds': 1, 'done': True},
+        {'command': [], 'decides': 'eval.py', 'seconds': 1, 'done': True},
         {'command': [], 'seconds': '1', 'done': True},
         {'command': [], 'seconds': float('nan'), 'done': True},
         {'command': [], 'seconds': -1, 'done': True},

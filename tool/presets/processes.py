@@ -1,14 +1,9 @@
-"""The number of processes that share a stage, the command that starts them, and what it decides."""
+"""The number of processes that share a stage, and the command that starts them."""
 
 import functools
 
 from tool.presets.stages import Stage
 from tool.run import command_line
-
-_LAUNCHER = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node']
-# flags with a value, and keys of DeepLab's config, that change no result
-_WORKERS = ('--jobs', '--num_workers')
-_WORKER_KEYS = ('DATA_WORKERS=',)
 
 
 def process_count(stage: Stage, device: str | None) -> int:
@@ -43,25 +38,5 @@ def launched(words: list[str], count: int) -> list[str]:
     """
     if count == 1:
         return words
-    return [*_LAUNCHER, str(count), *words]
-
-
-def deciding_words(command: list[str]) -> list[str]:
-    """The words of a command that decide its result.
-
-    Numbers of processes and workers do not: they are what a machine has room for, and a work folder
-    may go on on another one.
-
-    Args:
-        command: of `launched`.
-    """
-    if command[: len(_LAUNCHER)] == _LAUNCHER:
-        command = command[len(_LAUNCHER) + 1 :]
-    deciding = []
-    words = iter(command)
-    for word in words:
-        if word in _WORKERS:
-            next(words, None)
-        elif not word.startswith(_WORKER_KEYS):
-            deciding.append(word)
-    return deciding
+    launcher = ['-m', 'torch.distributed.run', '--standalone']
+    return [*launcher, '--nproc_per_node', str(count), *words]

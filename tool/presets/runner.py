@@ -28,7 +28,7 @@ from tool.presets.choices import (
 )
 from tool.presets.ladder import clock, ladder_row, ladder_table, read_scores, write_ladder
 from tool.presets.path_states import PathStates, possible_paths
-from tool.presets.processes import deciding_words, launched, process_count
+from tool.presets.processes import launched, process_count
 from tool.presets.stages import BEST_MASKS, BEST_THRESHOLD, ROOT, FromScores, Preset, Stage
 from tool.run import command_line
 from tool.run.errors import Interrupted, UserError
@@ -43,8 +43,9 @@ class Runner:
         work: the work folder.
         device: the value of --device; None if it was not given.
     Attributes:
-        records: {stage: {'command': words, 'seconds': time it took, 'done': bool, 'paths': states
-            of the files and folders that it has read and made}}, the content of pipeline.json.
+        records: {stage: {'command': words, 'decides': those that decide the result, 'seconds': time
+            it took, 'done': bool, 'paths': states of the files and folders that it has read and
+            made}}, the content of pipeline.json.
     """
 
     def __init__(self, preset: Preset, work: str, device: str | None):
@@ -105,10 +106,11 @@ class Runner:
         """Skip, continue or do one stage.
 
         A stage of another command than before is done anew, and so are all after it; numbers of
-        processes and workers do not count (`deciding_words`). A stage that was not complete is
-        continued, and one whose inputs or outputs have changed since it was complete is run again;
-        it makes what is stale. A training is then done anew, and so are all stages after it,
-        because they use its weights.
+        workers do not count (`Stage.deciding_words`), and those of processes only in a training,
+        whose processes draw Dropout each for itself. A stage that was not complete is continued,
+        and one whose inputs or outputs have changed since it was complete is run again; it makes
+        what is stale. A training is then done anew, and so are all stages after it, because they
+        use its weights.
 
         Raises:
             SystemExit: the stage failed; its last line has been printed, its exit code is passed
@@ -117,10 +119,16 @@ class Runner:
         """
         stage = self.stages[index]
         count = process_count(stage, self.device)
-        command = launched(stage.command(self.known_from_scores(index)), count)
+        known = self.known_from_scores(index)
+        command = launched(stage.command(known), count)
+        decides = stage.deciding_words(known)
+        if stage.trains:
+            decides = launched(decides, count)
         before = self.records.get(stage.name, {})
         was_done = self._is_done(stage)
-        same = deciding_words(before.get('command', [])) == deciding_words(command)
+        same = before.get('decides') == decides
+        if 'decides' not in before:  # pipeline.json is of an earlier version
+            same = before.get('command') == command
         if was_done and not self.is_there(stage):  # somebody has removed what it made
             same = False
         label = f'[{index + 1:2}/{len(self.stages)}] {stage.name:20}'
@@ -134,12 +142,17 @@ class Runner:
             same = False
 
         already = before['seconds'] if same else 0.0
-        record: dict[str, Any] = {'command': command, 'seconds': already, 'done': False}
+        record: dict[str, Any] = {
+            'command': command,
+            'decides': decides,
+            'seconds': already,
+            'done': False,
+        }
         if not same:
             self.forget(index)
             # no command is like this one: if the pipeline is killed while old output is removed,
             # the next run removes the rest
-            self.records[stage.name] = {**record, 'command': []}
+            self.records[stage.name] = {**record, 'command': [], 'decides': []}
             self.save()
             self.clean(stage)
         if stage.trains:  # broken off, it may only continue on the data that there are now
@@ -360,6 +373,8 @@ def _check_record(name: str, record: Any) -> None:
         raise ValueError(f'the stage {name} is no object')
     if not isinstance(record.get('command'), list):
         raise ValueError(f'the stage {name} has no command')
+    if not isinstance(record.get('decides', []), list):
+        raise ValueError(f'the words that decide the stage {name} are no list')
     seconds = record.get('seconds')
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise ValueError(f'the stage {name} has no seconds')

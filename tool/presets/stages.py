@@ -103,6 +103,11 @@ class RunSettings:
         return dataclasses.replace(self, **missing)
 
 
+# flags, and keys of DeepLab's config, that change no result of any stage
+WORKER_FLAGS = ('jobs', 'num_workers')
+WORKER_KEYS = ('DATA_WORKERS',)
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of the pipeline: a script and what it is started with.
@@ -186,6 +191,16 @@ class Stage:
                 if isinstance(part, FromScores):
                     found.add(part)
         return found
+
+    def deciding_words(self, known: Mapping[FromScores, str]) -> list[str]:
+        """The words of `command` that decide the result.
+
+        Numbers of workers do not: they are what a machine has room for, and a work folder may go on
+        on another one.
+        """
+        flags = {flag: value for flag, value in self.flags.items() if flag not in WORKER_FLAGS}
+        config = {key: value for key, value in self.config.items() if key not in WORKER_KEYS}
+        return dataclasses.replace(self, flags=flags, config=config).command(known)
 
     def command(self, known: Mapping[FromScores, str]) -> list[str]:
         """The words that follow `python`.
