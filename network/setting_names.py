@@ -20,7 +20,7 @@ class SettingNames:
 
     def backbone_is(self, value: str) -> str:
         """The network as a user asks for it, e.g. '--backbone resnet50'."""
-        return f'{self.backbone}{self.between}{value or repr(value)}'
+        return f'{self.backbone}{self.between}{value if value.strip() else repr(value)}'
 
 
 # of the stage scripts

@@ -200,18 +200,18 @@ class TimmBackbone(Backbone):
         """True if timm tells the layer of each parameter."""
         return hasattr(self.model, 'group_matcher')
 
-    def checkpoint_gradients(self) -> None:
+    def checkpoint_gradients(self, setting: str = 'gradient checkpointing') -> None:
         """Let training keep the input of each block only, and compute a block twice.
 
+        Args:
+            setting: the flag or the key of a config that asks for it, for the message.
         Raises:
             UserError: the network has no such way.
         """
         try:
             self.model.set_grad_checkpointing(True)
         except (AssertionError, AttributeError, NotImplementedError):
-            raise UserError(
-                f'backbone {self.name}: timm has no gradient checkpointing for it; leave it out'
-            ) from None
+            raise UserError(f'{setting}: timm has none for {self.name}; leave it out') from None
         self._statistics = StatisticsOnce(self.model)
 
     def layer_groups(self, layer_decay: float, weight_decay: float) -> list[dict]:

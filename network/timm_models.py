@@ -34,7 +34,7 @@ class BackboneError(UserError):
     """
 
     def __init__(self, name: str, problem: str):
-        super().__init__(f'backbone {name or repr(name)}: {problem}')
+        super().__init__(f'backbone {name if name.strip() else repr(name)}: {problem}')
         self.problem = problem
 
 
@@ -191,16 +191,7 @@ def find_source(name: str, output_stride: int) -> tuple[Any, Source, dict[str, i
     Raises:
         BackboneError: timm has no such model, or it gives no maps.
     """
-    timm = import_timm()
-    if not timm.is_model(name):
-        raise BackboneError(name, f'timm has no such model; {_near_misses(name)}')
-    model_name, _, tag = name.partition('.')
-    if tag and not timm.list_models(name, include_tags=True):
-        tagged = timm.list_models(f'{model_name}.*', include_tags=True)
-        tags = ', '.join(known.partition('.')[2] for known in tagged) or 'none'
-        raise BackboneError(
-            name, f'timm has no weights {tag} of {model_name} (it has: {tags}); leave .{tag} out'
-        )
+    check_name(name)
     if output_stride not in STRIDES:
         raise _unfit(name, output_stride, ValueError('the output strides are 8, 16 and 32'))
     try:
@@ -226,6 +217,24 @@ def find_source(name: str, output_stride: int) -> tuple[Any, Source, dict[str, i
                 reason = error
     assert reason is not None  # each way has raised something
     raise _unfit(name, output_stride, reason)
+
+
+def check_name(name: str) -> None:
+    """Check that timm has a model, and its weights where the name has their tag.
+
+    Raises:
+        BackboneError: it does not, and the message has names that it has.
+    """
+    timm = import_timm()
+    if not timm.is_model(name):
+        raise BackboneError(name, f'timm has no such model; {_near_misses(name)}')
+    model_name, _, tag = name.partition('.')
+    tagged = timm.list_models(f'{model_name}.*', include_tags=True)
+    if tag and name not in tagged:
+        tags = ', '.join(known.partition('.')[2] for known in tagged) or 'none'
+        raise BackboneError(
+            name, f'timm has no weights {tag} of {model_name} (it has: {tags}); leave .{tag} out'
+        )
 
 
 def _near_misses(name: str) -> str:

@@ -15,11 +15,12 @@ from network.lite_wheels import (
 )
 from network.setting_names import FLAGS, SettingNames
 from network.timm_backbone import KEY, TimmBackbone, read_description
-from network.timm_models import import_timm, short_reason
+from network.timm_models import asked_for_by, check_name, import_timm, short_reason
 from tool.files.atomic import need_file
 from tool.files.checkpoints import check_plain, check_state, fitting, load_checkpoint
 from tool.files.manifest import fingerprint
 from tool.run.errors import UserError
+from tool.run.shard import is_first
 
 NO_FILE = ('scratch', 'imagenet')  # values of --weights that name no file
 
@@ -164,12 +165,18 @@ def _prefixed(state: dict) -> dict:
 
 def _download(model: str, names: SettingNames) -> dict:
     """timm's own ImageNet weights of a model, from timm's cache or the internet."""
-    # without internet it would print each of its tries; the error below says the reason once
+    with asked_for_by(names.backbone_is(model)):
+        check_name(model)
+    if is_first():  # it takes a minute to find that there is no internet
+        print(f'looking for the ImageNet weights of {model} here and in the internet', flush=True)
+    # Without internet the hub would print each of its tries; the error below says the reason once.
+    # It sets its level when it is imported, with timm.
+    timm = import_timm()
     hub = logging.getLogger('huggingface_hub')
     level = hub.level
     hub.setLevel(logging.CRITICAL)
     try:
-        return import_timm().create_model(model, pretrained=True).state_dict()
+        return timm.create_model(model, pretrained=True).state_dict()
     except Exception as error:
         # without internet, weights or disk space each library raises errors of its own
         reason = short_reason(error)

@@ -137,7 +137,7 @@ def net_for_training(
             network, state, weights, say, backbone, output_stride, classes, timm_training.freeze
         )
         if timm_training.grad_checkpointing:
-            net.checkpoint_gradients()
+            net.checkpoint_gradients('--grad_checkpointing')
         return net
     if weights == 'imagenet' or is_of_timm(state):
         raise UserError(
@@ -210,15 +210,14 @@ def _timm_for_training(
         )
     if backbone is None:
         why = 'the weights are of timm'
-        asked = f'{weights}: its backbone'
     else:
         why = f'--backbone {backbone} is of timm'
-        asked = FLAGS.backbone_is(backbone)
     net_type = _find(network, True, why)
     if 'bn7.weight' in state:
         raise UserError(
             f'{weights}: holds a ResNet-38, not the backbone {backbone}; leave --backbone out'
         )
+    asked = backbone
     if weights != 'scratch':
         state, backbone, found = timm_state(state, weights, backbone)
         # the stride of the weights is not taken by a network that has one only, or not this one
@@ -231,7 +230,8 @@ def _timm_for_training(
             )
         output_stride = output_stride or found
     make_net = _of_classes(net_type, classes)
-    with asked_for_by(asked):
+    origin = f'{weights}: its backbone {backbone}' if asked is None else FLAGS.backbone_is(asked)
+    with asked_for_by(origin):
         net = make_net(backbone, output_stride or net_type.strides[0])
     if weights == 'scratch':
         net.train_from_scratch()

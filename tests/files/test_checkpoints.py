@@ -68,7 +68,8 @@ def test_what_is_no_state_dict_is_refused(tmp_path, value):
 
 
 def test_weights_in_a_wrapper_are_pointed_at(tmp_path):
-    wrapped = {'epoch': 3, 'optimizer': {}, 'state_dict': {'a': torch.ones(1)}}
+    weights = {'a': torch.ones(1), 'b': torch.ones(1)}
+    wrapped = {'optimizer': {}, 'stats': {'mean': torch.ones(3)}, 'state_dict': weights}
     torch.save(wrapped, tmp_path / 'net.pth')
     with pytest.raises(UserError, match="its weights are under 'state_dict': save these alone"):
         load_checkpoint(str(tmp_path / 'net.pth'))
@@ -80,7 +81,7 @@ def test_truncated_checkpoint(tmp_path):
     data = path.read_bytes()
     for end in (0, 1, 100, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:end])
-        with pytest.raises(UserError, match='net.pth: not a PyTorch checkpoint .*write it again'):
+        with pytest.raises(UserError, match='net.pth: not a PyTorch checkpoint .*get it again'):
             load_checkpoint(str(path))
 
 

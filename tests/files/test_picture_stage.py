@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tool.files import folder_locks, picture_stage
+from tool.files.atomic import write_text
 from tool.files.folder_locks import FolderLocks
 from tool.files.manifest import MANIFEST
 from tool.files.picture_stage import CatchesProblems, Output, PictureStage
@@ -54,6 +55,8 @@ def write(source, *paths):
         raise UserError(f'{source}: damaged')
     if text == 'too large':
         raise OutputError(f'{paths[0]}: cannot be written')
+    if text == 'of a long name':
+        write_text(paths[0].replace('.npy', 250 * 'x' + '.npy'), text)
     for path in paths:
         with open(path, 'w', encoding='utf-8') as file:
             file.write(f'made of {text}')
@@ -282,6 +285,17 @@ def test_a_file_that_cannot_be_written_stops_the_stage_whatever_is_skipped(
     with pytest.raises(OutputError, match=r'a\.npy: cannot be written'):
         work(stage, inputs, jobs)
     assert stage.left_out == {}
+
+
+@pytest.mark.parametrize('jobs', [0, 2])
+def test_a_file_whose_name_is_too_long_is_left_out_like_a_bad_picture(
+    tmp_path, sources, inputs, jobs
+):
+    (sources / 'a.jpg').write_text('of a long name')
+    stage = start(inputs, outputs(tmp_path), on_error='skip')
+    work(stage, inputs, jobs)
+    assert list(stage.left_out) == ['a'] and 'shorter name' in stage.left_out['a']
+    assert list(start(inputs, outputs(tmp_path)).todo) == ['a']
 
 
 def test_a_complete_folder_on_a_read_only_disk_is_complete(tmp_path, inputs, monkeypatch, capsys):

@@ -1,8 +1,9 @@
 """Backbones of timm: taps, sizes, what is frozen, weights from everywhere, checkpoints that
 describe themselves, the scripts."""
 
-import logging
+import re
 import resource
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
-from mini import SHARED, make_voc
+from mini import ROOT, SHARED, make_voc
 from net import generate_net, load_net, own_normalisation
 from network import resnet38_contrast
 from network.baselines import BASELINES
@@ -24,7 +25,7 @@ from network.timm_aff import Net as AffNet
 from network.timm_backbone import KEY, TimmBackbone
 from network.timm_contrast import Net
 from network.timm_contrast_eps import Net as EpsNet
-from network.timm_weights import timm_state, weights_fingerprint
+from network.timm_weights import weights_fingerprint
 from network.weights import AFFINITY, net_for_training, net_from_checkpoint
 from recipe import fill, normal
 from segmentation_toy import config_of
@@ -40,6 +41,11 @@ from voc12.normalisation import IMAGENET
 from voc12.transforms import normalise, to_tensor
 
 GIANT = 'convnextv2_huge'  # 2.6 GB of weights
+# a tag that timm does not have, and patterns that would match those that it has
+BAD_TAGS = [
+    (f'resnet18.{tag}', f'timm has no weights {re.escape(tag)} of resnet18 ')
+    for tag in ('nope', '*', '[a-z]*')
+]
 TINY = 'test_resnet'  # timm's networks for tests, a few 100,000 parameters each
 FAMILIES = [LITE0, TINY, 'test_convnext']
 BOTH = BASELINES['seam'].networks
@@ -374,6 +380,9 @@ def test_a_checkpoint_that_names_an_unknown_backbone_is_named(tmp_path):
         save_checkpoint(path, state)
         with pytest.raises(UserError, match=f'^{path}: {problem}'):
             net_from_checkpoint(BOTH, path)
+        if 'stride' not in problem:  # a training takes another one then
+            with pytest.raises(UserError, match=f'^{path}: {problem}'):
+                net_for_training(BOTH, path)
 
 
 @pytest.mark.parametrize('size', [0, 100, 2000])
@@ -385,19 +394,44 @@ def test_a_safetensors_file_that_is_cut_is_one_line(tmp_path, size):
         net_for_training(BOTH, str(path), backbone=TINY)
 
 
-def test_what_the_hub_prints_of_its_tries_is_not_shown(monkeypatch, caplog):
-    """The error says the reason; without internet there are 22 lines before."""
+def test_what_the_hub_prints_of_its_tries_is_not_shown():
+    """The error says the reason; without internet there are 22 lines before.
 
+    In a process of its own, because the hub sets up its logger when it is imported.
+    """
+    code = f"""
+import logging
+from network import timm_models, timm_weights
+from tool.run.errors import UserError
+
+def imported():
+    import timm
     def broken(name, pretrained=False, **options):
         logging.getLogger('huggingface_hub.utils._http').warning('Retrying in 8s [Retry 5/5].')
         raise OSError('no route')
+    timm.create_model = broken
+    return timm
 
-    monkeypatch.setattr(timm, 'create_model', broken)
-    with pytest.raises(UserError, match='no route'):
-        timm_state({}, 'imagenet', TINY)
-    assert caplog.text == ''
-    logging.getLogger('huggingface_hub.utils._http').warning('of another command')
-    assert 'of another command' in caplog.text
+timm_weights.import_timm = imported
+timm_models.import_timm = imported
+try:
+    timm_weights.timm_state(dict(), 'imagenet', '{TINY}')
+except UserError as error:
+    print(error)
+logging.getLogger('huggingface_hub.utils._http').warning('of another command')
+"""
+    words = [sys.executable, '-c', code]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 'could not download them (no route)' in result.stdout
+    assert 'Retrying' not in result.stderr and 'of another command' in result.stderr
+
+
+@pytest.mark.parametrize(
+    'name, problem', [('resnet_18', 'timm has no such model; did you mean'), *BAD_TAGS]
+)
+def test_a_wrong_name_is_told_before_its_weights_are_downloaded(name, problem):
+    with pytest.raises(UserError, match=f'^--backbone {re.escape(name)}: {problem}'):
+        net_for_training(BOTH, 'imagenet', backbone=name)
 
 
 def test_imagenet_weights_are_timms_download(monkeypatch):

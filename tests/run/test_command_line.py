@@ -346,9 +346,9 @@ def test_a_command_uses_no_more_cores_than_it_may(monkeypatch):
     monkeypatch.setenv('PPC_CORES', '6')
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     assert command_line.default_jobs() == 3
-    for text in ('0', '-1', 'all', '2.5'):
+    for text in ('0', '-1', 'all', '2.5', '9' * 5000):
         monkeypatch.setenv('PPC_CORES', text)
-        with pytest.raises(UserError, match=f'PPC_CORES={text}: must be a whole number'):
+        with pytest.raises(UserError, match='PPC_CORES=.*: must be a whole number'):
             command_line.default_jobs()
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from mini import ROOT
+from tool.presets import runner
 from tool.presets.processes import most_processes
 from tool.run import command_line
 from voc12.classes import CLASSES
@@ -258,6 +259,35 @@ def test_processes_share_a_stage(toy, monkeypatch):
     )  # not what torchrun has to say of it
     code, out, _, ran = toy('--set', 'walk.processes=5', '--show')
     assert code == 0 and '--nproc_per_node 2 ' in out and ran == []
+
+
+def test_processes_count_in_a_training_only(toy, monkeypatch):
+    room = {None: 2}
+    monkeypatch.setattr('tool.presets.processes.most_processes', room.get)
+    (toy.folder / 'toy_train.py').write_text(SCRIPT)
+    training = f'one.script={toy.folder}/toy_train.py'
+    flags = ('--set', training, 'one.processes=2', 'walk.processes=2')
+    ran = toy(*flags)[3]
+    assert [name.partition(':')[0] for name in ran] == ['one', *ALL[:4], 'walk', 'last']
+    assert toy(*flags)[3] == []
+    assert toy('--set', training, 'one.processes=2')[3] == []
+    room[None] = 1  # another machine
+    assert toy(*flags)[3] == ALL
+
+
+def test_the_threads_of_a_stage_are_as_many_as_the_cores_it_may_use(toy, monkeypatch):
+    threads = []
+    original = runner.run_script
+
+    def run_script(*arguments, **options):
+        threads.append(options['threads'])
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(runner, 'run_script', run_script)
+    toy('--to', 'one')
+    monkeypatch.setenv('PPC_CORES', '1')
+    toy('--to', 'one', '--set', 'one.value=x')
+    assert threads == [None, 1]
 
 
 def test_as_many_processes_as_the_machine_has_room_for():

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 
 from tool.files.reading import open_file
-from tool.run.errors import OutputError, UserError
+from tool.run.errors import OutputError, OutputNameError, UserError
 
 try:
     import fcntl
@@ -242,11 +242,16 @@ def _copy_to_device(source: str, path: str) -> None:
 
 def cannot_be_written(path: str, error: OSError) -> OutputError:
     """The error to raise where a file cannot be written."""
+    problem = f'{path}: cannot be written ({error.strerror or error})'
+    if error.errno == errno.ENAMETOOLONG:
+        return OutputNameError(
+            f'{problem}; give the picture, or what else names it, a shorter name'
+        )
+    if error.errno == errno.EISDIR:
+        return OutputNameError(f'{problem}; move this folder away')
     if is_full_disk(error):
-        fix = 'make room and give the same command again'
-    else:
-        fix = 'choose another output folder'
-    return OutputError(f'{path}: cannot be written ({error.strerror or error}); {fix}')
+        return OutputError(f'{problem}; make room and give the same command again')
+    return OutputError(f'{problem}; choose another output folder')
 
 
 def is_full_disk(error: OSError) -> bool:

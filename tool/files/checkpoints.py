@@ -42,8 +42,8 @@ def load_checkpoint(path: str) -> dict:
     except Exception as error:  # a damaged or hostile file can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f'{path}: not a PyTorch checkpoint of plain weights, or cut off ({reason[:130]}); get '
-            'or write it again'
+            f'{path}: not a PyTorch checkpoint of plain weights, or cut off ({reason[:120]}); get '
+            'it again, or write net.state_dict()'
         ) from None
     is_state_dict = isinstance(state, dict) and len(state) > 0
     if is_state_dict:
@@ -73,11 +73,13 @@ def _key_of_weights(state: Any) -> str:
 
     if not isinstance(state, dict):
         return ''
+    sizes = {}
     for key, inner in state.items():
-        if isinstance(key, str) and isinstance(inner, dict) and inner:
+        if isinstance(key, str) and isinstance(inner, dict):
             if all(torch.is_tensor(value) for value in inner.values()):
-                return key
-    return ''
+                sizes[key] = len(inner)
+    largest = max(sizes, key=sizes.__getitem__, default='')
+    return largest if sizes.get(largest) else ''
 
 
 def check_plain(path: str, key: str, value: Any) -> None:

@@ -35,7 +35,7 @@ from tool.files.records import (
     state_of,
 )
 from tool.run.command_line import need_crf_backend
-from tool.run.errors import OutputError, UserError
+from tool.run.errors import OutputError, OutputNameError, UserError
 from tool.run.pool import Pool
 from tool.run.progress import progress
 from tool.run.shard import is_first, own_share, shard_index
@@ -457,11 +457,13 @@ def make_files(
     Returns:
         The records of the files, or what is wrong with the inputs.
     Raises:
-        OutputError: a file cannot be written. That is no fault of the picture, and the next one
-            would meet it too: the stage ends, also with on_error 'skip'.
+        OutputError: a file cannot be written, and not because of its name. The next picture would
+            meet that too: the stage ends, also with on_error 'skip'.
     """
     try:
         function(*arguments)
+    except OutputNameError as error:
+        return Outcome(name, problem=str(error))
     except OutputError:
         raise
     except UserError as error:

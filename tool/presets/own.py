@@ -109,8 +109,8 @@ def usual_long_side(run: RunSettings) -> float:
     if usual > LONGEST_SIDE:
         raise UserError(
             f'{run.voc}: its pictures are about {usual:.0f} pixels long, and the stages work at '
-            'full size; make the folder from copies of about 800 pixels, e.g. by ImageMagick: cp '
-            "-r photos small; find small -type f -exec mogrify -resize '800x800>' {} +"
+            'full size; make it from copies of about 800 pixels, e.g. by ImageMagick: mkdir small; '
+            "cp -r photos/. small; find small -type f -exec mogrify -resize '800x800>' {} +"
         )
     return usual
 

@@ -169,7 +169,9 @@ class Runner:
         print(f'{label} {what}', end='', flush=True)
 
         log = os.path.join(self.work, 'logs', f'{stage.name}.log')
-        threads = max(1, command_line.default_jobs() // count) if count > 1 else None
+        threads = None
+        if count > 1 or os.environ.get(command_line.CORES):
+            threads = max(1, command_line.default_jobs() // count)
         start = time.monotonic()
         code = None
         try:

@@ -354,7 +354,7 @@ def add_train_flags(parser: Parser, width: str) -> None:
         type=number(float, 0),
         default=10.0,
         help='learning rate of new layers as a multiple of --lr; the rate of biases is twice that '
-        "of weights, but with --layer_decay and in IRN's head",
+        "of weights, except with --layer_decay and in IRN's head",
     )
     parser.additions.add_argument(
         '--optimizer',
@@ -548,7 +548,7 @@ def default_jobs() -> int:
         cores = os.cpu_count() or 1
     most = os.environ.get(CORES, '')
     if most:
-        if not most.isdecimal() or int(most) == 0:
+        if not most.isdecimal() or len(most) > 9 or int(most) == 0:
             raise UserError(f'{CORES}={most}: must be a whole number of cores above 0')
         cores = min(cores, int(most))
     sharing = os.environ.get('LOCAL_WORLD_SIZE', '1')

@@ -65,6 +65,13 @@ class OutputError(UserError):
     """
 
 
+class OutputNameError(OutputError):
+    """A file that cannot be written under its name: it is too long, or a folder has it.
+
+    Files of other names can be written there.
+    """
+
+
 class Interrupted(BaseException):
     """A run that ended early, in good order, because a signal asked for it.
 

@@ -57,7 +57,7 @@ def _net_over_timm_backbone(config: dict) -> DeepLab:
         state, _, _ = timm_state(given, path, model, CONFIG_KEYS)
         load_backbone(net.backbone, state, path, CONFIG_KEYS)
     if config['TRAIN_GRAD_CHECKPOINTING']:
-        net.backbone.checkpoint_gradients()
+        net.backbone.checkpoint_gradients('TRAIN_GRAD_CHECKPOINTING = True')
     return net
 
 
