@@ -1,4 +1,4 @@
-"""What messages call the settings that choose a network and its weights."""
+"""The names, in messages, of the settings that choose a network and its weights."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,11 @@ class SettingNames:
     backbone: str
     # what stands between a name and its value
     between: str
+
+    @property
+    def fix(self) -> str:
+        """The end of a message about weights that are of another network."""
+        return f'check {self.weights} and {self.backbone}'
 
     def weights_are(self, value: str) -> str:
         """The weights as a user asks for them, e.g. '--weights wheel'."""

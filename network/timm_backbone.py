@@ -153,15 +153,17 @@ class TimmBackbone(Backbone):
         parts = []
         if any(isinstance(module, BATCH_NORMS) for module in self.model.modules()):
             parts.append('BatchNorm')
-        if not any(True for _ in self.early()):  # of some networks no stage is early
-            pass
-        elif self.frozen == 'low':
-            parts.append('the first stages')
-        elif self._layers_are_numbered():
-            parts.append('the first half of the layers')
-        else:
-            parts.append('the stages up to conv4')
+        if any(True for _ in self.early()):  # of some networks no stage is early
+            parts.append(self._early_layers())
         return ' and '.join(parts) or 'no layers'
+
+    def _early_layers(self) -> str:
+        """The layers of `early` in words."""
+        if self.frozen == 'low':
+            return 'the first stages'
+        if self._layers_are_numbered():
+            return 'the first half of the layers'
+        return 'the stages up to conv4'
 
     def early(self) -> Iterator[nn.Parameter]:
         if self.frozen == 'all':

@@ -34,7 +34,7 @@ class BackboneError(UserError):
     """
 
     def __init__(self, name: str, problem: str):
-        super().__init__(f'backbone {name if name.strip() else repr(name)}: {problem}')
+        super().__init__(f'backbone {name}: {problem}')
         self.problem = problem
 
 
@@ -229,8 +229,10 @@ def check_name(name: str) -> None:
     if not timm.is_model(name):
         raise BackboneError(name, f'timm has no such model; {_near_misses(name)}')
     model_name, _, tag = name.partition('.')
+    if not tag:
+        return
     tagged = timm.list_models(f'{model_name}.*', include_tags=True)
-    if tag and name not in tagged:
+    if name not in tagged:
         tags = ', '.join(known.partition('.')[2] for known in tagged) or 'none'
         raise BackboneError(
             name, f'timm has no weights {tag} of {model_name} (it has: {tags}); leave .{tag} out'
@@ -238,7 +240,7 @@ def check_name(name: str) -> None:
 
 
 def _near_misses(name: str) -> str:
-    """What a user may have meant by the name of a model, in words.
+    """Names that a user may have meant by that of a model, in words.
 
     They are names that are spelt alike, or else names with a long part of it, because other
     libraries call the same models otherwise (dinov2_vits14).

@@ -108,10 +108,7 @@ def timm_state(
     elif found is None:
         state = _prefixed(state)
     if found and model and found.split('.')[0] != model.split('.')[0]:
-        raise UserError(
-            f'{weights}: holds the backbone {found}, not {model}; check {names.weights} and '
-            f'{names.backbone}'
-        )
+        raise UserError(f'{weights}: holds the backbone {found}, not {model}; {names.fix}')
     name = found or model
     assert name is not None  # the weights name a model, or one is asked for
     return state, name, stride
@@ -136,8 +133,7 @@ def load_backbone(
     backbone = without_counters(_without_prefix(own, 'model.'))
     given = _without_prefix(state, 'model.')
     what = f'weights of {net.name}'
-    fix = f'check {names.weights} and {names.backbone}'
-    check_state(weights, what, backbone, given, fix, exact=False)
+    check_state(weights, what, backbone, given, names.fix, exact=False)
     used = fitting(own, state)
     used.pop(KEY, None)  # the network describes itself, and its output stride may be another
     net.load_state_dict(used, strict=False)

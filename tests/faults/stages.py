@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from coco_format import annotation, rectangle
+
 from mini import ROOT, make_voc
 from tool.files.pictures import image_size
 
@@ -77,15 +79,7 @@ def boxes_in_coco_format(data: Path, names: list[str]) -> dict:
         height, width = image_size(str(data / 'JPEGImages' / f'{name}.jpg'))
         image = {'id': number, 'file_name': f'{name}.jpg', 'height': height, 'width': width}
         images.append(image)
-        box = {
-            'id': number,
-            'image_id': number,
-            'category_id': 1,
-            'segmentation': [[10, 20, 40, 20, 40, 50, 10, 50]],
-            'area': 900,
-            'iscrowd': 0,
-        }
-        annotations.append(box)
+        annotations.append(annotation(number, number, 1, rectangle(10, 20, 40, 50), 900))
     categories = [{'id': 1, 'name': 'box'}]
     return {'images': images, 'annotations': annotations, 'categories': categories}
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from coco_format import annotation, rectangle
 from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
@@ -19,10 +20,6 @@ HEIGHT, WIDTH = 40, 60
 # ids with gaps and out of order, as files of this format may have them
 CATEGORIES = [{'id': 7, 'name': 'traffic light'}, {'id': 3, 'name': 'cat'}, {'id': 90, 'name': 'b'}]
 MASK_VALUE = {7: 1, 3: 2, 90: 3}
-
-
-def rectangle(left, top, right, bottom):
-    return [[left, top, right, top, right, bottom, left, bottom]]
 
 
 def crowd_region(top, bottom):
@@ -41,17 +38,6 @@ def compressed(top, bottom):
     pixels[top:bottom] = 1
     encoded = coco.encode(pixels)
     return {'size': encoded['size'], 'counts': encoded['counts'].decode()}
-
-
-def annotation(number, image, category, segmentation, area, crowd=0):
-    return {
-        'id': number,
-        'image_id': image,
-        'category_id': category,
-        'segmentation': segmentation,
-        'area': area,
-        'iscrowd': crowd,
-    }
 
 
 ANNOTATIONS = [

@@ -34,7 +34,6 @@ def load_checkpoint(path: str) -> dict:
     Raises:
         UserError: the file is missing, damaged, or not a state dict.
     """
-    import torch
 
     need_file(path, 'check --weights')
     try:
@@ -45,12 +44,7 @@ def load_checkpoint(path: str) -> dict:
             f'{path}: not a PyTorch checkpoint of plain weights, or cut off ({reason[:120]}); get '
             'it again, or write net.state_dict()'
         ) from None
-    is_state_dict = isinstance(state, dict) and len(state) > 0
-    if is_state_dict:
-        for key, value in state.items():
-            if not isinstance(key, str) or not torch.is_tensor(value):
-                is_state_dict = False
-    if not is_state_dict:
+    if not _is_state_dict(state):
         fix = 'write it by torch.save(net.state_dict(), …)'
         inner = _key_of_weights(state)
         if inner:
@@ -67,19 +61,27 @@ def load_checkpoint(path: str) -> dict:
     return state
 
 
-def _key_of_weights(state: Any) -> str:
-    """The key under which a file holds a state dict among other things; '' where there is none."""
+def _is_state_dict(value: Any) -> bool:
+    """Whether a value is a dict of texts to tensors, and not an empty one."""
     import torch
 
+    if not isinstance(value, dict) or not value:
+        return False
+    return all(isinstance(key, str) and torch.is_tensor(item) for key, item in value.items())
+
+
+def _key_of_weights(state: Any) -> str:
+    """The key under which a file holds a state dict among other things; '' where there is none.
+
+    Of several it is that of the largest.
+    """
     if not isinstance(state, dict):
         return ''
     sizes = {}
     for key, inner in state.items():
-        if isinstance(key, str) and isinstance(inner, dict):
-            if all(torch.is_tensor(value) for value in inner.values()):
-                sizes[key] = len(inner)
-    largest = max(sizes, key=sizes.__getitem__, default='')
-    return largest if sizes.get(largest) else ''
+        if isinstance(key, str) and _is_state_dict(inner):
+            sizes[key] = len(inner)
+    return max(sizes, key=sizes.__getitem__, default='')
 
 
 def check_plain(path: str, key: str, value: Any) -> None:

@@ -462,11 +462,9 @@ def make_files(
     """
     try:
         function(*arguments)
-    except OutputNameError as error:
-        return Outcome(name, problem=str(error))
-    except OutputError:
-        raise
     except UserError as error:
+        if isinstance(error, OutputError) and not isinstance(error, OutputNameError):
+            raise
         return Outcome(name, problem=str(error))
     return Outcome(name, made_from(inputs, states, paths))
 
